@@ -1,0 +1,98 @@
+"""The C extension; everything else about the package stands in pyproject.toml.
+
+``stub.engine.unicorn._core`` is the hot inner part of the Unicorn engine, built against the stable ABI of
+Python 3.11, so one build serves every later Python. It needs a C compiler, Python's headers and the headers that
+the ``unicorn`` wheel carries. Whatever of these is missing is said in one line, before anything else is done.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+NAME = "stub.engine.unicorn._core"
+SOURCE = Path("stub/engine/unicorn/_core.c")
+LIMITED_API = "0x030B0000"
+
+
+def unicorn_headers() -> Path:
+    """The ``include`` folder of the installed unicorn package, found without importing (and so loading) it."""
+    spec = importlib.util.find_spec("unicorn")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        include = Path(folder) / "include"
+        if (include / "unicorn" / "unicorn.h").is_file():
+            return include
+    raise refusal("the unicorn package or its headers are missing; install it, e.g. pip install 'unicorn>=2.1.4,<2.2'")
+
+
+def refusal(reason: str) -> SystemExit:
+    """What ends the build: one line."""
+    return SystemExit(f"pvstub: cannot build {NAME}: {reason}")
+
+
+def compiler() -> list[str]:
+    """The command that setuptools compiles with: ``$CC``, else what Python itself was built with."""
+    return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+
+
+def compiles(source: str, *options: str) -> bool:
+    """Whether the compiler turns ``source`` into an object file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "probe.c")
+        path.write_text(source)
+        command = [*compiler(), *options, "-c", str(path), "-o", str(path.with_suffix(".o"))]
+        try:
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        except OSError:
+            return False
+
+
+def check_tools() -> None:
+    """Refuse, in one line, to build without a compiler or without Python's headers."""
+    if not compiles('#include <stdio.h>\nint main(void) { return puts("") < 0; }\n'):
+        raise refusal(
+            f"no working C compiler (tried '{shlex.join(compiler())}'); install one, e.g. apt install gcc libc6-dev"
+        )
+    paths = {sysconfig.get_path(kind) for kind in ("include", "platinclude")} | {f"{sys.prefix}/include"}
+    if not compiles("#include <Python.h>\n", *(f"-I{path}" for path in sorted(paths))):
+        raise refusal("Python's headers (Python.h) are missing; install them, e.g. apt install python3-dev")
+
+
+class BuildCore(build_ext):
+    """``build_ext`` that looks for its tools first."""
+
+    def run(self) -> None:
+        check_tools()
+        super().run()
+
+
+# Before the backend's own progress lines, so that pip shows the one line and nothing else.
+if {"bdist_wheel", "editable_wheel", "build_ext"} & set(sys.argv):
+    check_tools()
+
+core = Extension(
+    NAME,
+    [str(SOURCE)],
+    depends=[str(path) for path in sorted(SOURCE.parent.glob("*.h"))],
+    include_dirs=[str(unicorn_headers())],
+    libraries=["dl"],
+    define_macros=[("Py_LIMITED_API", LIMITED_API)],
+    undef_macros=["_FORTIFY_SOURCE"],
+    extra_compile_args=["-O2", "-std=c11", "-fno-strict-aliasing"],
+    py_limited_api=True,
+)
+
+setup(
+    ext_modules=[core] if SOURCE.is_file() else [],
+    cmdclass={"build_ext": BuildCore},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)
