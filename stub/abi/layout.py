@@ -1,0 +1,152 @@
+"""How a C structure of Xen's public interface lies in memory. Every other file here only declares with it.
+
+A field is ``(offset in bytes, struct format)``, little endian, no alignment of its own. A format is one code
+(``"Q"``, a number), a counted code (``"6Q"``, a tuple of numbers) or ``"512s"`` (bytes: text, pages, nested
+structures). Members of a C union are fields that overlap. Padding is not a field.
+
+A C member whose name is a Python keyword gets a trailing underscore (``in_``).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import itemgetter
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    class Record(tuple[Any, ...]):
+        """One structure's values: a namedtuple with the fields' names, made by ``Struct``."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Record = tuple
+
+
+_namedtuple: Any = namedtuple  # The fields are data here: more than mypy's own reading of namedtuple() can follow.
+
+
+class Field(NamedTuple):
+    """Where one member lies: ``offset`` and ``size`` in bytes, ``format`` as in the ``struct`` module."""
+
+    offset: int
+    format: str
+    size: int
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the value is a tuple of numbers rather than one value."""
+        return len(self.format) > 1 and self.format[-1] != "s"
+
+
+class Struct:
+    """A C structure's layout.
+
+    ``size`` is ``sizeof``, trailing padding included; ``fields`` keeps the order of the C declaration.
+    """
+
+    __slots__ = ("_lanes", "_make", "_pickers", "_single", "_writers", "fields", "name", "size")
+
+    def __init__(self, name: str, size: int, /, **fields: tuple[int, str]) -> None:
+        """Raises ``ValueError`` for a field that reaches past ``size``: a wrong declaration, never a guest's fault."""
+        self.name = name
+        self.size = size
+        table = {f: Field(offset, code, struct.calcsize("<" + code)) for f, (offset, code) in fields.items()}
+        for field, place in table.items():
+            if place.offset < 0 or place.offset + place.size > size:
+                raise ValueError(f"{name}.{field} ends at {place.offset + place.size}, past the {size} bytes of {name}")
+        self.fields: Mapping[str, Field] = MappingProxyType(table)
+        self._writers = {f: (struct.Struct("<" + p.format), p.offset, p.is_array) for f, p in table.items()}
+        record = _namedtuple(name, list(table))
+        # tuple.__new__ bound in C: half the time of the namedtuple's own constructor.
+        self._make: Callable[[Any], Record] = partial(tuple.__new__, record)
+        lanes = _lanes(table)
+        self._lanes = [struct.Struct(_lane_format(lane, table)) for lane in lanes]
+        self._pickers = _pickers(list(table), [field for lane in lanes for field in lane], table)
+        # The common case, one format whose values are the record as they come, takes no further step.
+        self._single = self._lanes[0] if len(lanes) == 1 and self._pickers is None else None
+
+    def __repr__(self) -> str:
+        return f"Struct({self.name}, {self.size} bytes)"
+
+    def offset(self, field: str) -> int:
+        """Offset of ``field`` in bytes. ``KeyError`` when the structure has no such field."""
+        return self.fields[field].offset
+
+    def unpack_from(self, buffer: ReadableBuffer, offset: int = 0) -> Record:
+        """The structure at ``offset``. ``struct.error`` when the buffer ends inside it."""
+        if self._single is not None:
+            return self._make(self._single.unpack_from(buffer, offset))
+        values: tuple[Any, ...] = ()
+        for lane in self._lanes:
+            values += lane.unpack_from(buffer, offset)
+        return self._make(values if self._pickers is None else [pick(values) for pick in self._pickers])
+
+    def unpack_array(self, buffer: ReadableBuffer, count: int, offset: int = 0) -> Iterator[Record]:
+        """``count`` structures one after the other, as an array in C."""
+        for place in range(offset, offset + count * self.size, self.size):
+            yield self.unpack_from(buffer, place)
+
+    def pack(self, **values: Any) -> bytes:
+        """The structure's bytes; fields not named, and padding, are zero."""
+        buffer = bytearray(self.size)
+        self.pack_into(buffer, 0, **values)
+        return bytes(buffer)
+
+    def pack_into(self, buffer: WriteableBuffer, offset: int, /, **values: Any) -> None:
+        """Writes the named fields only; every other byte stays. ``struct.error`` when a value does not fit."""
+        for field, value in values.items():
+            writer, place, is_array = self._writers[field]
+            if is_array:
+                writer.pack_into(buffer, offset + place, *value)
+            else:
+                writer.pack_into(buffer, offset + place, value)
+
+
+def _lanes(table: Mapping[str, Field]) -> list[list[str]]:
+    """Fields dealt into lanes, ascending and without overlap, so that one format reads a whole lane.
+
+    Only unions need a second lane.
+    """
+    lanes: list[list[str]] = []
+    ends: list[int] = []
+    for field, place in sorted(table.items(), key=lambda item: item[1].offset):
+        free = next((i for i, end in enumerate(ends) if end <= place.offset), len(lanes))
+        if free == len(lanes):
+            lanes.append([])
+            ends.append(0)
+        lanes[free].append(field)
+        ends[free] = place.offset + place.size
+    return lanes
+
+
+def _lane_format(lane: list[str], table: Mapping[str, Field]) -> str:
+    """One ``struct`` format for a lane; the gaps between its fields become pad bytes."""
+    parts, end = ["<"], 0
+    for field in lane:
+        place = table[field]
+        parts.append(f"{place.offset - end}x{place.format}")
+        end = place.offset + place.size
+    return "".join(parts)
+
+
+def _pickers(
+    declared: list[str], unpacked: list[str], table: Mapping[str, Field]
+) -> list[Callable[[tuple[Any, ...]], Any]] | None:
+    """How each declared field is picked out of the unpacked values; ``None`` when they are the fields as they come."""
+    if declared == unpacked and not any(place.is_array for place in table.values()):
+        return None
+    picker: dict[str, Callable[[tuple[Any, ...]], Any]] = {}
+    index = 0
+    for field in unpacked:
+        place = table[field]
+        length = int(place.format[:-1]) if place.is_array else 1
+        picker[field] = itemgetter(slice(index, index + length) if place.is_array else index)
+        index += length
+    return [picker[field] for field in declared]
