@@ -1,0 +1,181 @@
+"""The import arrows of the house, read from every module's syntax tree; nothing is imported to look at it.
+
+The design promises that abi, units and errors know nothing of ours, that the engine knows no hypervisor, that
+stub knows no harness, and that what touches the world (the CPU library, sockets, threads, clocks, processes)
+stands in few named files. Each promise is a table here; an import that no row allows is a failing test.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUND = frozenset({"stub.abi", "stub.units", "stub.errors"})
+
+# What a part may import of ours, besides itself. A part that has no row here may not exist.
+ALLOWED: dict[str, frozenset[str]] = {
+    "stub.abi": frozenset(),
+    "stub.units": frozenset(),
+    "stub.errors": frozenset(),
+    "stub.memory": GROUND,
+    "stub.image": GROUND,
+    "stub.domain": GROUND | {"stub.image", "stub.memory"},
+    "stub.engine": frozenset({"stub.units", "stub.errors"}),
+    "stub.devices": GROUND | {"stub.memory"},
+    "stub.trace": GROUND,
+    "stub.hypervisor": GROUND | {"stub.domain", "stub.memory", "stub.devices", "stub.trace", "stub.engine.base"},
+    "stub.machine": frozenset({"stub"}),
+    "stub.cli": frozenset({"stub"}),
+    "harness": frozenset({"stub", "harness"}),
+}
+
+# Modules of others that only these files may import: (module, files).
+EDGES: dict[str, frozenset[str]] = {
+    "unicorn": frozenset({"stub/engine/unicorn/library.py"}),
+    "socket": frozenset(),
+    "socketserver": frozenset(),
+    "selectors": frozenset(),
+    "asyncio": frozenset(),
+    "threading": frozenset(),
+    "multiprocessing": frozenset(),
+    "subprocess": frozenset({"harness/catalogue.py"}),
+    "ctypes": frozenset(),
+    "random": frozenset(),
+    "secrets": frozenset(),
+    "uuid": frozenset(),
+    "pickle": frozenset(),
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import as written: ``module`` as far as it names a module of ours, else the name as it stands."""
+
+    source: str
+    line: int
+    module: str
+
+
+def module_name(path: Path) -> str:
+    """``stub/abi/xen.py`` is ``stub.abi.xen``; a package is its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for folder in ("stub", "harness") for path in sorted((ROOT / folder).rglob("*.py"))}
+
+
+def absolute(importer: str, node: ast.ImportFrom) -> str:
+    """The module that ``from X import …`` names, its dots resolved against the importer."""
+    if not node.level:
+        return node.module or ""
+    parts = importer.split(".")
+    package = parts if FILES[importer].name == "__init__.py" else parts[:-1]
+    base = package[: len(package) - node.level + 1]
+    return ".".join([*base, node.module] if node.module else base)
+
+
+def imports(importer: str) -> Iterator[Import]:
+    """Every import of a module, those inside functions and behind TYPE_CHECKING too."""
+    path = FILES[importer]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(importer, node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(importer, node)
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield Import(importer, node.lineno, inner if inner in FILES else base)
+
+
+IMPORTS = [found for name in FILES for found in imports(name)]
+OURS = [found for found in IMPORTS if found.module.split(".")[0] in ("stub", "harness", "images")]
+
+
+def within(module: str, part: str) -> bool:
+    return module == part or module.startswith(part + ".")
+
+
+def part_of(module: str) -> str:
+    """The row of the table that speaks for a module: the longest that contains it."""
+    return max((part for part in ALLOWED if within(module, part)), key=len, default="")
+
+
+def place(found: Import) -> str:
+    return f"{FILES[found.source].relative_to(ROOT)}:{found.line} imports {found.module}"
+
+
+def test_every_module_belongs_to_a_part_of_the_house() -> None:
+    homeless = [name for name in FILES if name != "stub" and not part_of(name)]
+    assert not homeless, f"no row of the table says what these may import: {homeless}"
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_part_imports_only_what_its_row_allows(part: str) -> None:
+    allowed = ALLOWED[part] | {part}
+    wrong = [
+        place(found)
+        for found in OURS
+        if part_of(found.source) == part and not any(within(found.module, target) for target in allowed)
+    ]
+    assert not wrong, f"{part} may import {sorted(allowed)} of ours:\n" + "\n".join(wrong)
+
+
+def test_the_empty_package_imports_nothing() -> None:
+    assert not [place(found) for found in IMPORTS if found.source == "stub" and found.module != "__future__"]
+
+
+@pytest.mark.parametrize("module", sorted(EDGES))
+def test_what_touches_the_world_stands_in_named_files(module: str) -> None:
+    users = {str(FILES[found.source].relative_to(ROOT)) for found in IMPORTS if within(found.module, module)}
+    assert users <= EDGES[module], f"{module} may be imported by {sorted(EDGES[module])} only"
+
+
+def test_exactly_one_file_imports_unicorn() -> None:
+    assert len({found.source for found in IMPORTS if within(found.module, "unicorn")}) == 1
+
+
+def strings(path: Path) -> Iterator[str]:
+    """The string constants of a file that are not docstrings (an expression of their own)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.value
+
+
+def test_no_file_launches_qemu_yet() -> None:
+    launchers = [name for name, path in FILES.items() if any("qemu-system" in text for text in strings(path))]
+    assert launchers == []
+
+
+def test_nothing_sleeps() -> None:
+    """Waiting is for an event or for virtual time, never for a while."""
+    sleepers = []
+    for name, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr == "sleep":
+                sleepers.append(f"{name}:{called.lineno}")
+            if isinstance(node, ast.ImportFrom) and node.module == "time" and "sleep" in [a.name for a in node.names]:
+                sleepers.append(f"{name}:{node.lineno}")
+    assert not sleepers
+
+
+def test_no_import_cycles() -> None:
+    graph: dict[str, set[str]] = {name: set() for name in FILES}
+    for found in OURS:
+        if found.module in FILES and found.module != found.source:
+            graph[found.source].add(found.module)
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail("import cycle: " + " <- ".join(error.args[1]))
+    assert len(order) == len(FILES)

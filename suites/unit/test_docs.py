@@ -1,0 +1,119 @@
+"""What README and docs show is so: commands exist with the options shown, the quick ones print what the page says.
+
+Blocks that need a guest image are run by suites/docs; here their words are checked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from suites.docs.blocks import PAGES, ROOT, Block, Command, blocks, matches
+
+BLOCKS = blocks()
+BIN = Path(sys.executable).parent
+LINK = re.compile(r"\[[^\]]*\]\((?!\w+:)([^)#\s]+)[^)]*\)")
+
+
+def run(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        words, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+
+
+@cache
+def help_text(*words: str) -> str:
+    result = run(*words, "--help")
+    assert result.returncode == 0, f"{' '.join(words)} --help: {result.stderr}"
+    return result.stdout
+
+
+@cache
+def make_targets() -> frozenset[str]:
+    rules = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    return frozenset(rules)
+
+
+def check_pvstub(words: list[str]) -> None:
+    """``pvstub SUB … --option``: SUB is in pvstub's help, each option in SUB's."""
+    sub = [word for word in words[1:2] if not word.startswith("-")]
+    if sub:
+        assert re.search(rf"\b{re.escape(sub[0])}\b", help_text("pvstub")), f"pvstub has no command {sub[0]}"
+    text = help_text("pvstub", *sub)
+    for option in (word.split("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)):
+        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), f"no option {option} in: {' '.join(words)}"
+
+
+def check_make(words: list[str]) -> None:
+    targets = {word for word in words[1:] if "=" not in word}
+    assert targets <= make_targets(), f"no such make target: {sorted(targets - make_targets())}"
+
+
+def check_pytest(words: list[str]) -> None:
+    text = help_text("pytest")
+    for option in (word.split("=")[0] for word in words[1:] if word.startswith("--")):
+        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), f"pytest has no option {option}"
+    for path in (word.split("::")[0] for word in words[1:] if word.startswith("suites/")):
+        assert (ROOT / path).exists(), f"no such path: {path}"
+
+
+CHECKS = {"pvstub": check_pvstub, "make": check_make, "pytest": check_pytest}
+PLAIN = frozenset({"git", "cd", "pip", "python3", ".ci/run", "pre-commit"})
+
+
+def test_there_is_something_to_check() -> None:
+    assert any(block.page.name == "README.md" for block in BLOCKS)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_commands_shown_exist(block: Block) -> None:
+    assert block.commands, "a console block without a command"
+    for command in block.commands:
+        words = command.words
+        tool = words[0].removeprefix(".venv/bin/")
+        assert tool in CHECKS or tool in PLAIN, f"{tool} is not a tool that the pages may show"
+        if tool in CHECKS:
+            CHECKS[tool]([tool, *words[1:]])
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.kind == "quick"], ids=str)
+def test_quick_blocks_print_what_the_page_shows(block: Block, tmp_path: Path) -> None:
+    for command in block.commands:
+        result = run("bash", "-c", command.text, cwd=tmp_path)
+        if command.output:
+            assert matches(command.output, result.stdout + result.stderr), result.stdout + result.stderr
+        else:
+            assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = LINK.findall(page.read_text(encoding="utf-8"))
+    assert not [target for target in targets if not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        (("a", "b"), "a\nb\n", True),
+        (("a",), "a\nb\n", False),
+        (("a…z",), "a to z\r\n", True),
+        (("a", "…", "z"), "a\nz\n", True),
+        (("a", "…", "z"), "a\n1\n2\nz\n", True),
+        (("…", "z"), "a\ny\n", False),
+        (("1.0",), "1x0\n", False),
+    ],
+)
+def test_the_wildcards_mean_what_they_say(shown: tuple[str, ...], printed: str, same: bool) -> None:
+    assert matches(shown, printed) is same
+
+
+def test_variables_and_comments_are_not_the_command() -> None:
+    assert Command("A=1 B=2 pvstub boot x # why", ()).words == ["pvstub", "boot", "x"]
