@@ -51,7 +51,7 @@ class Struct:
     ``size`` is ``sizeof``, trailing padding included; ``fields`` keeps the order of the C declaration.
     """
 
-    __slots__ = ("_lanes", "_make", "_pickers", "_single", "_writers", "fields", "name", "size")
+    __slots__ = ("_compiled", "_lanes", "_make", "_pickers", "_single", "fields", "name", "size")
 
     def __init__(self, name: str, size: int, /, **fields: tuple[int, str]) -> None:
         """Raises ``ValueError`` for a field that reaches past ``size``: a wrong declaration, never a guest's fault."""
@@ -62,15 +62,20 @@ class Struct:
             if place.offset < 0 or place.offset + place.size > size:
                 raise ValueError(f"{name}.{field} ends at {place.offset + place.size}, past the {size} bytes of {name}")
         self.fields: Mapping[str, Field] = MappingProxyType(table)
-        self._writers = {f: (struct.Struct("<" + p.format), p.offset, p.is_array) for f, p in table.items()}
-        record = _namedtuple(name, list(table))
+        self._single: struct.Struct | None = None
+        self._compiled = False
+
+    def _compile(self) -> None:
+        # On first use: most runs read few of the structures, and each record type costs 0.1 ms to make.
+        record = _namedtuple(self.name, list(self.fields))
         # tuple.__new__ bound in C: half the time of the namedtuple's own constructor.
         self._make: Callable[[Any], Record] = partial(tuple.__new__, record)
-        lanes = _lanes(table)
-        self._lanes = [struct.Struct(_lane_format(lane, table)) for lane in lanes]
-        self._pickers = _pickers(list(table), [field for lane in lanes for field in lane], table)
+        lanes = _lanes(self.fields)
+        self._lanes = [struct.Struct(_lane_format(lane, self.fields)) for lane in lanes]
+        self._pickers = _pickers(list(self.fields), [field for lane in lanes for field in lane], self.fields)
         # The common case, one format whose values are the record as they come, takes no further step.
         self._single = self._lanes[0] if len(lanes) == 1 and self._pickers is None else None
+        self._compiled = True
 
     def __repr__(self) -> str:
         return f"Struct({self.name}, {self.size} bytes)"
@@ -83,6 +88,8 @@ class Struct:
         """The structure at ``offset``. ``struct.error`` when the buffer ends inside it."""
         if self._single is not None:
             return self._make(self._single.unpack_from(buffer, offset))
+        if not self._compiled:
+            self._compile()
         values: tuple[Any, ...] = ()
         for lane in self._lanes:
             values += lane.unpack_from(buffer, offset)
@@ -102,11 +109,11 @@ class Struct:
     def pack_into(self, buffer: WriteableBuffer, offset: int, /, **values: Any) -> None:
         """Writes the named fields only; every other byte stays. ``struct.error`` when a value does not fit."""
         for field, value in values.items():
-            writer, place, is_array = self._writers[field]
-            if is_array:
-                writer.pack_into(buffer, offset + place, *value)
+            place = self.fields[field]
+            if place.is_array:
+                struct.pack_into("<" + place.format, buffer, offset + place.offset, *value)
             else:
-                writer.pack_into(buffer, offset + place, value)
+                struct.pack_into("<" + place.format, buffer, offset + place.offset, value)
 
 
 def _lanes(table: Mapping[str, Field]) -> list[list[str]]:
