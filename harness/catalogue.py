@@ -1,0 +1,212 @@
+"""Guest images by name: `images/catalogue.toml` says what they are, the cache has their files.
+
+An image is a kernel and a ramdisk. Kernels and the ramdisk's program are *parts*, files out of Debian packages; the
+ramdisk is built from its part. Each part and each ramdisk is a unit of the cache, made when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness import cache, cpio
+from stub.errors import UsageError
+
+# Goes into each ramdisk's recipe; count it up when the code that builds ramdisks writes other bytes than before.
+RAMDISK_FORMAT = 1
+
+
+class CatalogueImage(NamedTuple):
+    """An image whose files are there.
+
+    ``memory`` in MiB; ``version`` is the kernel package's; ``sha256`` has "kernel" and "ramdisk" in hexadecimal;
+    ``packages`` are the Debian packages the files come from, name → version.
+    """
+
+    name: str
+    kernel: Path
+    ramdisk: Path | None
+    cmdline: str
+    memory: int
+    version: str
+    sha256: Mapping[str, str]
+    packages: Mapping[str, str]
+
+
+class Entry(NamedTuple):
+    """A row of the catalogue. ``kernel`` is a part's name, ``ramdisk`` a ramdisk's. ``memory`` in MiB."""
+
+    summary: str
+    kernel: str
+    ramdisk: str
+    cmdline: str
+    memory: int
+    optional: bool = False
+
+
+def names() -> tuple[str, ...]:
+    """The names of all images, in the catalogue's order."""
+    return tuple(_catalogue()["images"])
+
+
+def entry(name: str) -> Entry:
+    """The catalogue's row for ``name``. Raises UsageError if there is none."""
+    rows = _catalogue()["images"]
+    if name not in rows:
+        near = suggest(name)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(rows)}"
+        raise UsageError(f"{name}: no image has this name; {hint}")
+    return Entry(**rows[name])
+
+
+def suggest(name: str) -> str | None:
+    """The image whose name is most like ``name``; None if none is."""
+    import difflib
+
+    near = difflib.get_close_matches(name, names(), n=1)
+    return near[0] if near else None
+
+
+def resolve(name: str) -> CatalogueImage | None:
+    """The image ``name``, its files fetched or made if they are not there; None if no image has this name.
+
+    Raises ImageError when a file is not there and cannot be had (it says why, and what to do).
+    """
+    return load(name) if name in _catalogue()["images"] else None
+
+
+def load(name: str, waiting: Callable[[], None] = lambda: None, *, refresh: bool = False) -> CatalogueImage:
+    """Like resolve, for a name that must exist (UsageError). ``waiting`` is called when another process is fetching.
+
+    With ``refresh`` the packages are fetched again even if they are there, so that newer ones replace them.
+    """
+    row = entry(name)
+    units = _units(row, waiting)
+    if refresh:
+        for unit in (units.kernel, units.program):
+            cache.remake(unit.folder, unit.recipe, unit.make)
+    return _image(name, row, *(cache.ensure(*unit, waiting) for unit in (units.kernel, units.ramdisk)))
+
+
+def cached(name: str) -> CatalogueImage | None:
+    """The image ``name`` if all its files are in the cache, without fetching any. Raises UsageError for no image."""
+    row = entry(name)
+    units = _units(row)
+    kernel, ramdisk = (cache.find(unit.folder, unit.recipe) for unit in (units.kernel, units.ramdisk))
+    return _image(name, row, kernel, ramdisk) if kernel and ramdisk else None
+
+
+def recorded(name: str) -> bool:
+    """Whether the image was fetched once; its files may be damaged or gone. Raises UsageError for no image."""
+    units = _units(entry(name))
+    return all(cache.read_record(unit.folder) for unit in (units.kernel, units.ramdisk))
+
+
+def mend(name: str, waiting: Callable[[], None] = lambda: None) -> list[str]:
+    """Hash the image's cached files, and fetch or make the damaged ones again. What was wrong, a line for each."""
+    units = _units(entry(name), waiting)
+    found = [damage for damage in (cache.discard_damaged(unit.folder) for unit in units) if damage]
+    for unit in units:
+        cache.ensure(*unit, waiting)
+    return found
+
+
+def ramdisk_with(base: Path, files: Mapping[str, bytes | Path], *, mode: int = 0o755) -> bytes:
+    """The ramdisk ``base`` with files added: path in the guest → content, or the host's file that has it.
+
+    All get ``mode``; missing folders are made; a path that ``base`` has too is replaced. UsageError for bad paths.
+    """
+    return cpio.concatenate((base.read_bytes(), cpio.overlay(files, mode).bytes()))
+
+
+def _image(name: str, row: Entry, kernel: cache.Unit, ramdisk: cache.Unit) -> CatalogueImage:
+    return CatalogueImage(
+        name,
+        kernel.path,
+        ramdisk.path,
+        row.cmdline,
+        row.memory,
+        kernel.record.facts["version"],
+        {"kernel": kernel.record.sha256, "ramdisk": ramdisk.record.sha256},
+        {unit.record.facts["package"]: unit.record.facts["version"] for unit in (kernel, ramdisk)},
+    )
+
+
+class _Unit(NamedTuple):
+    """A unit of the cache: the arguments of cache.ensure."""
+
+    folder: Path
+    recipe: str
+    make: Callable[[], cache.Made]
+
+
+class _Units(NamedTuple):
+    kernel: _Unit
+    program: _Unit
+    ramdisk: _Unit
+
+
+def _units(row: Entry, waiting: Callable[[], None] = lambda: None) -> _Units:
+    program = _part(_catalogue()["ramdisks"][row.ramdisk]["part"])
+    return _Units(_part(row.kernel), program, _ramdisk(row.ramdisk, program, waiting))
+
+
+def _part(name: str) -> _Unit:
+    return _Unit(_folder(name), _part_recipe(name), lambda: _make_part(name))
+
+
+def _ramdisk(name: str, program: _Unit, waiting: Callable[[], None]) -> _Unit:
+    recipe = _ramdisk_recipe(name)
+    return _Unit(_folder(f"ramdisk-{name}"), recipe, lambda: _make_ramdisk(name, cache.ensure(*program, waiting)))
+
+
+def _make_part(name: str) -> cache.Made:
+    from harness import packages
+
+    found = packages.unpack(packages.Wanted(**_catalogue()["parts"][name]), name)
+    facts = {"package": found.package, "version": found.version, "package_sha256": found.package_sha256}
+    return cache.Made(found.name, found.data, facts)
+
+
+def _make_ramdisk(name: str, program: cache.Unit) -> cache.Made:
+    from harness import initramfs
+
+    row = _catalogue()["ramdisks"][name]
+    layout = initramfs.Layout(row["program"], row["directories"], row["links"], row["devices"])
+    data = initramfs.build(layout, program.path.read_bytes(), (_images_folder() / row["init"]).read_bytes())
+    return cache.Made(f"{name}.cpio", data, {**program.record.facts, "program_sha256": program.record.sha256})
+
+
+def _part_recipe(name: str) -> str:
+    return _digest(_catalogue()["parts"][name])
+
+
+def _ramdisk_recipe(name: str) -> str:
+    row = _catalogue()["ramdisks"][name]
+    init = (_images_folder() / row["init"]).read_text()
+    return _digest([RAMDISK_FORMAT, row, init, _part_recipe(row["part"])])
+
+
+def _digest(recipe: Any) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def _folder(unit: str) -> Path:
+    return cache.cache_folder() / "images" / unit
+
+
+def _images_folder() -> Path:
+    # Installed, the folder is the package harness.images; in the working tree it lies beside harness.
+    here = Path(__file__).parent
+    return next(path for path in (here / "images", here.parent / "images") if (path / "catalogue.toml").exists())
+
+
+@functools.cache
+def _catalogue() -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads((_images_folder() / "catalogue.toml").read_text())

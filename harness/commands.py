@@ -1,0 +1,88 @@
+"""The sub-commands that harness adds to pvstub. Each takes its arguments and returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from harness import catalogue
+from stub.errors import PvstubError, UsageError
+
+
+def images(argv: Sequence[str]) -> int:
+    """`pvstub images …`: the catalogue's images, in the cache or not."""
+    try:
+        arguments = _images_parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+        return status
+    except PvstubError as error:
+        print(f"pvstub: {error}", file=sys.stderr)
+        return error.status
+
+
+def _images_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pvstub images", description="The guest images that pvstub knows by name.")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    listing = actions.add_parser("list", help="show all images, and which are in the cache")
+    listing.set_defaults(run=_list)
+
+    fetch = actions.add_parser("fetch", help="fetch images into the cache; those that are there stay as they are")
+    fetch.add_argument("names", nargs="+", metavar="NAME")
+    fetch.add_argument("--refresh", action="store_true", help="fetch again, for a newer version")
+    fetch.set_defaults(run=_fetch)
+
+    path = actions.add_parser("path", help="print the kernel's and the ramdisk's file, a line each")
+    path.add_argument("name", metavar="NAME")
+    path.set_defaults(run=_path)
+
+    verify = actions.add_parser("verify", help="hash the files in the cache; fetch damaged ones again")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that are in the cache")
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def _list(_arguments: argparse.Namespace) -> int:
+    rows = []
+    for name in catalogue.names():
+        there = catalogue.cached(name)
+        rows.append((name, there.version if there else "not fetched", catalogue.entry(name).summary))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, version, summary in rows:
+        print(f"{name:{widths[0]}}  {version:{widths[1]}}  {summary}")
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    for name in arguments.names:
+        catalogue.entry(name)
+    for name in arguments.names:
+        before = catalogue.cached(name)
+        image = catalogue.load(name, lambda name=name: _say_waiting(name), refresh=arguments.refresh)  # type: ignore[misc]
+        print(f"{name}: {image.version}, {'already here' if before == image else 'fetched'}")
+    return 0
+
+
+def _path(arguments: argparse.Namespace) -> int:
+    image = catalogue.load(arguments.name, lambda: _say_waiting(arguments.name))
+    print(image.kernel)
+    print(image.ramdisk)
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    names = arguments.names or [name for name in catalogue.names() if catalogue.recorded(name)]
+    for name in names:
+        if not catalogue.recorded(name):
+            raise UsageError(f"{name}: not in the cache; run `pvstub images fetch {name}`")
+    for name in names:
+        found = catalogue.mend(name, lambda name=name: _say_waiting(name))  # type: ignore[misc]
+        for damage in found:
+            print(f"{name}: {damage}")
+        print(f"{name}: {'fetched again' if found else 'whole'}")
+    return 0
+
+
+def _say_waiting(name: str) -> None:
+    print(f"pvstub: {name}: another process is fetching it; waiting", file=sys.stderr)

@@ -1,0 +1,50 @@
+"""A progress bar on standard error: only on a terminal, and only when the work lasts more than a second."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+PATIENCE_S = 1.0
+
+
+class Meter:
+    """Shows how far a download is. ``total`` in bytes; None when nobody knows."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self._title = title
+        self._total = total
+        self._start = time.monotonic()
+        self._bar: tuple[Progress, TaskID] | None = None
+
+    def __enter__(self) -> Meter:
+        self._start = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar[0].stop()
+
+    def at(self, done: int) -> None:
+        """``done`` bytes are there. Call it as often as you like."""
+        if self._bar is None and sys.stderr.isatty() and time.monotonic() - self._start > PATIENCE_S:
+            self._bar = self._show()
+        if self._bar:
+            progress, task = self._bar
+            progress.update(task, completed=done)
+
+    def _show(self) -> tuple[Progress, TaskID]:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        progress.start()
+        return progress, progress.add_task(self._title, total=self._total)
