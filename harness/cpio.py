@@ -92,7 +92,9 @@ def overlay(files: Mapping[str, bytes | Path], mode: int = 0o755) -> Archive:
         try:
             archive.file(path, content.read_bytes() if isinstance(content, Path) else content, mode)
         except OSError as error:
-            raise UsageError(f"{content}: {error.strerror}; name a readable file for the ramdisk's {path}") from None
+            raise UsageError(
+                f"{error.filename}: {error.strerror}; name a readable file for the ramdisk's {path}"
+            ) from None
     return archive
 
 

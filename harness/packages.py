@@ -97,9 +97,8 @@ def unpack(wanted: Wanted, what: str) -> Unpacked:
         try:
             return apt.unpack(wanted)
         except _ListsTooOld as error:
-            raise apt.failure(
-                str(error), "is this machine's apt set up for a Debian that has it? See /etc/apt/sources.list"
-            )
+            remedy = "is this machine's apt set up for a Debian that has it? See /etc/apt/sources.list"
+            raise apt.failure(str(error), remedy) from None
 
 
 class _Apt:
@@ -131,7 +130,7 @@ class _Apt:
         done = self._run("apt-get", "update", "--error-on=any", meter=Meter(f"package lists for {self.what}", None))
         if done.returncode:
             remedy = "check the network, or run `apt-get update` as root and try again"
-            self.fail(
+            raise self.failure(
                 f"the machine's package lists are missing or too old, and apt gave no new ones: {done.why}", remedy
             )
 
