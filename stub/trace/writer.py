@@ -27,6 +27,9 @@ from stub.units import U64, signed64
 
 WINDOW: Final = 1 << 20
 LAYOUTS: Final = [HEAD, *(STRUCTS[kind] for kind in Kind)]  # by number: an enumeration member hashes slowly
+EXCEPTION: Final = int(Kind.EXCEPTION)
+EXCEPTION_SIZE: Final = STRUCTS[Kind.EXCEPTION].size
+_pack_exception = STRUCTS[Kind.EXCEPTION].pack_into
 WIDE: Final = {Kind.HYPERCALL: Kind.WIDE, Kind.NESTED: Kind.NESTED_WIDE}
 
 
@@ -109,7 +112,19 @@ class HypercallLog:
     ) -> None:
         """An exception handed to the guest's handler at ``to_rip``; ``error_code`` -1: the vector has none."""
         self._exceptions[vector] += 1
-        self._record(Kind.EXCEPTION, time_ns, rip, vector, (error_code, cr2, rsp, to_rip, user))
+        pos = self._pos
+        if pos > self._limit:
+            pos = self._advance()
+        window = self._map
+        try:
+            _pack_exception(
+                window, pos, 0, self.vcpu, vector, 5, 0, 0, time_ns, rip, error_code, cr2, rsp, to_rip, user
+            )
+        except struct.error:
+            self._record(Kind.EXCEPTION, time_ns, rip, vector, (error_code, cr2, rsp, to_rip, user))
+            return
+        window[pos] = EXCEPTION
+        self._pos = pos + EXCEPTION_SIZE
 
     def upcall(self, time_ns: int, rip: int, rsp: int, to_rip: int, user: bool) -> None:
         """An event upcall, from ``rip``:``rsp`` to the guest's event callback."""
