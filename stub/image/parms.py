@@ -20,8 +20,9 @@ from stub.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, U64, is_canonical, page
 PV_KERNEL = "use a kernel built as a Xen PV guest (Linux: CONFIG_XEN_PV)"
 BUILD_AGAIN = "fetch or build the kernel again"
 
+BIT_NAMES = {bit: name.removeprefix("XENFEAT_") for bit, name in features.FEATURES.items()}
 FEATURE_NAMES = frozenset(
-    features.FEATURES[bit]
+    BIT_NAMES[bit]
     for bit in (
         features.XENFEAT_writable_page_tables,
         features.XENFEAT_writable_descriptor_tables,
@@ -173,7 +174,7 @@ def _completed(elf: Elf, values: dict[str, Any], source: str) -> XenParms:
     values.setdefault("entry", elf.entry)
     if values.get("supported_features"):
         bits = values["supported_features"]
-        named = frozenset(name for bit, name in features.FEATURES.items() if bits >> bit & 1)
+        named = frozenset(name for bit, name in BIT_NAMES.items() if bits >> bit & 1)
         values["features_supported"] = values.get("features_supported", frozenset()) | named
     p2m = values.get("init_p2m")
     # Xen takes no notice of one it cannot use.
