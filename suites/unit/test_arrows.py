@@ -44,7 +44,7 @@ EDGES: dict[str, frozenset[str]] = {
     "asyncio": frozenset(),
     "threading": frozenset(),
     "multiprocessing": frozenset(),
-    "subprocess": frozenset({"harness/catalogue.py"}),
+    "subprocess": frozenset({"harness/packages.py"}),
     "ctypes": frozenset(),
     "random": frozenset(),
     "secrets": frozenset(),

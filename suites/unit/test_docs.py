@@ -5,10 +5,12 @@ Blocks that need a guest image are run by suites/docs; here their words are chec
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from suites.docs.blocks import PAGES, ROOT, Block, Command, blocks, matches
 
 BLOCKS = blocks()
 BIN = Path(sys.executable).parent
+CODE = re.compile(r"`((?:stub|harness|images|suites|benchmarks)/[\w./-]+)(?::([A-Za-z_][\w.]*))?`")
 LINK = re.compile(r"\[[^\]]*\]\((?!\w+:)([^)#\s]+)[^)]*\)")
 
 
@@ -97,6 +100,39 @@ def test_quick_blocks_print_what_the_page_shows(block: Block, tmp_path: Path) ->
 def test_links_lead_somewhere(page: Path) -> None:
     targets = LINK.findall(page.read_text(encoding="utf-8"))
     assert not [target for target in targets if not (page.parent / target).exists()]
+
+
+def names(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    """The dotted names that a module or class body defines: functions, classes, their members, constants."""
+    for node in body:
+        match node:
+            case ast.ClassDef():
+                yield prefix + node.name
+                yield from names(node.body, f"{prefix}{node.name}.")
+            case ast.FunctionDef():
+                yield prefix + node.name
+            case ast.Assign():
+                yield from (prefix + target.id for target in node.targets if isinstance(target, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield prefix + name
+
+
+def defines(path: Path, name: str) -> bool:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return name in names(ast.parse(text).body)
+    return re.search(rf"\b{re.escape(name)}\b", text) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_named_in_the_pages_exists(page: Path) -> None:
+    """`path` is a file or folder of the repository, `path:name` a function, class or constant in that file."""
+    wrong = [
+        f"{path}:{name}" if name else path
+        for path, name in CODE.findall(page.read_text(encoding="utf-8"))
+        if not (ROOT / path).exists() or (name and not defines(ROOT / path, name))
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize(
