@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import itemgetter
 from types import MappingProxyType
@@ -51,7 +51,7 @@ class Struct:
     ``size`` is ``sizeof``, trailing padding included; ``fields`` keeps the order of the C declaration.
     """
 
-    __slots__ = ("_compiled", "_lanes", "_make", "_pickers", "_single", "fields", "name", "size")
+    __slots__ = ("_compiled", "_lanes", "_make", "_pickers", "_single", "_writers", "fields", "name", "size")
 
     def __init__(self, name: str, size: int, /, **fields: tuple[int, str]) -> None:
         """Raises ``ValueError`` for a field that reaches past ``size``: a wrong declaration, never a guest's fault."""
@@ -71,10 +71,14 @@ class Struct:
         # tuple.__new__ bound in C: half the time of the namedtuple's own constructor.
         self._make: Callable[[Any], Record] = partial(tuple.__new__, record)
         lanes = _lanes(self.fields)
-        self._lanes = [struct.Struct(_lane_format(lane, self.fields)) for lane in lanes]
+        self._lanes = [struct.Struct(_lane_format(lane, self.fields, self.size)) for lane in lanes]
         self._pickers = _pickers(list(self.fields), [field for lane in lanes for field in lane], self.fields)
         # The common case, one format whose values are the record as they come, takes no further step.
         self._single = self._lanes[0] if len(lanes) == 1 and self._pickers is None else None
+        self._writers = {
+            field: (struct.Struct("<" + place.format).pack_into, place.offset, place.is_array)
+            for field, place in self.fields.items()
+        }
         self._compiled = True
 
     def __repr__(self) -> str:
@@ -95,10 +99,17 @@ class Struct:
             values += lane.unpack_from(buffer, offset)
         return self._make(values if self._pickers is None else [pick(values) for pick in self._pickers])
 
-    def unpack_array(self, buffer: ReadableBuffer, count: int, offset: int = 0) -> Iterator[Record]:
-        """``count`` structures one after the other, as an array in C."""
-        for place in range(offset, offset + count * self.size, self.size):
-            yield self.unpack_from(buffer, place)
+    def unpack_array(self, buffer: ReadableBuffer, count: int, offset: int = 0) -> list[Record]:
+        """``count`` structures one after the other, as an array in C. ``struct.error`` when the buffer ends before."""
+        end = offset + count * self.size
+        if not self._compiled:
+            self._compile()
+        if self._single is None:
+            return [self.unpack_from(buffer, place) for place in range(offset, end, self.size)]
+        with memoryview(buffer) as view:
+            if len(view) < end:
+                raise struct.error(f"{count} {self.name} at {offset} need {end} bytes, the buffer has {len(view)}")
+            return [self._make(values) for values in self._single.iter_unpack(view[offset:end])]
 
     def pack(self, **values: Any) -> bytes:
         """The structure's bytes; fields not named, and padding, are zero."""
@@ -108,12 +119,14 @@ class Struct:
 
     def pack_into(self, buffer: WriteableBuffer, offset: int, /, **values: Any) -> None:
         """Writes the named fields only; every other byte stays. ``struct.error`` when a value does not fit."""
+        if not self._compiled:
+            self._compile()
         for field, value in values.items():
-            place = self.fields[field]
-            if place.is_array:
-                struct.pack_into("<" + place.format, buffer, offset + place.offset, *value)
+            write, place, is_array = self._writers[field]
+            if is_array:
+                write(buffer, offset + place, *value)
             else:
-                struct.pack_into("<" + place.format, buffer, offset + place.offset, value)
+                write(buffer, offset + place, value)
 
 
 def _lanes(table: Mapping[str, Field]) -> list[list[str]]:
@@ -133,14 +146,14 @@ def _lanes(table: Mapping[str, Field]) -> list[list[str]]:
     return lanes
 
 
-def _lane_format(lane: list[str], table: Mapping[str, Field]) -> str:
-    """One ``struct`` format for a lane; the gaps between its fields become pad bytes."""
+def _lane_format(lane: list[str], table: Mapping[str, Field], size: int) -> str:
+    """One ``struct`` format for a lane, ``size`` bytes long: the gaps between its fields become pad bytes."""
     parts, end = ["<"], 0
     for field in lane:
         place = table[field]
         parts.append(f"{place.offset - end}x{place.format}")
         end = place.offset + place.size
-    return "".join(parts)
+    return "".join(parts) + f"{size - end}x"
 
 
 def _pickers(

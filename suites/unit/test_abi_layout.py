@@ -38,7 +38,11 @@ def test_array_of_structures() -> None:
     page = b"pad" + b"".join(point.pack(x=i, y=-i) for i in range(3))
     assert [tuple(record) for record in point.unpack_array(page, 3, 3)] == [(0, 0), (1, -1), (2, -2)]
     with pytest.raises(struct.error):
-        list(point.unpack_array(page, 4, 3))
+        point.unpack_array(page, 4, 3)
+    with pytest.raises(struct.error):
+        MIXED.unpack_from(bytes(31))
+    assert [record.high for record in UNION.unpack_array(bytes(32), 2)] == [0, 0]
+    assert point.unpack_array(b"", 0) == []
 
 
 def test_offsets_and_unknown_fields() -> None:

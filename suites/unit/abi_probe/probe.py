@@ -57,7 +57,9 @@ def preprocessed(view: str) -> str:
 
 def _section(view: str, source: str) -> bytes:
     section = ELFFile(io.BytesIO(_compile(view, source, "-c"))).get_section_by_name(".answers")
-    return bytes(section.data())
+    if section is None:
+        raise ProbeError("the compiler dropped the section of the answers")
+    return section.data()
 
 
 def _compile(view: str, source: str, *what: str) -> bytes:
