@@ -65,7 +65,11 @@ def load_image(path: Path, *, cache: Path | None = None) -> Image:
 def read_image(path: Path, *, cache: Path | None = None) -> Image:
     """As ``load_image``, but takes every kernel that Xen 4.17 would start as a PV guest; raises ``Fault``."""
     file = read_file(path)
-    inner = unwrap(file, cache)
+    return assemble(path, file, unwrap(file, cache))
+
+
+def assemble(path: Path, file: KernelFile, inner: Unwrapped) -> Image:
+    """The ``Image`` of an unwrapped kernel. ``Fault`` when it is none that Xen would start."""
     elf = parse_elf(inner.elf)
     segments = load_segments(elf)
     notes = read_notes(elf)
@@ -98,9 +102,8 @@ def read_image(path: Path, *, cache: Path | None = None) -> Image:
 def check_supported(image: Image) -> None:
     """``Fault`` for a good Xen PV kernel of a kind that pvstub does not run yet."""
     if image.bits == 32:
-        kind = "32-bit PAE" if image.parms.pae else "32-bit non-PAE"
-        remedy = "is not supported yet" if image.parms.pae else "no Xen since 3.4 starts it"
-        raise Fault(f"a {kind} Xen PV guest ({remedy})", "use a 64-bit kernel")
+        kind, why = ("PAE", "not supported yet") if image.parms.pae else ("non-PAE", "not started by any Xen since 3.4")
+        raise Fault(f"a 32-bit {kind} Xen PV guest, {why}", "use a 64-bit kernel")
 
 
 def refuse_lguest(inner: Unwrapped) -> None:
@@ -113,58 +116,74 @@ def refuse_lguest(inner: Unwrapped) -> None:
 def read_file(path: Path) -> KernelFile:
     """A regular file's contents. ``Fault`` for what is none, is empty or cannot be read."""
     try:
-        # A FIFO without a writer would make open() wait for ever.
+        # A FIFO without a writer would make a plain open() wait for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(handle, "rb") as file:
-            status = os.fstat(handle)
-            if stat.S_ISDIR(status.st_mode):
-                raise Fault("is a folder", "name the kernel file inside it")
-            if not stat.S_ISREG(status.st_mode):
-                raise Fault("is not a regular file", "name a kernel file")
-            if not status.st_size:
-                raise Fault("is empty", "fetch or build the kernel again")
-            if status.st_size > FILE_LIMIT:
-                raise Fault(f"is larger than {FILE_LIMIT // GIB} GiB", "no kernel is that large: name a kernel file")
-            if status.st_size < MAP_FROM:
-                data = memoryview(file.read())
-            else:
-                data = memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_READ))
+        try:
+            data = _contents(handle)
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         raise Fault("no such file", "check the path, or see pvstub images list for kernels by name") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Fault(f"cannot be read ({reason.lower()})", "check its path and permissions") from None
+    except OSError as error:
+        raise Fault(f"cannot be read ({(error.strerror or str(error)).lower()})", "check its permissions") from None
+    except ValueError:  # a NUL in the path
+        raise Fault("no such file can exist", "check the path") from None
     return KernelFile(data, hashlib.sha256(data).hexdigest())
+
+
+def _contents(handle: int) -> memoryview:
+    status = os.fstat(handle)
+    if stat.S_ISDIR(status.st_mode):
+        raise Fault("is a folder", "name the kernel file inside it")
+    if not stat.S_ISREG(status.st_mode):
+        raise Fault("is not a regular file", "name a kernel file")
+    if not status.st_size:
+        raise Fault("is empty", "fetch or build the kernel again")
+    if status.st_size > FILE_LIMIT:
+        raise Fault(f"is larger than {FILE_LIMIT // GIB} GiB", "no kernel is that large: name a kernel file")
+    if status.st_size >= MAP_FROM:
+        return memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_READ))
+    with open(handle, "rb", closefd=False) as file:
+        return memoryview(file.read())
 
 
 def unwrap(file: KernelFile, cache: Path | None) -> Unwrapped:
     """The ELF file in ``file``: the file itself, decompressed, or a bzImage's payload."""
-    data, suffix, compression = file.data, "", "none"
-    outer = compression_of(data)
-    if outer is not None and outer.name in OUTER:
-        data = _decompress_cached(outer, data, cache, f"{file.sha256}-outer")
-        suffix, compression = "." + OUTER[outer.name], outer.name
+    data, outer = strip_outer(file, cache)
+    suffix = "" if outer is None else "." + OUTER[outer]
     if is_bzimage(data):
         header = parse_setup_header(data)
-        payload = find_payload(data, header)
-        inner = compression_of(payload)
-        if inner is None:
-            raise Fault(f"bzImage whose payload is {what_is(payload)[0]}", "fetch or build the kernel again")
-        elf = _decompress_cached(inner, payload, cache, file.sha256)
-        declared = declared_size(payload)
-        if inner.name == "lz4" and len(elf) != declared:  # the one format without a checksum or an end mark
-            raise Fault(f"damaged lz4 payload ({len(elf)} bytes instead of {declared})", "fetch it again")
-        if bytes(elf[:4]) != ELF_MAGIC:
-            raise Fault(f"bzImage whose payload is {what_is(elf)[0]}, not a kernel", "fetch or build it again")
-        return Unwrapped(elf, "bzImage" + suffix, inner.name, header, declared)
+        elf, compression, declared = _bzimage_payload(file, data, header, cache)
+        return Unwrapped(elf, "bzImage" + suffix, compression, header, declared)
     if bytes(data[:4]) != ELF_MAGIC:
         what, remedy = what_is(data)
-        raise Fault(f"not a kernel but {_wearing(outer if suffix else None)}{what}", remedy)
-    return Unwrapped(data, "ELF" + suffix, compression)
+        raise Fault(f"not a kernel but {what}{f' inside {outer} compression' if outer else ''}", remedy)
+    return Unwrapped(data, "ELF" + suffix, outer or "none")
 
 
-def _wearing(outer: Compression | None) -> str:
-    return f"{outer.name}-compressed, inside it " if outer is not None else ""
+def strip_outer(file: KernelFile, cache: Path | None) -> tuple[memoryview, str | None]:
+    """The file's contents without a compression of the whole file, and the name of that compression."""
+    row = compression_of(file.data)
+    if row is None or row.name not in OUTER:
+        return file.data, None
+    return _decompress_cached(row, file.data, cache, f"{file.sha256}-outer"), row.name
+
+
+def _bzimage_payload(
+    file: KernelFile, data: memoryview, header: SetupHeader, cache: Path | None
+) -> tuple[memoryview, str, int]:
+    """The ELF file in a bzImage, its compression, and the size that the bzImage says it has."""
+    payload = find_payload(data, header)
+    row = compression_of(payload)
+    if row is None:
+        raise Fault(f"bzImage whose payload is {what_is(payload)[0]}", "fetch or build the kernel again")
+    elf = _decompress_cached(row, payload, cache, file.sha256)
+    declared = declared_size(payload)
+    if row.name == "lz4" and len(elf) != declared:  # the one format without a checksum or an end mark
+        raise Fault(f"damaged lz4 payload ({len(elf)} bytes instead of {declared})", "fetch the kernel again")
+    if bytes(elf[:4]) != ELF_MAGIC:
+        raise Fault(f"bzImage whose payload is {what_is(elf)[0]}, not a kernel", "fetch or build the kernel again")
+    return elf, row.name, declared
 
 
 def _decompress_cached(row: Compression, data: memoryview, cache: Path | None, name: str) -> memoryview:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from stub.abi import elfnote, features
-from stub.image.elf import EM_386, Elf
+from stub.image.elf import EM_386, SPAN_LIMIT, Elf
 from stub.image.faults import Fault, c_string, printable
 from stub.image.legacy import c_number, find_guest_string, parse_guest_string
 from stub.image.model import Note, Segment, XenParms
 from stub.image.notes import OWNER, number, pairs
-from stub.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, U64, is_canonical, page_up
+from stub.units import GIB, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, U64, is_canonical, page_up
 
 PV_KERNEL = "use a kernel built as a Xen PV guest (Linux: CONFIG_XEN_PV)"
 BUILD_AGAIN = "fetch or build the kernel again"
@@ -221,6 +221,10 @@ def check_addresses(segments: tuple[Segment, ...], parms: XenParms, bits: int) -
         raise Fault(f"the hypercall page {page:#x} lies outside {where}", BUILD_AGAIN)
     if start & PAGE_MASK or base & PAGE_MASK:
         raise Fault(f"{where} does not begin on a page", BUILD_AGAIN)
+    if segments[-1].paddr + segments[-1].memsz - parms.paddr_offset > SPAN_LIMIT:
+        raise Fault(f"{where} ends more than {SPAN_LIMIT // GIB} GiB above VIRT_BASE {base:#x}", BUILD_AGAIN)
+    if bits == 32 and end > 4 * GIB:
+        raise Fault(f"{where} reaches past 4 GiB in a 32-bit guest", BUILD_AGAIN)
     if bits == 64 and not (is_canonical(base) and is_canonical(start) and is_canonical(end)):
         raise Fault(f"{where} has addresses that are not canonical", BUILD_AGAIN)
     if bits == 64 and base < HYPERVISOR_END and end > HYPERVISOR_START:
