@@ -1,0 +1,3 @@
+"""For all suites: pytester, with which the plugin's own tests run pytest."""
+
+pytest_plugins = ["pytester"]

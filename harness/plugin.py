@@ -1,0 +1,255 @@
+"""The pytest plugin: fixtures ``guest``, ``console``, ``hypercalls``; markers; what a failure shows.
+
+Until a test asks for a guest nothing but this file and ``settings`` is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stub.errors import PvstubError, UsageError
+
+from . import settings
+
+if TYPE_CHECKING:
+    from .admission import MemoryBudget
+    from .console import GuestConsole
+    from .guests import Guest, GuestHouse, GuestSpec
+    from .hypercalls import Hypercalls
+    from .machine import Launch
+
+MARKERS = (
+    "guest(image, memory=, cmdline=, extra=, ramdisk=, files=, seed=, p2m=, epoch=): the guest that the fixture "
+    "`guest` boots; a closer marker changes single parameters",
+    "pv_limits(virtual=, wall=, instructions=, memory=): stop each guest of the test at a virtual time or after real "
+    "seconds; reserve MiB of guest memory for the whole test",
+)
+LIMITS = ("virtual", "wall", "instructions", "memory")
+_INDEX = "pv-index"  # nodeid → its run folders, for whoever outlives the worker
+_BUDGET = "pv-memory"
+
+house_key = pytest.StashKey["GuestHouse"]()
+failed_key = pytest.StashKey[bool]()
+budget_key = pytest.StashKey["MemoryBudget"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    settings.register(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    budget = config.stash.get(budget_key, None)
+    if budget is not None:
+        budget.close()
+
+
+# -- fixtures ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pv_launch() -> Callable[[GuestSpec], Launch]:
+    """How a guest's parameters become a machine. Override it to test without guests, or to boot your own way."""
+    from .guests import ImageLaunch
+
+    return ImageLaunch
+
+
+@pytest.fixture
+def guest(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    pv_launch: Callable[[GuestSpec], Launch],
+) -> Iterator[Guest]:
+    """The guest of the ``guest`` marker, not yet started; called, it gives further guests: ``guest(memory=64)``."""
+    from .guests import Guest, GuestHouse
+
+    config, item = request.config, request.node
+    limits, reserve = _limits(item)
+    house = GuestHouse(
+        who=item.nodeid,
+        launch=pv_launch,
+        budget=_budget(config, tmp_path_factory),
+        new_run_directory=lambda: _new_run_directory(config, item, tmp_path_factory),
+        limits=limits,
+        timeout=settings.TIMEOUT.seconds(config) or 0.0,
+        reserve=reserve,
+        announce=lambda started: _announce(started, item.nodeid, _shared_folder(config, tmp_path_factory)),
+    )
+    item.stash[house_key] = house
+    yield Guest(house, _marked_spec(item))
+    house.close()
+
+
+@pytest.fixture
+def console(guest: Guest) -> GuestConsole:
+    """Expect on the console of ``guest``; a wait runs the guest, and its timeout is virtual time."""
+    return guest.console
+
+
+@pytest.fixture
+def hypercalls(guest: Guest) -> Hypercalls:
+    """Questions to the hypercall log of ``guest``."""
+    return guest.hypercalls
+
+
+def _marked_spec(item: pytest.Item) -> GuestSpec:
+    from .guests import GuestSpec
+
+    spec = GuestSpec(seed=settings.SEED.integer(item.config))
+    for marker in reversed(list(item.iter_markers("guest"))):
+        if len(marker.args) > 1:
+            raise UsageError(f"{item.nodeid}: the guest marker takes one unnamed argument, the image")
+        spec = spec.changed(**dict(zip(("image",), marker.args, strict=False)), **marker.kwargs)
+    return spec
+
+
+def _limits(item: pytest.Item) -> tuple[Any, int]:
+    from .machine import RunLimits
+
+    given: dict[str, Any] = {
+        "virtual": settings.VIRTUAL_LIMIT.seconds(item.config),
+        "wall": settings.WALL_LIMIT.seconds(item.config),
+    }
+    for marker in reversed(list(item.iter_markers("pv_limits"))):
+        unknown = set(marker.kwargs) - set(LIMITS)
+        if unknown or marker.args:
+            raise UsageError(f"{item.nodeid}: pv_limits takes {', '.join(name + '=' for name in LIMITS)} only")
+        given |= marker.kwargs
+    reserve = given.pop("memory", 0)
+    return RunLimits(**given), reserve
+
+
+# -- folders and memory that the workers share ---------------------------------------------------------------------
+
+
+def _shared_folder(config: pytest.Config, factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of the run see, and their controller too: its base folder."""
+    base = factory.getbasetemp()
+    return base.parent if hasattr(config, "workerinput") else base
+
+
+def _budget(config: pytest.Config, factory: pytest.TempPathFactory) -> MemoryBudget:
+    from .admission import MemoryBudget, capacity
+
+    if budget_key not in config.stash:
+        size = capacity(settings.MEMORY_BUDGET.get(config))
+        config.stash[budget_key] = MemoryBudget(_shared_folder(config, factory) / _BUDGET, size)
+    return config.stash[budget_key]
+
+
+def _new_run_directory(config: pytest.Config, item: pytest.Item, factory: pytest.TempPathFactory) -> Path:
+    """A fresh folder: a short path, as gdb's sockets will live in it; a telling one where runs are kept."""
+    kept = settings.RUNS.get(config)
+    if not kept:
+        return factory.mktemp("pv")
+    folder = config.invocation_params.dir / kept
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^\w.-]+", "-", item.name)[:60]
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+
+
+def _index_file(shared: Path, nodeid: str) -> Path:
+    return shared / _INDEX / hashlib.sha256(nodeid.encode()).hexdigest()
+
+
+def _announce(guest: Guest, nodeid: str, shared: Path) -> None:
+    """Leave word of a run where the controller finds it should this process die."""
+    index = _index_file(shared, nodeid)
+    index.parent.mkdir(exist_ok=True)
+    with index.open("a") as file:
+        file.write(json.dumps({"run": str(guest.run_directory), "boot": guest.rerun, "pid": os.getpid()}) + "\n")
+
+
+# -- reports -------------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    house = item.stash.get(house_key, None)
+    if house is None or not house.started:
+        return _in_one_line(item, call, (yield))
+    sections = _sections_of_first_failure(item, call, house)
+    item.user_properties += [(f"pv {title}", text) for title, text in sections]
+    keep = bool(item.stash.get(failed_key, False) or settings.RUNS.get(item.config))
+    if call.when == "teardown":
+        item.user_properties += _facts(house, keep)
+    report = _in_one_line(item, call, (yield))
+    report.sections += sections
+    if call.when == "teardown":
+        del item.stash[house_key]
+        if not keep:
+            for started in house.started:
+                shutil.rmtree(started.run_directory)
+    return report
+
+
+def _sections_of_first_failure(
+    item: pytest.Item, call: pytest.CallInfo[None], house: GuestHouse
+) -> list[tuple[str, str]]:
+    """What to show, at the first failure of a test; after it there is nothing new to tell."""
+    from . import reporting
+
+    if call.excinfo is None or call.excinfo.errisinstance(pytest.skip.Exception) or failed_key in item.stash:
+        return []
+    item.stash[failed_key] = True
+    return reporting.failure_sections(house.started, _pytest_command(item))
+
+
+def _facts(house: GuestHouse, keep: bool) -> list[tuple[str, object]]:
+    facts: list[tuple[str, object]] = []
+    for started in house.started:
+        facts.append(("pv verdict", started.verdict.kind if started.verdict else "running"))
+        facts.append(("pv boot", started.rerun))
+        if keep:
+            facts.append(("pv run", str(started.run_directory)))
+    return facts
+
+
+def _pytest_command(item: pytest.Item) -> str:
+    """The command line that runs this test again, from where pytest was called."""
+    config = item.config
+    path = os.path.relpath(config.rootpath, config.invocation_params.dir)
+    nodeid = item.nodeid if path == "." else f"{path}/{item.nodeid}"
+    seed = settings.SEED.get(config)
+    return shlex.join(["pytest", nodeid, *([f"{settings.SEED.option}={seed}"] if seed else [])])
+
+
+def _in_one_line(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> pytest.TestReport:
+    """An error that is the caller's needs no look into our code: the test's own line and the message."""
+    if call.excinfo is not None and isinstance(call.excinfo.value, PvstubError):
+        error, place = call.excinfo.value, f"{item.location[0]}:{(item.location[1] or 0) + 1}"
+        own = [entry for entry in call.excinfo.traceback if entry.path == item.path]
+        if own:
+            place = f"{item.location[0]}:{own[-1].lineno + 1}"
+        report.longrepr = f"{place}: {type(error).__name__}: {error}"
+    return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
+    """In xdist's controller, when a worker died: what its guests had written is still there."""
+    # The controller has no fixtures; xdist finds the workers' base folders in the same way.
+    factory: pytest.TempPathFactory = report.node.config._tmp_path_factory  # type: ignore[attr-defined]
+    index = _index_file(factory.getbasetemp(), crashitem)
+    if index.exists():
+        from . import reporting
+
+        report.longrepr = f"{report.longrepr}\n{reporting.crash_text(index.read_text().splitlines())}"
