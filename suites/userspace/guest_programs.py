@@ -1,0 +1,90 @@
+"""The programs of ``programs/``: built with the host's gcc, kept in pvstub's cache, and what they print read back."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from harness import cache
+from stub.errors import UsageError
+
+SOURCES = Path(__file__).with_name("programs")
+GUEST_FOLDER = "/pvstub"
+COMMON = ("gcc", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-static")
+
+# Program → compiler's arguments and sources. The 32-bit one stands alone: no C library of that width is needed.
+RECIPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "main": (
+        (*COMMON, "-O2", "-D_GNU_SOURCE", "-pthread"),
+        tuple(sorted(path.name for path in SOURCES.glob("*.c") if path.name != "compat32.c")),
+    ),
+    "compat32": (
+        (*COMMON, "-m32", "-O1", "-nostdlib", "-ffreestanding", "-fno-pic", "-no-pie", "-fno-stack-protector"),
+        ("compat32.c",),
+    ),
+}
+
+_VERDICT = re.compile(r"(?:(?P<ok>ok)|not ok) (?P<name>\w+)(?:: (?P<reason>.*))?")
+_NOTE = re.compile(r"# (?P<name>\w+): (?P<text>.*)")
+
+
+class Verdict(NamedTuple):
+    """How a program ended: ``reason`` is None when all was right, ``notes`` what it had to tell."""
+
+    reason: str | None
+    notes: tuple[str, ...]
+
+
+def build(name: str) -> Path:
+    """The program's file, compiled if its sources changed. UsageError when the compiler cannot."""
+    flags, sources = RECIPES[name]
+    digest = hashlib.sha256(repr((flags, sources)).encode())
+    for path in sorted(SOURCES.glob("*.[ch]")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    folder = cache.cache_folder() / "programs" / name
+    return cache.ensure(folder, digest.hexdigest(), lambda: _compile(name, flags, sources)).path
+
+
+def guest_files() -> dict[str, Path]:
+    """Path in the guest → the host's file, for the marker's ``files``."""
+    return {f"{GUEST_FOLDER}/{name}": build(name) for name in RECIPES}
+
+
+def names(folder: Path) -> list[str]:
+    """The names of all programs, as the built one lists them; ``folder`` is where it may be copied to to run it."""
+    program = folder / "main"
+    program.write_bytes(build("main").read_bytes())
+    program.chmod(0o755)
+    listing = subprocess.run([program, "--list"], check=True, capture_output=True, text=True)
+    return listing.stdout.split()
+
+
+def verdicts(console: str) -> dict[str, Verdict]:
+    """What main.c printed on the console, by program."""
+    notes: dict[str, list[str]] = {}
+    found: dict[str, Verdict] = {}
+    for line in console.splitlines():
+        if match := _NOTE.fullmatch(line.strip()):
+            notes.setdefault(match["name"], []).append(match["text"])
+        elif match := _VERDICT.fullmatch(line.strip()):
+            reason = None if match["ok"] else match["reason"] or "no reason given"
+            found[match["name"]] = Verdict(reason, tuple(notes.get(match["name"], ())))
+    return found
+
+
+def _compile(name: str, flags: tuple[str, ...], sources: tuple[str, ...]) -> cache.Made:
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, name)
+        command = [*flags, "-o", str(result), *sources]
+        try:
+            done = subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise UsageError("gcc: not found; install it (apt install gcc libc6-dev)") from None
+        if done.returncode:
+            first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+            raise UsageError(f"{SOURCES / sources[0]}: gcc cannot build {name}: {first}; see that libc6-dev is there")
+        return cache.Made(name, result.read_bytes(), {"compiler": " ".join(flags)})
