@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,16 +74,15 @@ def sha256_of(path: Path) -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that is either wholly there or not at all, also after a crash of the machine."""
-    descriptor, partial = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
+    partial = path.parent / f"{PARTIAL}{os.urandom(8).hex()}"
     try:
-        with open(descriptor, "wb") as file:
+        with partial.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
+        partial.replace(path)
     except BaseException:
-        os.unlink(partial)
+        partial.unlink(missing_ok=True)
         raise
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import cache, cpio
+from harness import cache
 from stub.errors import UsageError
 
 # Goes into each ramdisk's recipe; count it up when the code that builds ramdisks writes other bytes than before.
@@ -85,9 +85,9 @@ def load(name: str, waiting: Callable[[], None] = lambda: None, *, refresh: bool
     With ``refresh`` the packages are fetched again even if they are there, so that newer ones replace them.
     """
     row = entry(name)
-    units = _units(row, waiting)
+    units = _units(name, waiting)
     if refresh:
-        for unit in (units.kernel, units.program):
+        for unit in (units.kernel, units.program, units.ramdisk):
             cache.remake(unit.folder, unit.recipe, unit.make)
     return _image(name, row, *(cache.ensure(*unit, waiting) for unit in (units.kernel, units.ramdisk)))
 
@@ -95,20 +95,20 @@ def load(name: str, waiting: Callable[[], None] = lambda: None, *, refresh: bool
 def cached(name: str) -> CatalogueImage | None:
     """The image ``name`` if all its files are in the cache, without fetching any. Raises UsageError for no image."""
     row = entry(name)
-    units = _units(row)
+    units = _units(name)
     kernel, ramdisk = (cache.find(unit.folder, unit.recipe) for unit in (units.kernel, units.ramdisk))
     return _image(name, row, kernel, ramdisk) if kernel and ramdisk else None
 
 
 def recorded(name: str) -> bool:
     """Whether the image was fetched once; its files may be damaged or gone. Raises UsageError for no image."""
-    units = _units(entry(name))
+    units = _units(name)
     return all(cache.read_record(unit.folder) for unit in (units.kernel, units.ramdisk))
 
 
 def mend(name: str, waiting: Callable[[], None] = lambda: None) -> list[str]:
     """Hash the image's cached files, and fetch or make the damaged ones again. What was wrong, a line for each."""
-    units = _units(entry(name), waiting)
+    units = _units(name, waiting)
     found = [damage for damage in (cache.discard_damaged(unit.folder) for unit in units) if damage]
     for unit in units:
         cache.ensure(*unit, waiting)
@@ -120,6 +120,8 @@ def ramdisk_with(base: Path, files: Mapping[str, bytes | Path], *, mode: int = 0
 
     All get ``mode``; missing folders are made; a path that ``base`` has too is replaced. UsageError for bad paths.
     """
+    from harness import cpio
+
     return cpio.concatenate((base.read_bytes(), cpio.overlay(files, mode).bytes()))
 
 
@@ -150,24 +152,26 @@ class _Units(NamedTuple):
     ramdisk: _Unit
 
 
-def _units(row: Entry, waiting: Callable[[], None] = lambda: None) -> _Units:
-    program = _part(_catalogue()["ramdisks"][row.ramdisk]["part"])
-    return _Units(_part(row.kernel), program, _ramdisk(row.ramdisk, program, waiting))
+def _units(name: str, waiting: Callable[[], None] = lambda: None) -> _Units:
+    """The units that the image ``name`` needs. Raises UsageError for no image."""
+    row = entry(name)
+    program = _part(_catalogue()["ramdisks"][row.ramdisk]["part"], name)
+    return _Units(_part(row.kernel, name), program, _ramdisk(row.ramdisk, program, waiting))
 
 
-def _part(name: str) -> _Unit:
-    return _Unit(_folder(name), _part_recipe(name), lambda: _make_part(name))
+def _part(part: str, image: str) -> _Unit:
+    return _Unit(_folder(part), _part_recipe(part), lambda: _make_part(part, image))
 
 
-def _ramdisk(name: str, program: _Unit, waiting: Callable[[], None]) -> _Unit:
-    recipe = _ramdisk_recipe(name)
-    return _Unit(_folder(f"ramdisk-{name}"), recipe, lambda: _make_ramdisk(name, cache.ensure(*program, waiting)))
+def _ramdisk(ramdisk: str, program: _Unit, waiting: Callable[[], None]) -> _Unit:
+    folder = _folder(f"ramdisk-{ramdisk}")
+    return _Unit(folder, _ramdisk_recipe(ramdisk), lambda: _make_ramdisk(ramdisk, cache.ensure(*program, waiting)))
 
 
-def _make_part(name: str) -> cache.Made:
+def _make_part(part: str, image: str) -> cache.Made:
     from harness import packages
 
-    found = packages.unpack(packages.Wanted(**_catalogue()["parts"][name]), name)
+    found = packages.unpack(packages.Wanted(**_catalogue()["parts"][part]), image)
     facts = {"package": found.package, "version": found.version, "package_sha256": found.package_sha256}
     return cache.Made(found.name, found.data, facts)
 

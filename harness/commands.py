@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from harness import catalogue
 from stub.errors import PvstubError, UsageError
@@ -21,8 +22,15 @@ def images(argv: Sequence[str]) -> int:
         return error.status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments on one line, as pvstub's other errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog.removeprefix('pvstub ')}: {message}; see `{self.prog} --help`")
+
+
 def _images_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pvstub images", description="The guest images that pvstub knows by name.")
+    parser = _Parser(prog="pvstub images", description="The guest images that pvstub knows by name.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
     listing = actions.add_parser("list", help="show all images, and which are in the cache")
@@ -30,7 +38,7 @@ def _images_parser() -> argparse.ArgumentParser:
 
     fetch = actions.add_parser("fetch", help="fetch images into the cache; those that are there stay as they are")
     fetch.add_argument("names", nargs="+", metavar="NAME")
-    fetch.add_argument("--refresh", action="store_true", help="fetch again, for a newer version")
+    fetch.add_argument("--refresh", action="store_true", help="fetch again, as new as apt's lists know it")
     fetch.set_defaults(run=_fetch)
 
     path = actions.add_parser("path", help="print the kernel's and the ramdisk's file, a line each")
@@ -60,7 +68,8 @@ def _fetch(arguments: argparse.Namespace) -> int:
     for name in arguments.names:
         before = catalogue.cached(name)
         image = catalogue.load(name, lambda name=name: _say_waiting(name), refresh=arguments.refresh)  # type: ignore[misc]
-        print(f"{name}: {image.version}, {'already here' if before == image else 'fetched'}")
+        same = "no newer one to be had" if arguments.refresh else "already here"
+        print(f"{name}: {image.version}, {same if before == image else 'fetched'}")
     return 0
 
 

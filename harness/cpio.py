@@ -38,7 +38,7 @@ class Member(NamedTuple):
 class Archive:
     """Collects members and writes them as one newc archive. Parents that nobody named become directories, 0755.
 
-    Every method raises UsageError for a path that is empty, holds a NUL or "..", or is already a member.
+    The methods that add raise UsageError for a path that is empty, holds a NUL or "..", or is already a member.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,10 @@ class Archive:
         self._add(Member(_member_name(path), DEVICE_KINDS[kind] | mode, b"", major, minor))
 
     def bytes(self) -> bytes:
-        """The archive: members sorted by path, the trailer, zeros up to a multiple of 512 bytes."""
+        """The archive: members sorted by path, the trailer, zeros up to a multiple of 512 bytes.
+
+        Raises UsageError if a file is also the folder of another member.
+        """
         members = self._members | {name: Member(name, stat.S_IFDIR | 0o755) for name in self._unnamed_parents()}
         parts = [part for inode, name in enumerate(sorted(members), start=1) for part in _encode(members[name], inode)]
         return _padded(b"".join((*parts, *_encode(Member(TRAILER, 0), 0))), BLOCK)
@@ -77,7 +80,10 @@ class Archive:
 
     def _unnamed_parents(self) -> set[str]:
         parents = {"/".join(parts[:depth]) for parts in map(_split, self._members) for depth in range(1, len(parts))}
-        return parents - set(self._members)
+        for name in sorted(parents & self._members.keys()):
+            if stat.S_ISREG(self._members[name].mode):
+                raise UsageError(f"{name}: a file and a folder in one archive; rename one of them")
+        return parents - self._members.keys()
 
 
 def concatenate(archives: Iterable[bytes]) -> bytes:

@@ -6,6 +6,7 @@ missing or older than the archive, a private copy of the lists is fetched for th
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -90,10 +91,11 @@ def unpack(wanted: Wanted, what: str) -> Unpacked:
     _require_tools(what)
     with _workplace() as folder:
         try:
-            return _Apt(folder, what, private=False).unpack(wanted)
+            return _Apt(folder, what, CONFIGURATION).unpack(wanted)
         except _ListsTooOld:
-            apt = _Apt(folder, what, private=True)
-        apt.update()
+            configuration = _configuration_with_new_lists(what)
+    with _workplace() as folder:
+        apt = _Apt(folder, what, configuration)
         try:
             return apt.unpack(wanted)
         except _ListsTooOld as error:
@@ -102,46 +104,37 @@ def unpack(wanted: Wanted, what: str) -> Unpacked:
 
 
 class _Apt:
-    """apt with a configuration of our own on top of the machine's, in a folder of our own."""
+    """apt in a folder of our own, with a configuration of our own on top of the machine's."""
 
-    def __init__(self, folder: Path, what: str, *, private: bool) -> None:
-        self.what = what
-        self.folder = folder
-        self.downloads = _apt_can_write(folder / ("downloads-private" if private else "downloads"))
-        self.configuration = folder / "apt.conf"
-        text = CONFIGURATION
-        if private:
-            lists = _apt_can_write(folder / "lists")
-            _apt_can_write(lists / "partial")
-            text += PRIVATE_LISTS.format(lists=lists)
-        self.configuration.write_text(text)
-        self.configuration.chmod(0o644)
+    def __init__(self, folder: Path, what: str, configuration: str) -> None:
+        self._what = what
+        self._downloads = _apt_can_write(folder / "downloads")
+        self._configuration = folder / "apt.conf"
+        self._configuration.write_text(configuration)
 
     def unpack(self, wanted: Wanted) -> Unpacked:
         candidate = self._candidate(wanted.package)
         if wanted.depends is not None:
-            candidate = self._candidate(*_dependency(candidate, wanted.depends, self.what))
+            candidate = self._candidate(*_dependency(candidate, wanted.depends, self._what))
         package = self._download(candidate)
-        name, data = _member(package, wanted.member, self.what)
+        name, data = _member(package, wanted.member, self._what)
         return Unpacked(name, data, candidate.package, candidate.version, candidate.sha256)
 
     def update(self) -> None:
-        """Fetch the package lists into the private folder."""
-        done = self._run("apt-get", "update", "--error-on=any", meter=Meter(f"package lists for {self.what}", None))
+        """Fetch the package lists into the folder that the configuration names."""
+        done = self._run("apt-get", "update", "--error-on=any", meter=Meter("package lists", None))
         if done.returncode:
-            remedy = "check the network, or run `apt-get update` as root and try again"
-            raise self.failure(
-                f"the machine's package lists are missing or too old, and apt gave no new ones: {done.why}", remedy
-            )
+            fault = f"this machine's package lists are missing or too old, and no new ones can be had: {done.why}"
+            raise self.failure(fault, "check the network, or run `apt-get update` as root and try again")
 
     def failure(self, fault: str, remedy: str) -> ImageError:
-        return ImageError(f"{self.what}: {fault}; {remedy}")
+        return ImageError(f"{self._what}: {fault}; {remedy}")
 
     def _candidate(self, package: str, version: str | None = None) -> _Candidate:
         name = f"{package}={version}" if version else package
         done = self._run("apt-cache", "show", "--no-all-versions", name)
         fields = dict(FIELD.findall(done.output))
-        if done.returncode or "Version" not in fields:
+        if done.returncode or not {"Version", "Size", "SHA256"} <= fields.keys():
             raise _ListsTooOld(f"apt knows no package {name}")
         return _Candidate(package, fields["Version"], int(fields["Size"]), fields["SHA256"], fields.get("Depends", ""))
 
@@ -149,7 +142,7 @@ class _Apt:
         meter = Meter(f"{candidate.package} {candidate.version}", candidate.size)
         done = self._run("apt-get", "download", f"{candidate.package}={candidate.version}", meter=meter)
         if done.returncode == 0:
-            return next(self.downloads.glob("*.deb"))
+            return next(self._downloads.glob("*.deb"))
         if NO_SUCH_PACKAGE.search(done.errors) or GONE_FROM_ARCHIVE.search(done.errors):
             raise _ListsTooOld(f"{candidate.package} {candidate.version} cannot be had: {done.why}")
         fault = f"not in the cache, and {candidate.package} cannot be downloaded: {done.why}"
@@ -157,7 +150,24 @@ class _Apt:
 
     def _run(self, *command: str, meter: Meter | None = None) -> _Done:
         tool, *arguments = command
-        return _run([tool, "-q", "-c", str(self.configuration), *arguments], self.downloads, meter)
+        return _run([tool, "-q", "-c", str(self._configuration), *arguments], self._downloads, meter)
+
+
+def _configuration_with_new_lists(what: str) -> str:
+    """apt's configuration with package lists of our own, fetched once in the life of this process."""
+    if not _new_lists:
+        with contextlib.ExitStack() as undo:
+            folder = undo.enter_context(_workplace())
+            lists = _apt_can_write(folder / "lists")
+            _apt_can_write(lists / "partial")
+            configuration = CONFIGURATION + PRIVATE_LISTS.format(lists=lists)
+            _Apt(folder, what, configuration).update()
+            atexit.register(undo.pop_all().close)
+        _new_lists.append(configuration)
+    return _new_lists[0]
+
+
+_new_lists: list[str] = []
 
 
 class _Done(NamedTuple):
