@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -93,5 +94,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@functools.cache
 def _say_waiting(name: str) -> None:
+    """Said once, however many of the image's files are being fetched."""
     print(f"pvstub: {name}: another process is fetching it; waiting", file=sys.stderr)
