@@ -27,6 +27,9 @@ PART_CAP: Final = 0xFFFF
 RECORD_CAP: Final = HEAD.size + 8 * WORDS_CAP + 2 * PART_CAP
 """No record is longer: the writer opens its next window while that much room is left."""
 
+WINDOW: Final = 1 << 20
+"""The file grows by this much: a log that was cut ends in no more zeros than that."""
+
 
 class Kind(IntEnum):
     """What a record tells; never renumbered, no gaps, zero is no record."""

@@ -14,7 +14,7 @@ from stub.abi import callback, event_channel, grant_table, memory, nmi, physdev,
 from stub.abi.layout import Struct
 from stub.abi.xen import Hypercall
 from stub.trace.rows import PAYLOAD_CAP, Arg, Call, Flow, Pointed, Span, registry
-from stub.trace.styles import decimal, domid, foreign_domain, hexadecimal, named, pointer, signed, uvm_flags
+from stub.trace.styles import decimal, domid, foreign_domain, hexadecimal, named, packed, pointer, signed, uvm_flags
 
 IN, OUT, BOTH = Flow.IN, Flow.OUT, Flow.BOTH
 
@@ -199,7 +199,7 @@ _ROWS: Final = (
     Call(Hypercall.event_channel_op_compat, (_COMPAT,),
          pointed={None: Pointed(0, (event_channel.EvtchnOp, event_channel.EvtchnOp), BOTH)}),
     Call(Hypercall.xen_version, (_command(version.VERSION_OPS), Arg("arg", pointer)), 0,
-         commands=version.VERSION_OPS, pointed=_VERSION, result=hexadecimal),
+         commands=version.VERSION_OPS, pointed=_VERSION, result=packed),
     Call(Hypercall.console_io, (_command(xen.CONSOLEIO_OPS), Arg("count", signed), Arg("buffer", pointer)), 0,
          commands=xen.CONSOLEIO_OPS, pointed={
              xen.CONSOLEIO_write: Pointed(2, (BYTE, BYTE), count=1, text=True),

@@ -41,6 +41,11 @@ def decimal(value: int) -> Shown:
     return Shown(str(value), value)
 
 
+def packed(value: int) -> Shown:
+    """A result that is 0, or halves packed into one number: a version."""
+    return hexadecimal(value) if value else decimal(value)
+
+
 def pointer(value: int) -> Shown:
     """A guest pointer that was not followed."""
     text = hex(value) if value else "NULL"

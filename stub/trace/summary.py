@@ -60,10 +60,12 @@ def schema() -> dict[str, Any]:
 
 def write(path: Path, summary: Mapping[str, Any]) -> None:
     """Write a summary so that a reader sees the old file or the whole new one. Not validated: the tests do that."""
-    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(summary, indent=2) + "\n"
     temporary = ""
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="ascii", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
             temporary = file.name
             file.write(text)
         os.chmod(temporary, 0o644)
@@ -85,12 +87,9 @@ def load(path: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: cannot read the summary: {error.strerror}; name a run's folder") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{file}: damaged summary: not JSON; run the boot again") from error
-    validator = jsonschema.Draft202012Validator(schema())
-    fault = jsonschema.exceptions.best_match(validator.iter_errors(loaded))
-    if fault is not None:
-        raise UsageError(
-            f"{file}: not a summary of this version: {_place(fault.absolute_path)}: {_line(fault.message)}"
-        )
+    for fault in jsonschema.Draft202012Validator(schema()).iter_errors(loaded):
+        where = f"{_place(fault.absolute_path)}: {_line(fault.message)}"
+        raise UsageError(f"{file}: not a summary of this version: {where}; run the boot again")
     summary: dict[str, Any] = loaded
     return summary
 

@@ -8,7 +8,6 @@ host gets into the content: no wall-clock time, no path, no process id.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import mmap
@@ -21,11 +20,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from stub.errors import PvstubError, UsageError
-from stub.trace.format import HEAD, HEADER, MAGIC, PART_CAP, RECORD_CAP, SIGNED, STRUCTS, VERSION, WORDS, Kind
+from stub.trace import lock
+from stub.trace.format import HEAD, HEADER, MAGIC, PART_CAP, RECORD_CAP, SIGNED, STRUCTS, VERSION, WINDOW, WORDS, Kind
 from stub.trace.names import hypercall_name
 from stub.units import U64, signed64
 
-WINDOW: Final = 1 << 20
 LAYOUTS: Final = [HEAD, *(STRUCTS[kind] for kind in Kind)]  # by number: an enumeration member hashes slowly
 EXCEPTION: Final = int(Kind.EXCEPTION)
 EXCEPTION_SIZE: Final = STRUCTS[Kind.EXCEPTION].size
@@ -291,11 +290,9 @@ def _open(path: Path) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UsageError(f"{path}: cannot create the hypercall log: {error.strerror}; choose another folder") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    if not lock.take(fd):
         os.close(fd)
-        raise UsageError(f"{path}: another run is writing this hypercall log; choose another folder") from error
+        raise UsageError(f"{path}: another run is writing this hypercall log; choose another folder")
     os.ftruncate(fd, 0)
     return fd
 
