@@ -24,8 +24,18 @@ MIB = 1 << 20
 BOOTS: dict[str, tuple[str, ...]] = {
     "switches": ("forks", "fpu_switch", "fpu_signal", "fpu_fork", "segment_bases", "ldt", "threads", "tls"),
     "faults": (
-        *("faults_memory", "faults_arithmetic", "faults_opcode", "faults_resume", "faults_simd", "faults_alignment"),
-        *("privileged", "features", "syscalls", "compat", "signals", "altstack", "interrupted"),
+        *("faults_memory", "faults_arithmetic", "faults_opcode", "faults_resume", "faults_icebp", "faults_simd"),
+        *(
+            "faults_x87_stack",
+            "faults_alignment",
+            "privileged",
+            "features",
+            "syscalls",
+            "compat",
+            "signals",
+            "altstack",
+            "interrupted",
+        ),
         *("step", "step_far", "hardware_breakpoint", "watchpoint"),
     ),
     "memory": ("churn", "cow", "filedata"),
@@ -35,6 +45,7 @@ BOOTS: dict[str, tuple[str, ...]] = {
 # What the CPU of the Unicorn engine, QEMU 5.0's, does not do. One that begins to work must be taken off.
 ENGINE_LACKS = {
     "faults_simd": "TCG raises no SIMD floating-point exceptions",
+    "faults_x87_stack": "TCG does not look at x87 register tags",
     "faults_alignment": "TCG makes no alignment checks",
 }
 

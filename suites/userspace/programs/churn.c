@@ -60,9 +60,10 @@ static void verify(int page, int step)
     CHECK(can_write(page) == writable, "step %d: page %d with protection %d is %swritable", step, page, protection,
           writable ? "not " : "");
     CHECK(writable || fault_at == address, "step %d: si_addr %#lx, not %#lx", step, fault_at, address);
-    for (int i = 0; readable && i < 512; i += 73)
-        CHECK(*word(page, i) == (model[page].fill ? model[page].fill + i : 0), "step %d: page %d, word %d is %#lx", step,
-              page, i, *word(page, i));
+    for (int i = 0; readable && i < 512; i += 73) {
+        uint64_t expected = model[page].fill ? model[page].fill + i : 0;
+        CHECK(*word(page, i) == expected, "step %d: page %d, word %d is %#lx", step, page, i, *word(page, i));
+    }
 }
 
 static void map(int first, int count, int protection)

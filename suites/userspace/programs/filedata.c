@@ -1,4 +1,4 @@
-/* 64 MiB of numbers written to a file in tmpfs, read back two ways and hashed: the test compares the hash with its own. */
+/* 64 MiB of numbers in a file in tmpfs, read back two ways and hashed: the test compares the hash with its own. */
 #include "check.h"
 #include "sha256.h"
 

@@ -68,7 +68,8 @@ static void make_state(struct fpu_state *state, uint64_t seed)
     state->control = 0x037f & ~0x0300;
     state->control |= (random_at(seed, 0) & 3) << 10 | (random_at(seed, 1) & 1 ? 0x0300 : 0x0200);
     state->tags = 0xff;
-    state->mxcsr = 0x1f80 | (random_at(seed, 2) & 3) << 13 | (random_at(seed, 3) & 0x8040) | (random_at(seed, 4) & 0x3f);
+    state->mxcsr = 0x1f80 | (random_at(seed, 2) & 3) << 13; /* rounding; then flush and denormal modes, sticky flags */
+    state->mxcsr |= (random_at(seed, 3) & 0x8040) | (random_at(seed, 4) & 0x3f);
     for (int i = 0; i < 8; i++) {
         uint64_t mantissa = random_at(seed, 10 + i) | 1ULL << 63;
         uint16_t exponent = 0x3f00 + (random_at(seed, 20 + i) & 0xff);
