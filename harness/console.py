@@ -75,6 +75,14 @@ class GuestConsole(SpawnBase):  # type: ignore[misc]
     ``match`` are as in pexpect; text is UTF-8, with U+FFFD for what is not.
     """
 
+    # Set by SpawnBase, and by a match.
+    timeout: float | None
+    before: str | None
+    after: str | type[pexpect.EOF] | type[pexpect.TIMEOUT] | None
+    match: Any
+    match_index: int | None
+    _before: io.StringIO
+
     def __init__(self, start: Callable[[], MachineLike], timeout: float = DEFAULT_TIMEOUT) -> None:
         super().__init__(
             timeout=timeout, maxread=MAX_READ, searchwindowsize=SEARCH_WINDOW, encoding="utf-8", codec_errors="replace"
@@ -194,7 +202,7 @@ class GuestConsole(SpawnBase):  # type: ignore[misc]
                 ended = isinstance(end, pexpect.EOF)
                 break
         else:
-            return int(self.match_index)
+            return int(self.match_index or 0)
         self.before, self.after = self.buffer, pexpect.EOF if ended else pexpect.TIMEOUT
         index = searcher.eof_index if ended else searcher.timeout_index
         self.match, self.match_index = (self.after, index) if index >= 0 else (None, None)

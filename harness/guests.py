@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ class GuestSpec:
     ``image``: a catalogue name, or a kernel file's path. ``memory`` in MiB. ``cmdline`` replaces the image's command
     line, ``extra`` is added to it. ``ramdisk`` replaces the image's; ``files`` (path in the guest → text, bytes or a
     host file) are added to it, all executable. ``epoch``: the guest's time of day at the start, seconds since 1970.
+    ``on_reboot``: ``destroy`` or ``restart``.
     """
 
     image: str | Path = ""
@@ -39,6 +41,7 @@ class GuestSpec:
     seed: int | None = None
     p2m: str | None = None
     epoch: int | None = None
+    on_reboot: str | None = None
 
     def changed(self, **changes: Any) -> GuestSpec:
         """The same with some parameters changed. UsageError for a name that is not a parameter."""
@@ -95,6 +98,7 @@ class ImageLaunch:
             "--seed": spec.seed,
             "--p2m": spec.p2m,
             "--epoch": spec.epoch,
+            "--on-reboot": spec.on_reboot,
         }
         words = (f"{option}={value}" for option, value in options.items() if value is not None)
         return ["pvstub", "boot", str(spec.image), *words]
@@ -104,7 +108,8 @@ class ImageLaunch:
         from stub.domain.config import DomainConfig
         from stub.machine import Limits, Machine
 
-        chosen = {"seed": self._spec.seed, "p2m": self._spec.p2m, "epoch": self._spec.epoch}
+        optional = ("seed", "p2m", "epoch", "on_reboot")
+        chosen: dict[str, Any] = {name: getattr(self._spec, name) for name in optional}
         config = DomainConfig(
             name=Path(self._spec.image).name,
             kernel=self.kernel,
@@ -152,10 +157,11 @@ class GuestHouse:
 
     def close(self) -> None:
         """Close all guests and give their memory back."""
-        for guest in self.started:
-            guest.close()
-        if self._reserved is not None:
-            self._reserved.release()
+        with ExitStack() as stack:
+            if self._reserved is not None:
+                stack.callback(self._reserved.release)
+            for guest in self.started:
+                stack.callback(guest.close)
 
 
 class Guest:
@@ -203,9 +209,13 @@ class Guest:
 
     def close(self) -> None:
         """End the run where it stands and give its memory back."""
-        if self._machine is not None:
-            self._machine.close()
-        self._release()
+        if "hypercalls" in vars(self):
+            self.hypercalls.close()
+        try:
+            if self._machine is not None:
+                self._machine.close()
+        finally:
+            self._release()
 
     def _release(self) -> None:
         if self._lease is not None:

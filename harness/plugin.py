@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .machine import Launch
 
 MARKERS = (
-    "guest(image, memory=, cmdline=, extra=, ramdisk=, files=, seed=, p2m=, epoch=): the guest that the fixture "
-    "`guest` boots; a closer marker changes single parameters",
+    "guest(image, memory=, cmdline=, extra=, ramdisk=, files=, seed=, p2m=, epoch=, on_reboot=): the guest that the "
+    "fixture `guest` boots; a closer marker changes single parameters",
     "pv_limits(virtual=, wall=, instructions=, memory=): stop each guest of the test at a virtual time or after real "
     "seconds; reserve MiB of guest memory for the whole test",
 )
@@ -247,7 +247,7 @@ def _in_one_line(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.
 def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
     """In xdist's controller, when a worker died: what its guests had written is still there."""
     # The controller has no fixtures; xdist finds the workers' base folders in the same way.
-    factory: pytest.TempPathFactory = report.node.config._tmp_path_factory  # type: ignore[attr-defined]
+    factory: pytest.TempPathFactory = report.node.config._tmp_path_factory
     index = _index_file(factory.getbasetemp(), crashitem)
     if index.exists():
         from . import reporting

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from stub.errors import UsageError
+
 from .console_text import TAIL_BYTES, console_tail
 from .guests import Guest
 
@@ -30,7 +32,10 @@ def hypercall_tail_of(run_directory: Path, last: int = TAIL_CALLS) -> str:
     """The last records of the run's hypercall log, as ``pvstub trace`` prints them."""
     from .hypercalls import tail
 
-    return "\n".join(tail(run_directory / "hypercalls", last)) or "(no hypercalls)"
+    try:
+        return "\n".join(tail(run_directory, last)) or "(none)"
+    except UsageError as error:  # the run died before it had a log, or damaged it: that is worth a line, not a crash
+        return f"({error})"
 
 
 def registers_text(registers: Mapping[str, int], width: int = 4) -> str:
