@@ -30,6 +30,8 @@ def printable(text: str | bytes | memoryview, limit: int = TEXT_LIMIT) -> str:
     """``text`` (bytes: UTF-8) on one line, what is not printable written as escapes, cut at ``limit`` characters."""
     if not isinstance(text, str):
         text = bytes(text[: 4 * limit]).decode("utf-8", "backslashreplace")
+    if len(text) <= limit and text.isprintable():
+        return text
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[:limit] + "…"
 

@@ -114,7 +114,7 @@ def refuse_lguest(inner: Unwrapped) -> None:
 
 
 def read_file(path: Path) -> KernelFile:
-    """A regular file's contents. ``Fault`` for what is none, is empty or cannot be read."""
+    """A regular file's contents. ``Fault`` for what is none or cannot be read."""
     try:
         # A FIFO without a writer would make a plain open() wait for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -137,8 +137,6 @@ def _contents(handle: int) -> memoryview:
         raise Fault("is a folder", "name the kernel file inside it")
     if not stat.S_ISREG(status.st_mode):
         raise Fault("is not a regular file", "name a kernel file")
-    if not status.st_size:
-        raise Fault("is empty", "fetch or build the kernel again")
     if status.st_size > FILE_LIMIT:
         raise Fault(f"is larger than {FILE_LIMIT // GIB} GiB", "no kernel is that large: name a kernel file")
     if status.st_size >= MAP_FROM:
@@ -149,6 +147,8 @@ def _contents(handle: int) -> memoryview:
 
 def unwrap(file: KernelFile, cache: Path | None) -> Unwrapped:
     """The ELF file in ``file``: the file itself, decompressed, or a bzImage's payload."""
+    if not len(file.data):
+        raise Fault("is empty", "fetch or build the kernel again")
     data, outer = strip_outer(file, cache)
     suffix = "" if outer is None else "." + OUTER[outer]
     if is_bzimage(data):

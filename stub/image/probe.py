@@ -64,7 +64,7 @@ PE_MACHINES = {0x14C: "x86 (32-bit)", 0x8664: "x86-64", 0x1C0: "ARM", 0xAA64: "A
 def what_is(data: memoryview) -> tuple[str, str]:
     """What ``data`` is, with its article, and the remedy. Always an answer, if only "unknown data"."""
     if not len(data):
-        return "empty", "fetch or build the kernel again"
+        return "an empty file", "fetch or build the kernel again"
     head = bytes(data[:HEAD])
     if head.startswith(b"\x7fELF"):
         return _elf(head), "name a Xen PV kernel"
