@@ -125,9 +125,7 @@ class LogReader:
             raise self._damaged(len(start))
         _, version, _, length = HEADER.unpack_from(start)
         if version != VERSION:
-            raise self._fault(
-                f"a hypercall log of format {version}, this pvstub reads {VERSION}; use the pvstub of that run"
-            )
+            raise self._fault(f"a hypercall log of format {version}, not {VERSION}; use the pvstub that wrote it")
         end = HEADER.size + length
         try:
             identity = json.loads(start[HEADER.size : end])

@@ -271,8 +271,9 @@ class HypercallLog:
         self._absorb()
         at = self._base + self._pos
         base = at - at % mmap.ALLOCATIONGRANULARITY
+        following = self._window(base)
         self._map.close()
-        self._map = self._window(base)
+        self._map = following
         self._base = base
         self._pos = at - base
         return self._pos
