@@ -176,6 +176,7 @@ class Guest:
         self._house = house
         self._machine: MachineLike | None = None
         self._lease: Lease | None = None
+        self._last_registers: dict[str, int] | None = None
 
     def __call__(self, image: str | Path | None = None, **changes: Any) -> Guest:
         """Another guest: this one's parameters, with changes."""
@@ -208,7 +209,9 @@ class Guest:
         return self._machine
 
     def close(self) -> None:
-        """End the run where it stands and give its memory back."""
+        """End the run where it stands and give its memory back. What it wrote can still be read."""
+        if self._last_registers is None and self._machine is not None:
+            self._last_registers = self._machine.registers()
         if "hypercalls" in vars(self):
             self.hypercalls.close()
         try:
@@ -256,6 +259,10 @@ class Guest:
     def rerun(self) -> str:
         """The shell command that boots the same guest without pytest."""
         return shlex.join(self.launch.command(self.run_directory))
+
+    def registers(self) -> dict[str, int]:
+        """Its registers; once it is closed, those that it had then."""
+        return self.machine.registers() if self._last_registers is None else self._last_registers
 
     def run(self, seconds: float) -> VerdictLike | None:
         """Run for ``seconds`` of virtual time; the verdict if that was the end of it."""

@@ -54,7 +54,7 @@ def guest_sections(guest: Guest) -> list[Section]:
         ("guest", "\n".join((f"{guest.spec.image or 'guest'}, {guest.memory} MiB: {state}", *details))),
         ("guest console (tail)", console_tail(machine.console.output)),
         ("last hypercalls", hypercall_tail_of(guest.run_directory)),
-        ("registers", registers_text(machine.registers())),
+        ("registers", registers_text(guest.registers())),
     ]
 
 

@@ -38,6 +38,7 @@ class FakeMachine:
         self.log = (folder / "console.log").open("ab", buffering=0) if folder else None
 
     def registers(self) -> dict[str, int]:
+        assert not self.closed
         return {"rip": 0xFFFFFFFF81000000, "rsp": 0xFFFFC90000003FF8}
 
     def write(self, data: bytes) -> None:

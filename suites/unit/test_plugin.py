@@ -128,6 +128,26 @@ def test_a_failure_shows_the_guest(suite: pytest.Pytester) -> None:
     }
 
 
+def test_a_failure_at_the_end_shows_the_guest_too(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def late():
+            yield
+            assert False, "found out late"
+
+        @pytest.mark.guest("debian-cloud")
+        def test_it(late, guest):
+            guest.wait()
+        """
+    )
+    result = run(suite)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*found out late*", "pvstub: init is up", "*rip ffffffff81000000*"])
+
+
 def test_run_folders_of_passed_tests_go_unless_asked_for(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """
