@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from stub.errors import PvstubError, UsageError
-from stub.trace import jsonlines, text
+from stub.trace import jsonlines, perfetto, text
 from stub.trace.filters import Predicate, compile_filter
 from stub.trace.reader import LogReader
 from stub.trace.records import Record
@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "--filter", action="append", default=[], metavar="EXPR", help=f"show only what matches: {examples}"
     )
     made.add_argument("--stats", action="store_true", help="count by hypercall and sub-operation instead")
+    made.add_argument("--perfetto", type=Path, metavar="FILE", help="write a trace for ui.perfetto.dev instead")
     made.add_argument("--follow", action="store_true", help="keep printing until the run ends")
     return made
 
@@ -64,7 +65,9 @@ def _run(options: argparse.Namespace, out: TextIO) -> int:
     predicates = [compile_filter(expression) for expression in options.filter]
     with LogReader(options.run) as reader:
         found = _selected(_events(reader, options.follow), predicates)
-        if options.stats:
+        if options.perfetto is not None:
+            _write_perfetto(found, options.perfetto)
+        elif options.stats:
             _print_stats(found, options.json, out)
         else:
             _print_lines(found, options, out)
@@ -90,6 +93,14 @@ def _print_lines(records: Iterable[Record], options: argparse.Namespace, out: Te
         out.write(line(record) + "\n")
         if options.follow:
             out.flush()
+
+
+def _write_perfetto(records: Iterable[Record], path: Path) -> None:
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            perfetto.write(records, file)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot write the trace: {error.strerror}; name another file") from error
 
 
 def _print_stats(records: Iterable[Record], as_json: bool, out: TextIO) -> None:

@@ -32,7 +32,10 @@ _pack_exception = STRUCTS[Kind.EXCEPTION].pack_into
 WIDE: Final = {Kind.HYPERCALL: Kind.WIDE, Kind.NESTED: Kind.NESTED_WIDE}
 
 
-def _call_recorder(kind: Kind) -> Callable[..., None]:
+CallRecorder = Callable[["HypercallLog", int, int, int, int, int, int, int, int, int, bytes, bytes], None]
+
+
+def _call_recorder(kind: Kind) -> CallRecorder:
     """The method that logs a hypercall: the hot path, nothing called but the packing, nothing looked up twice."""
     pack_into = STRUCTS[kind].pack_into
     size = STRUCTS[kind].size

@@ -233,3 +233,24 @@ def test_a_live_log_is_shown_so_far_and_said_to_be_live(tmp_path: Path, capsys: 
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 1
     assert "the log is still being written; shown to its last record" in captured.err
+
+
+def test_a_perfetto_trace_has_a_track_a_vcpu_and_shows_blocking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with HypercallLog(tmp_path / "hypercalls", identity=IDENTITY) as log:
+        log.hypercall(1000, RIP, 29, 1, 0, 0, 0, 0, 0, b"", b"")
+        log.vcpu = 1
+        log.console(2000, RIP, 0, 80)
+        log.vcpu = 0
+        log.upcall(501_000, RIP, 0, RIP, False)
+        log.end(502_000, RIP, "poweroff", "", 0)
+    assert main([str(tmp_path), "--perfetto", str(tmp_path / "trace.json")]) == 0
+    assert capsys.readouterr() == ("", "")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert {(event["pid"], event["tid"]) for event in events} == {(3, 0), (3, 1)}
+    assert {"ph": "X", "name": "blocked", "ts": 1.0, "dur": 500.0, "pid": 3, "tid": 0} in events
+    assert [event["args"] for event in events if event["ph"] == "C"] == [{"bytes": 80}]
+    assert [event["name"] for event in events if event["ph"] == "i"] == ["sched_op", "upcall", "end"]
+    assert main([str(tmp_path), "--perfetto", str(tmp_path / "no" / "file")]) == 2
+    assert "cannot write the trace: No such file or directory" in capsys.readouterr().err
