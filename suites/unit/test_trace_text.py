@@ -15,6 +15,8 @@ from stub.trace import jsonlines, schema, text
 from stub.trace.insn import mnemonic
 from stub.trace.reader import read
 from stub.trace.records import HypercallRecord, Record
+from stub.trace.rows import Call, registry
+from stub.trace.styles import pointer
 from stub.trace.writer import HypercallLog
 from suites.unit.test_trace_writer import IDENTITY, RIP, write_all
 
@@ -211,6 +213,22 @@ def test_spans_are_small_whatever_the_guest_asks(nr: int, command: int, args: li
         args[row.command] = command
     for span in (schema.payload_span(nr, args, bits), schema.output_span(nr, args, b"", bits)):
         assert span is None or (span[0] in args and 0 < span[1] <= schema.PAYLOAD_CAP)
+
+
+@pytest.mark.parametrize("row", schema.CALLS.values(), ids=lambda row: Hypercall(row.number).name)
+def test_a_row_is_consistent(row: Call) -> None:
+    assert row.pointed.keys() <= ({None} if row.command is None else row.commands.keys())
+    assert row.command is None or row.commands
+    for pointed in row.pointed.values():
+        assert row.args[pointed.arg].style is pointer
+        assert pointed.count is None or row.args[pointed.count].name in {"count", "entries"}
+        assert pointed.layouts[0].size >= pointed.layouts[1].size
+
+
+def test_two_rows_of_one_number_are_refused() -> None:
+    row = schema.CALLS[Hypercall.sched_op]
+    with pytest.raises(ValueError, match="two rows"):
+        registry([row, row])
 
 
 def test_spans() -> None:
