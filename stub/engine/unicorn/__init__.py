@@ -1,0 +1,87 @@
+"""Unicorn as the CPU: the C part counts, stops and switches; this decodes what it asks about and wraps it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from stub.engine.base import EXIT_VALUE, LEARN_END, LEARN_SIZE, LEARN_SLOT, LEARN_START, N_WORDS
+from stub.errors import EngineError
+
+_LEARN = 7  # the C part's question; never leaves this file
+_MAX_INSTRUCTION = 15  # bytes (x86 manual, vol. 2, 2.3.11)
+
+
+def library() -> Path:
+    """The libunicorn that the installed ``unicorn`` package carries (found without importing it: it is quick)."""
+    spec = importlib.util.find_spec("unicorn")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for path in sorted(Path(folder, "lib").glob("libunicorn.so*")):
+            return path
+    raise EngineError("unicorn engine: the unicorn package is not installed; pip install 'unicorn>=2.1.4,<2.2'")
+
+
+class UnicornEngine:
+    """The engine contract on libunicorn. ``fetch(vaddr, size)`` reads guest code (shorter at an unmapped page)."""
+
+    name = "unicorn"
+
+    def __init__(self, ram: object, fetch: Callable[[int, int], bytes], is_64bit: Callable[[], bool]) -> None:
+        from stub.engine.unicorn import _core
+
+        if _core.N_WORDS != N_WORDS:
+            raise EngineError("unicorn engine: the C extension is of another version; rebuild it (pip install .)")
+        try:
+            self._core = _core.Core(str(library()), ram)
+        except _core.CoreError as error:
+            raise EngineError(str(error)) from error
+        self._run = self._core.run
+        self.words = memoryview(self._core)
+        self._fetch = fetch
+        self._is_64bit = is_64bit
+        self._decoders: dict[bool, object] = {}
+
+    def start(self, trampoline: int, stack: int, gdt: int, gdt_limit: int, empty_root: int) -> None:
+        """See :class:`stub.engine.base.Engine`."""
+        self._core.start(trampoline, stack, gdt, gdt_limit, empty_root)
+
+    def run(self) -> int:
+        """See :class:`stub.engine.base.Engine`."""
+        kind: int = self._run()
+        while kind == _LEARN:
+            self._answer()
+            kind = self._run()
+        return kind
+
+    def close(self) -> None:
+        """Drop the CPU."""
+
+    def _answer(self) -> None:
+        """Count the instructions of a block (``LEARN_SIZE``), or those before an address in it (``LEARN_END``)."""
+        words = self.words
+        start, size = words[LEARN_START], words[LEARN_SIZE]
+        if size:
+            words[EXIT_VALUE] = self._count(start, start + size)
+        else:
+            end = words[LEARN_END]
+            self._core.learn(words[LEARN_SLOT], end, self._count(start, end))
+
+    def _count(self, start: int, end: int) -> int:
+        """How many instructions begin in [start, end)."""
+        decoder = self._decoder()
+        count, address = 0, start
+        code = self._fetch(start, end - start + _MAX_INSTRUCTION)
+        for at, length, _, _ in decoder.disasm_lite(code, start):  # type: ignore[attr-defined]
+            if at >= end:
+                return count
+            count, address = count + 1, at + length
+        return count + (1 if address < end else 0)
+
+    def _decoder(self) -> object:
+        wide = self._is_64bit()
+        if wide not in self._decoders:
+            import capstone
+
+            self._decoders[wide] = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if wide else capstone.CS_MODE_32)
+        return self._decoders[wide]

@@ -1,0 +1,71 @@
+"""What a domain is made of, as the user asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stub.errors import ConfigError
+
+MIN_MEMORY, MAX_MEMORY = 32, 8192  # MiB
+MAX_RAMDISK = 512 << 20  # bytes
+MAX_CMDLINE = 1023  # bytes; start_info.cmd_line less its NUL
+P2M_KINDS = ("shuffle", "identity")
+REBOOT_ACTIONS = ("destroy", "restart")
+DEFAULT_EPOCH = 1_700_000_000  # seconds since 1970
+
+
+@dataclass(frozen=True)
+class DomainConfig:
+    """A domain's configuration. ``memory`` is in MiB; ``epoch`` the time of day at boot, seconds since 1970.
+
+    ``p2m`` is how PFNs fall on MFNs: ``shuffle`` (by ``seed``) or ``identity``. ``realtime`` ties virtual time, and
+    the time of day, to the host's.
+    """
+
+    kernel: Path
+    name: str = "guest"
+    ramdisk: Path | bytes | None = None
+    cmdline: str = ""
+    memory: int = 256
+    vcpus: int = 1
+    p2m: str = "shuffle"
+    seed: int = 0
+    epoch: int = DEFAULT_EPOCH
+    realtime: bool = False
+    on_reboot: str = "destroy"
+
+    def __post_init__(self) -> None:
+        if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
+            raise ConfigError(f"memory of {self.memory} MiB: use {MIN_MEMORY} to {MAX_MEMORY} MiB")
+        if self.vcpus != 1:
+            raise ConfigError(f"{self.vcpus} vCPUs: one is supported; use --vcpus 1")
+        if len(self.cmdline.encode(errors="surrogateescape")) > MAX_CMDLINE:
+            raise ConfigError(f"the command line has more than {MAX_CMDLINE} bytes; shorten it")
+        if "\0" in self.cmdline:
+            raise ConfigError("the command line holds a NUL; remove it")
+        if self.p2m not in P2M_KINDS:
+            raise ConfigError(f"p2m {self.p2m!r}: use one of {', '.join(P2M_KINDS)}")
+        if self.on_reboot not in REBOOT_ACTIONS:
+            raise ConfigError(f"on_reboot {self.on_reboot!r}: use one of {', '.join(REBOOT_ACTIONS)}")
+        if not 0 <= self.epoch < 1 << 40:
+            raise ConfigError(f"epoch {self.epoch}: use seconds since 1970")
+
+    def ramdisk_bytes(self) -> bytes:
+        """The ramdisk's content; empty without one."""
+        if self.ramdisk is None:
+            return b""
+        if isinstance(self.ramdisk, bytes):
+            data = self.ramdisk
+        else:
+            try:
+                if self.ramdisk.stat().st_size > MAX_RAMDISK:
+                    raise ConfigError(f"{self.ramdisk}: the ramdisk is larger than {MAX_RAMDISK >> 20} MiB; use a smaller one")
+                data = self.ramdisk.read_bytes()
+            except OSError as error:
+                raise ConfigError(
+                    f"{self.ramdisk}: cannot read the ramdisk: {error.strerror}; name a readable file"
+                ) from error
+        if len(data) > MAX_RAMDISK:
+            raise ConfigError(f"the ramdisk is larger than {MAX_RAMDISK >> 20} MiB; use a smaller one")
+        return data

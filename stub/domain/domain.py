@@ -1,0 +1,46 @@
+"""A domain: its memory, what was put where, and whose frame is whose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from stub.domain.config import DomainConfig
+from stub.domain.layout import Layout
+from stub.domain.xenarea import XenArea
+from stub.image import Image
+from stub.memory.frames import FrameTable
+from stub.memory.guest import GuestMemory
+from stub.memory.pagetypes import PageTypes
+from stub.memory.ram import Ram
+
+DOMID = 1
+
+
+@dataclass
+class Domain:
+    """One PV domain in memory. ``p2m`` is where each PFN lay at the start (index PFN, value MFN)."""
+
+    config: DomainConfig
+    image: Image
+    layout: Layout
+    ram: Ram
+    frames: FrameTable
+    area: XenArea
+    types: PageTypes
+    guest: GuestMemory
+    p2m: npt.NDArray[np.int64]
+    root: int
+    ramdisk: bytes = field(repr=False)
+    domid: int = DOMID
+
+    @property
+    def max_pages(self) -> int:
+        """How many pages the domain may own."""
+        return self.layout.nr_pages
+
+    def m2p(self, mfn: int) -> int:
+        """The PFN that the machine-to-physical table gives for a frame."""
+        return int(self.area.m2p[mfn])

@@ -1,0 +1,122 @@
+"""Xen's own part of machine memory and of every address space.
+
+Frames above the guest's hold what Xen keeps: the M2P (mapped read-only for the guest at its fixed address), the
+shared_info and grant frames, Xen's page of the GDT, and a page from which ring 3 is entered. They are mapped, for
+the supervisor only but for the M2P, by the sixteen L4 slots that every address space shares.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from stub.abi.arch_x86 import FIRST_RESERVED_GDT_PAGE
+from stub.memory import entries as e
+from stub.memory.frames import XEN, FrameTable
+from stub.memory.ram import Ram
+from stub.units import PAGE_SIZE, pages
+
+_SUPERVISOR = e.P | e.RW | e.A | e.D
+_TABLE = e.P | e.RW | e.US | e.A | e.D
+_M2P_ENTRY = e.P | e.US | e.A | e.NX
+
+PER_DOMAIN_VA = 0xFFFF_8200_0000_0000  # L4 slot 260
+GDT_VA = PER_DOMAIN_VA
+GDT_PAGES = 16
+GDT_LIMIT = GDT_PAGES * PAGE_SIZE - 1
+TRAMPOLINE_SLOT, STACK_SLOT, LDT_SLOT = 16, 17, 32
+TRAMPOLINE_VA = PER_DOMAIN_VA + TRAMPOLINE_SLOT * PAGE_SIZE
+STACK_VA = PER_DOMAIN_VA + STACK_SLOT * PAGE_SIZE
+LDT_VA = PER_DOMAIN_VA + LDT_SLOT * PAGE_SIZE
+
+POOL_FRAMES = 512  # grant and status frames, and whatever else Xen shares later
+_FIXED_FRAMES = 16
+
+# Xen's descriptors from selector 0xe000 on, by index in that page (xen-x86_64.h, arch/x86/desc.c).
+_DESCRIPTORS = {
+    1: 0x00AF9B000000FFFF,  # 0xe008 ring 0, 64-bit code
+    2: 0x00CF93000000FFFF,  # 0xe010 ring 0, data
+    3: 0x00CFBB000000FFFF,  # 0xe019 ring 1, 32-bit code
+    4: 0x00CFFB000000FFFF,  # 0xe023 ring 3, 32-bit code
+    5: 0x00CFF3000000FFFF,  # 0xe02b ring 3, data
+    6: 0x00AFFB000000FFFF,  # 0xe033 ring 3, 64-bit code
+}
+INVALID_M2P_ENTRY = (1 << 64) - 1
+
+
+def frames_needed(machine_frames: int) -> int:
+    """How many frames Xen keeps of a machine that has ``machine_frames`` for the guest."""
+    m2p = pages((machine_frames + machine_frames // 256 + 1024) * 8)
+    return _FIXED_FRAMES + POOL_FRAMES + m2p + pages(m2p * 8) + pages(m2p * 8) // 512 + 8
+
+
+class XenArea:
+    """Builds it on frames ``first`` and up; ``slots`` are the sixteen L4 entries."""
+
+    def __init__(self, ram: Ram, frames: FrameTable, first: int) -> None:
+        self.ram = ram
+        self.frames = frames
+        self._next = first
+        frames.np_owner[first:] = XEN
+        frames.np_refs[first:] = 1
+        self.empty_root = self.take()
+        self.shared_info = self.take()
+        gdt = self.take()
+        for index, descriptor in _DESCRIPTORS.items():
+            ram.words[gdt * e.ENTRIES + index] = descriptor
+        trampoline, stack = self.take(), self.take()
+        ram.bytes[trampoline * PAGE_SIZE : trampoline * PAGE_SIZE + 2] = b"\x48\xcf"  # iretq
+        self._stack = stack
+        l3, l2, self.per_domain_l1 = self.take(), self.take(), self.take()
+        ram.words[l3 * e.ENTRIES] = l2 << 12 | _TABLE
+        ram.words[l2 * e.ENTRIES] = self.per_domain_l1 << 12 | _TABLE
+        self.map_page(FIRST_RESERVED_GDT_PAGE, gdt)
+        self.map_page(TRAMPOLINE_SLOT, trampoline)
+        self.map_page(STACK_SLOT, stack)
+        self.slots = [0] * 16
+        self.slots[0] = self._build_m2p() << 12 | _TABLE
+        self.slots[(PER_DOMAIN_VA >> 39 & 511) - e.XEN_FIRST_SLOT] = l3 << 12 | _TABLE
+        frames.share(self.shared_info)
+
+    def take(self) -> int:
+        """A frame of Xen's own, zeroed."""
+        mfn = self._next
+        self._next += 1
+        return mfn
+
+    @property
+    def room(self) -> int:
+        """Frames left in the pool."""
+        return self.ram.frames - self._next
+
+    def map_page(self, slot: int, mfn: int | None) -> None:
+        """Map a frame for the supervisor at ``slot`` of the per-domain area, or nothing."""
+        self.ram.words[self.per_domain_l1 * e.ENTRIES + slot] = 0 if mfn is None else mfn << 12 | _SUPERVISOR
+
+    def entry_frame(self, rip: int, cs: int, rflags: int, rsp: int, ss: int) -> int:
+        """Write the frame that ``iretq`` takes the first instruction from; its virtual address."""
+        at = self._stack * PAGE_SIZE
+        self.ram.bytes[at : at + 40] = struct.pack("<5Q", rip, cs, rflags, rsp, ss)
+        return STACK_VA
+
+    def _build_m2p(self) -> int:
+        count = pages(self.ram.frames * 8)
+        self._m2p_first = self._next
+        self._next += count
+        first = self._m2p_first
+        self.m2p = self.ram.table[first : first + count].reshape(-1)
+        self.m2p[:] = np.uint64(INVALID_M2P_ENTRY)
+        self.m2p_word = first * e.ENTRIES
+        self.m2p_pages = count
+        l3 = self.take()
+        for l2_index in range(0, -(-count // (512 * 512))):
+            l2 = self.take()
+            self.ram.words[l3 * e.ENTRIES + l2_index] = l2 << 12 | _TABLE
+            for l1_index in range(min(512, -(-(count - l2_index * 512 * 512) // 512))):
+                l1 = self.take()
+                self.ram.words[l2 * e.ENTRIES + l1_index] = l1 << 12 | _TABLE
+                start = (l2_index * 512 + l1_index) * 512
+                for i in range(min(512, count - start)):
+                    self.ram.words[l1 * e.ENTRIES + i] = (first + start + i) << 12 | _M2P_ENTRY
+        return l3

@@ -1,0 +1,82 @@
+"""The engine contract: what runs a guest's instructions, and nothing more.
+
+An engine knows no hypercall. It runs one virtual CPU until something leaves the guest, and says what in an exit
+kind and the words of a register file that both sides see; the caller changes that file and runs on.
+
+The register file is a flat array of 64-bit words, indexed by the constants below: general registers in the x86
+encoding's order, then the rest of the CPU, then what the exit says, then the clock. At an exit:
+
+======== ======================================= =========================================================
+exit     ``RIP``                                 completed by
+======== ======================================= =========================================================
+SYSCALL  the next instruction; RCX and R11 hold   nothing to do
+         RIP and RFLAGS, as the CPU does it
+EXCEPTION the faulting instruction; the next one  setting RIP
+         for ``int n`` (``EXIT_SOFTWARE``)
+INVALID  the undefined instruction                setting RIP
+IN, OUT, the instruction itself                   leaving RIP alone (``EXIT_VALUE`` is what ``in`` reads;
+CPUID                                             CPUID's results are written to RAX…RDX); or setting RIP
+DEADLINE the instruction that would run next      nothing to do
+======== ======================================= =========================================================
+
+Time: ``RETIRED`` counts instructions (each iteration of a repeated string instruction is one); ``rdtsc`` reads
+``RETIRED + TIME_SKEW``. ``DEADLINE`` is in retired instructions; the engine stops at the first taken control
+transfer at or after it, which depends on nothing but the instructions.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Protocol
+
+RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = range(16)
+RIP, RFLAGS, CS, SS, DS, ES, FS, GS, FS_BASE, GS_BASE, CR0, CR2, CR3, CR4 = range(16, 30)
+N_REGISTERS = 30
+EXIT_VECTOR, EXIT_ERROR_CODE, EXIT_SOFTWARE, EXIT_PORT, EXIT_SIZE, EXIT_VALUE = range(30, 36)
+RETIRED, TIME_SKEW, DEADLINE, FLUSH = range(36, 40)
+LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE = range(40, 44)
+TSC_AUX, CODE_SWITCH, BLOCKS, RDTSCS, FLUSHES = range(44, 49)
+N_WORDS = 49
+
+NAMES = (
+    "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 "
+    "rip rflags cs ss ds es fs gs fs_base gs_base cr0 cr2 cr3 cr4"
+).split()
+
+NEVER = (1 << 64) - 1
+
+
+class Exit(IntEnum):
+    """Why the guest stopped running."""
+
+    SYSCALL = 0
+    EXCEPTION = 1
+    INVALID = 2
+    IN = 3
+    OUT = 4
+    CPUID = 5
+    DEADLINE = 6
+    SYSENTER = 8
+    STOP_POINT = 9
+    DEAD = 10
+
+
+class Engine(Protocol):
+    """One virtual CPU on guest memory that the caller shares with it."""
+
+    name: str
+    words: memoryview
+
+    def start(self, trampoline: int, stack: int, gdt: int, gdt_limit: int, empty_root: int) -> None:
+        """Prepare to enter the guest.
+
+        ``trampoline`` is the virtual address of a supervisor page that holds ``iretq``; ``stack`` that of its
+        frame; ``gdt`` and ``gdt_limit`` the descriptor table; ``empty_root`` the machine address of a page table
+        with no entry. CR0, CR3, CR4 and the general registers are taken from the register file.
+        """
+
+    def run(self) -> int:
+        """Run until something leaves the guest; returns an :class:`Exit`."""
+
+    def close(self) -> None:
+        """Release the CPU. The register file stays readable."""

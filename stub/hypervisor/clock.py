@@ -1,0 +1,104 @@
+"""Virtual time: what the guest reads, when its timers fire, and the jump when it sleeps.
+
+One instruction takes one nanosecond and the TSC runs at 1 GHz, so that time is ``RETIRED + TIME_SKEW`` and rdtsc
+reads it. While every vCPU is blocked the skew jumps to the next timer. A timer is (time, name); each name has one.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from stub.engine.base import DEADLINE, NEVER, RETIRED, TIME_SKEW
+from stub.memory.ram import Ram
+
+_TIME_INFO = struct.Struct("<I4xQQIbBxx")  # struct pvclock_vcpu_time_info
+_MUL, _SHIFT = 0x8000_0000, 1  # 1 GHz: ns = (ticks << 1) * 2^31 >> 32
+SECOND = 1_000_000_000
+WC_VERSION, WC_SEC, WC_NSEC, WC_SEC_HI = 3072, 3076, 3080, 3084  # byte offsets in shared_info
+
+
+class Clock:
+    """Timers and time pages of one domain; all times in ns since its start."""
+
+    def __init__(self, words: memoryview, ram: Ram) -> None:
+        self._words = words
+        self._ram = ram
+        self.timers: dict[str, int] = {}
+        self._next = NEVER
+        self._limit = NEVER
+        self._slice = NEVER
+        self._version = 0
+
+    @property
+    def now(self) -> int:
+        """Virtual time."""
+        return self._words[RETIRED] + self._words[TIME_SKEW]
+
+    def arm(self, name: str, when: int | None) -> None:
+        """Set a timer, or cancel it with None."""
+        if when is None:
+            if self.timers.pop(name, None) is None:
+                return
+        else:
+            self.timers[name] = when
+        self._next = min(self.timers.values(), default=NEVER)
+        self.set_deadline()
+
+    def limit(self, when: int) -> None:
+        """Stop the engine at ``when`` whatever else is due (the caller's own deadline)."""
+        self._limit = when
+        self.set_deadline()
+
+    def slice(self, retired: int) -> None:
+        """Stop the engine at a count of retired instructions, so that signals and wall limits are looked at."""
+        self._slice = retired
+        self.set_deadline()
+
+    def set_deadline(self) -> None:
+        """Tell the engine when to stop."""
+        when = min(self._next, self._limit)
+        skew = self._words[TIME_SKEW]
+        due = NEVER if when == NEVER else max(when - skew, 0)
+        self._words[DEADLINE] = min(due, self._slice)
+
+    @property
+    def next_event(self) -> int:
+        """When the next timer is due; NEVER without one."""
+        return self._next
+
+    def due(self) -> list[str]:
+        """The timers that are due, earliest first; they are disarmed."""
+        now = self.now
+        if self._next > now:
+            return []
+        names = sorted((name for name, when in self.timers.items() if when <= now), key=lambda n: (self.timers[n], n))
+        for name in names:
+            del self.timers[name]
+        self._next = min(self.timers.values(), default=NEVER)
+        self.set_deadline()
+        return names
+
+    def jump_to(self, when: int) -> None:
+        """Let virtual time pass without instructions."""
+        now = self.now
+        if when > now:
+            self._words[TIME_SKEW] += when - now
+            self.set_deadline()
+
+    def write_time_info(self, at: int) -> None:
+        """Refresh a vcpu_time_info at byte ``at`` of machine memory; the version is even when it is whole."""
+        self._version += 2
+        now = self.now
+        _TIME_INFO.pack_into(self._ram.map, at, self._version, now, now, _MUL, _SHIFT, 0)
+
+    def write_wallclock(self, shared_info: int, epoch_ns: int) -> None:
+        """Set the time of day at system time 0, in the shared_info at byte ``shared_info``."""
+        seconds, nanoseconds = divmod(epoch_ns, SECOND)
+        version = int.from_bytes(self._ram.bytes[shared_info + WC_VERSION : shared_info + WC_VERSION + 4], "little")
+        for offset, value in (
+            (WC_VERSION, (version + 2) & 0xFFFFFFFE),
+            (WC_SEC, seconds & 0xFFFFFFFF),
+            (WC_NSEC, nanoseconds),
+            (WC_SEC_HI, seconds >> 32),
+        ):
+            self._ram.bytes[shared_info + offset : shared_info + offset + 4] = value.to_bytes(4, "little")

@@ -1,0 +1,95 @@
+"""Page faults: Xen's own fix-ups first, then the guest's handler (arch/x86/traps.c, pv/ro-page-fault.c).
+
+A kernel that asked for the writable_pagetables assist may store to an L1 table that it has mapped read-only: the
+store is decoded and applied as a checked update. Anything else is left as the fault it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stub.abi.x86_defns import PFEC_insn_fetch, PFEC_page_present, PFEC_reserved_bit, PFEC_user_mode, PFEC_write_access
+from stub.domain.xenarea import LDT_SLOT, LDT_VA
+from stub.engine.base import CR2, EXIT_ERROR_CODE, FLUSH, RIP
+from stub.hypervisor import traps
+from stub.hypervisor.store import decode_store
+from stub.memory import entries as e
+from stub.memory.frames import L1, SEG_DESC
+from stub.memory.guest import GuestFault
+
+if TYPE_CHECKING:
+    from stub.hypervisor.xen import Hypervisor
+
+_LDT = range(LDT_VA, LDT_VA + 16 * 4096)
+
+
+def page_fault(xen: Hypervisor) -> None:
+    """A #PF at RIP."""
+    words = xen.words
+    address, code = words[CR2], words[EXIT_ERROR_CODE]
+    kernel = xen.vcpu.kernel_mode
+    if address in _LDT:
+        if _map_ldt(xen, address):
+            return
+        address, code = xen.vcpu.ldt_base + address - LDT_VA, 0
+    elif kernel and code & (PFEC_write_access | PFEC_reserved_bit | PFEC_insn_fetch | PFEC_page_present) == (
+        PFEC_write_access | PFEC_page_present
+    ):
+        if xen.writable_pagetables and write_page_table(xen, address):
+            return
+    code = code & ~PFEC_user_mode | (0 if kernel else PFEC_user_mode)
+    traps.inject(xen, 14, code, address)
+
+
+def write_page_table(xen: Hypervisor, address: int) -> bool:
+    """Emulate a direct store to an L1 table (ptwr); whether it was done."""
+    domain, words = xen.domain, xen.words
+    try:
+        maddr = domain.guest.locate(address)
+    except GuestFault:
+        return False
+    mfn = maddr >> 12
+    frames = domain.frames
+    if frames.type[mfn] != L1 or not frames.type_count[mfn]:
+        return False
+    rip = words[RIP]
+    store = decode_store(xen, domain.guest.read_available(rip, 15), rip)
+    if store is None or address & (store.size - 1) or store.size > 8:
+        return False
+    old = domain.ram.words[maddr >> 3]
+    shift = (maddr & 7) * 8
+    mask = (1 << store.size * 8) - 1
+    outcome = store.apply(old >> shift & mask)
+    new = old if outcome is None else old & ~(mask << shift) | (outcome & mask) << shift
+    rc = 0
+    if outcome is not None:
+        rc = domain.types.mod_l1(maddr >> 3, new)
+        if rc and store.size == 4 and maddr & 4 and new & e.P:  # a half of an entry, written high half first
+            rc = domain.types.mod_l1(maddr >> 3, new & ~e.P)
+    xen.log.pt_write(xen.clock.now, rip, address, maddr, new, store.size, rc)
+    if rc:
+        return False
+    store.commit()
+    words[RIP] = rip + store.length
+    if domain.types.stale:
+        words[FLUSH] = 1
+        domain.types.stale = False
+        domain.guest.forget()
+    return True
+
+
+def _map_ldt(xen: Hypervisor, address: int) -> bool:
+    """Bring in the page of the guest's LDT that a selector load touched (pv_map_ldt_shadow_page)."""
+    vcpu, domain = xen.vcpu, xen.domain
+    page = (address - LDT_VA) >> 12
+    if page * 512 >= vcpu.ldt_entries:
+        return False
+    try:
+        mfn = domain.guest.locate(vcpu.ldt_base + page * 4096) >> 12
+    except GuestFault:
+        return False
+    if domain.types.get_page_and_type(mfn, SEG_DESC):
+        return False
+    domain.area.map_page(LDT_SLOT + page, mfn)
+    xen.ldt_frames[page] = mfn
+    return True

@@ -1,0 +1,193 @@
+"""memory_op: the domain's pages and what it may know of the machine's (xen/common/memory.c, arch/x86/mm.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stub.abi import memory as abi
+from stub.abi.arch_x86 import MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START
+from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
+from stub.abi.xen import DOMID_SELF, Hypercall
+from stub.hypervisor.registry import SubOps, hypercall
+from stub.memory.frames import GUEST
+from stub.memory.guest import GuestFault
+
+if TYPE_CHECKING:
+    from stub.hypervisor.xen import Hypervisor
+
+MEMORY_OPS = SubOps("memory_op")
+MAX_MFN = 0x7FFFFFFFF  # what Xen reports whatever the machine has: the M2P's size in entries, less one
+_MAX_ORDER = 9  # domu_max_order
+
+
+@hypercall(Hypercall.memory_op)
+def memory_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -> int:
+    """Dispatch on the low bits of the command; the others count extents done before (a continuation)."""
+    command &= 0xFFFFFFFF
+    handler = MEMORY_OPS.handlers.get(command & abi.MEMOP_CMD_MASK)
+    if handler is None:
+        return -ENOSYS
+    xen.start_extent = command >> abi.MEMOP_EXTENT_SHIFT
+    try:
+        return handler(xen, arg)
+    except GuestFault:
+        return -EFAULT
+
+
+def _self(xen: Hypervisor, domid: int) -> bool:
+    return domid in (DOMID_SELF, xen.domain.domid)
+
+
+def _reservation(xen: Hypervisor, arg: int) -> tuple[int, int, int] | None:
+    """(extent list, number, order), or None for one that Xen answers with what was done before."""
+    data = xen.payload = xen.domain.guest.read(arg, abi.XenMemoryReservation64.size)
+    r = abi.XenMemoryReservation64.unpack_from(data)
+    if not _self(xen, r.domid) or r.extent_order > _MAX_ORDER or r.nr_extents > 1 << 40:
+        return None
+    return r.extent_start, r.nr_extents, r.extent_order
+
+
+@MEMORY_OPS(abi.XENMEM_decrease_reservation)
+def decrease_reservation(xen: Hypervisor, arg: int) -> int:
+    """Give frames back; the count done, stopping at the first that is not the domain's."""
+    wanted = _reservation(xen, arg)
+    done = xen.start_extent
+    if wanted is None:
+        return done
+    start, count, order = wanted
+    frames, guest = xen.domain.frames, xen.domain.guest
+    try:
+        while done < count:
+            first = guest.read_u64(start + 8 * done)
+            for mfn in range(first, first + (1 << order)):
+                if mfn >= frames.frames or frames.owner[mfn] != GUEST or not frames.disown(mfn):
+                    return done
+            done += 1
+    except GuestFault:
+        return done
+    return done
+
+
+def _take_frames(xen: Hypervisor, order: int) -> list[int] | None:
+    """1 << order contiguous free frames, or None."""
+    free = xen.domain.frames.free
+    size = 1 << order
+    if size == 1:
+        return [free.pop()] if free else None
+    have = set(free)
+    for mfn in sorted(have):
+        if not mfn % size and all(mfn + i in have for i in range(size)):
+            block = [mfn + i for i in range(size)]
+            xen.domain.frames.free = sorted(have.difference(block))
+            return block
+    return None
+
+
+def _populate(xen: Hypervisor, arg: int, physmap: bool) -> int:
+    wanted = _reservation(xen, arg)
+    done = xen.start_extent
+    if wanted is None:
+        return done
+    start, count, order = wanted
+    domain = xen.domain
+    try:
+        while done < count:
+            pfn = domain.guest.read_u64(start + 8 * done) if physmap else 0
+            block = _take_frames(xen, order)
+            if block is None:
+                return done
+            for i, mfn in enumerate(block):
+                domain.frames.give_one(mfn)
+                domain.ram.pages[mfn] = 0
+                if physmap:
+                    domain.ram.words[domain.area.m2p_word + mfn] = pfn + i
+            if start:
+                domain.guest.write_u64(start + 8 * done, block[0])
+            done += 1
+    except GuestFault:
+        return done
+    return done
+
+
+@MEMORY_OPS(abi.XENMEM_increase_reservation)
+def increase_reservation(xen: Hypervisor, arg: int) -> int:
+    """Take frames; their MFNs go to the list."""
+    return _populate(xen, arg, False)
+
+
+@MEMORY_OPS(abi.XENMEM_populate_physmap)
+def populate_physmap(xen: Hypervisor, arg: int) -> int:
+    """Take frames for the PFNs in the list, which become their MFNs."""
+    return _populate(xen, arg, True)
+
+
+@MEMORY_OPS(abi.XENMEM_maximum_ram_page)
+def maximum_ram_page(xen: Hypervisor, _: int) -> int:
+    """The machine's highest frame."""
+    return xen.domain.frames.frames
+
+
+def _domain_of(xen: Hypervisor, arg: int) -> int:
+    data = xen.payload = xen.domain.guest.read(arg, 2)
+    return 0 if _self(xen, int.from_bytes(data, "little")) else -ESRCH
+
+
+@MEMORY_OPS(abi.XENMEM_current_reservation)
+def current_reservation(xen: Hypervisor, arg: int) -> int:
+    """How many pages the domain has."""
+    rc = _domain_of(xen, arg)
+    return rc or int((xen.domain.frames.np_flags & 2 != 0).sum())
+
+
+@MEMORY_OPS(abi.XENMEM_maximum_reservation)
+def maximum_reservation(xen: Hypervisor, arg: int) -> int:
+    """How many pages the domain may have."""
+    rc = _domain_of(xen, arg)
+    return rc or xen.domain.max_pages
+
+
+@MEMORY_OPS(abi.XENMEM_memory_map)
+def memory_map(xen: Hypervisor, arg: int) -> int:
+    """The e820 map that the toolstack set: one region of RAM from 0 (libxl: maxmem and the slack it adds)."""
+    guest = xen.domain.guest
+    data = xen.payload = guest.read(arg, abi.XenMemoryMap64.size)
+    request = abi.XenMemoryMap64.unpack_from(data)
+    if request.nr_entries < 1:
+        return -EINVAL
+    entry = abi.E820Entry.pack(addr=0, size=xen.domain.layout.nr_pages << 12, type=1)
+    guest.write(request.buffer, entry)
+    guest.write_u32(arg, 1)
+    xen.out = guest.read(arg, abi.XenMemoryMap64.size)
+    return 0
+
+
+@MEMORY_OPS(abi.XENMEM_machphys_mapping)
+def machphys_mapping(xen: Hypervisor, arg: int) -> int:
+    """Where the machine-to-physical table is."""
+    xen.out = abi.XenMachphysMapping64.pack(v_start=MACH2PHYS_VIRT_START, v_end=MACH2PHYS_VIRT_END, max_mfn=MAX_MFN)
+    xen.domain.guest.write(arg, xen.out)
+    return 0
+
+
+@MEMORY_OPS(abi.XENMEM_machine_memory_map)
+def machine_memory_map(xen: Hypervisor, arg: int) -> int:
+    """The host's map: the hardware domain's."""
+    return -EPERM
+
+
+@MEMORY_OPS(abi.XENMEM_remove_from_physmap)
+def remove_from_physmap(xen: Hypervisor, arg: int) -> int:
+    """For translated guests."""
+    return -EACCES
+
+
+@MEMORY_OPS(abi.XENMEM_add_to_physmap)
+def add_to_physmap(xen: Hypervisor, arg: int) -> int:
+    """For translated guests."""
+    return -EACCES
+
+
+@MEMORY_OPS(abi.XENMEM_get_vnumainfo)
+def get_vnumainfo(xen: Hypervisor, arg: int) -> int:
+    """No virtual NUMA."""
+    return -EOPNOTSUPP

@@ -1,0 +1,51 @@
+"""multicall: several hypercalls in one (xen/common/multicall.c)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from stub.abi.errno import EFAULT, EINVAL, ENOSYS
+from stub.abi.xen import Hypercall
+from stub.engine.base import RIP
+from stub.hypervisor.registry import HYPERCALLS, hypercall
+from stub.memory.guest import GuestFault
+from stub.units import U64
+
+if TYPE_CHECKING:
+    from stub.hypervisor.xen import Hypervisor
+
+_ENTRY = struct.Struct("<8Q")
+_RESULT = struct.Struct("<Q")
+
+
+@hypercall(Hypercall.multicall)
+def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int) -> int:
+    """Run each entry and store its result; a nested multicall's is -EINVAL."""
+    if xen.in_multicall:
+        return -EINVAL
+    count &= 0xFFFFFFFF
+    guest, words, log = xen.domain.guest, xen.words, xen.log
+    rip = words[RIP] - 2
+    xen.in_multicall = True
+    try:
+        for _i in range(count):
+            op, _result, a1, a2, a3, a4, a5, _a6 = _ENTRY.unpack(guest.read(calls, _ENTRY.size))
+            xen.payload = xen.out = b""
+            handler = HYPERCALLS.get(op)
+            if handler is None:
+                rc: int | None = -ENOSYS
+                xen.count_unimplemented(op)
+            else:
+                rc = handler(xen, a1, a2, a3, a4, a5)
+            if rc is None or xen.verdict is not None:  # iret: the list ends here
+                return 0
+            log.nested(xen.clock.now, rip, op, a1, a2, a3, a4, a5, rc, xen.payload, xen.out)
+            guest.write(calls + 8, _RESULT.pack(rc & U64))
+            calls += _ENTRY.size
+    except GuestFault:
+        return -EFAULT
+    finally:
+        xen.in_multicall = False
+        xen.payload = xen.out = b""
+    return 0

@@ -1,0 +1,335 @@
+"""Privileged instructions that the guest kernel issues natively and Xen emulates (arch/x86/pv/emul-priv-op.c).
+
+They arrive as #GP, or as an I/O exit of the engine, which does not check I/O rights itself. What is not emulated
+is the guest's own #GP. The opcodes are a table; each handler returns True when it has done the instruction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from stub.abi.x86_defns import (
+    MSR_APIC_BASE,
+    MSR_EFER,
+    MSR_FS_BASE,
+    MSR_GS_BASE,
+    MSR_IA32_CR_PAT,
+    MSR_IA32_MISC_ENABLE,
+    MSR_SHADOW_GS_BASE,
+    MSR_TSC,
+    MSR_TSC_AUX,
+    X86_CR0_TS,
+    X86_CR4_DE,
+    X86_CR4_FSGSBASE,
+    X86_CR4_MCE,
+    X86_CR4_OSFXSR,
+    X86_CR4_OSXMMEXCPT,
+    X86_CR4_PAE,
+    X86_CR4_TSD,
+    XEN_MSR_PAT,
+)
+from stub.engine.base import CR0, CR4, FS_BASE, GS_BASE, RAX, RBX, RCX, RDX, RIP
+from stub.engine.base import TSC_AUX as TSC_AUX_WORD
+from stub.hypervisor import cpuid, traps
+from stub.hypervisor.debugregs import read_debug, write_debug
+from stub.units import U64, is_canonical
+
+if TYPE_CHECKING:
+    from stub.hypervisor.xen import Hypervisor
+
+_M32 = 0xFFFFFFFF
+GUEST_CR0 = 0x8005_003B  # PE MP ET NE WP AM PG
+GUEST_CR4 = X86_CR4_PAE | X86_CR4_MCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT
+_CR4_MAY_CHANGE = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE
+_EFER = 0xD01  # SCE LME LMA NXE
+_FORCED_CPUID = b"\x0f\x0bxen\x0f\xa2"
+
+_UNHANDLED, _DONE, _REFUSED = 0, 1, 2
+
+
+# -- model-specific registers
+
+
+def _read_misc_enable(_: Hypervisor) -> int:
+    return 1
+
+
+MSR_READS: dict[int, Callable[[Hypervisor], int]] = {
+    MSR_FS_BASE: lambda xen: xen.words[FS_BASE],
+    MSR_GS_BASE: lambda xen: xen.words[GS_BASE],
+    MSR_SHADOW_GS_BASE: lambda xen: xen.vcpu.gs_base_other,
+    MSR_EFER: lambda _: _EFER,
+    MSR_IA32_CR_PAT: lambda _: XEN_MSR_PAT,
+    MSR_APIC_BASE: lambda _: 0xFEE00900,
+    MSR_TSC: lambda xen: xen.clock.now,
+    MSR_TSC_AUX: lambda xen: xen.words[TSC_AUX_WORD],
+    MSR_IA32_MISC_ENABLE: _read_misc_enable,
+    0x0000008B: lambda _: 0x0100_0065_0000_0000 >> 32,  # PATCHLEVEL
+    0x00000017: lambda _: 0,  # PLATFORM_ID
+    0x000000CE: lambda _: 0,  # PLATFORM_INFO
+    0x00000179: lambda _: 2,  # MCG_CAP: two banks
+    0x0000017A: lambda _: 0,  # MCG_STATUS
+    0x00000198: lambda _: 0,  # PERF_STATUS
+    0x00000199: lambda _: 0,  # PERF_CTL
+    0xC0010015: lambda _: 0,  # K8_HWCR
+    0xC0010062: lambda _: 0,  # K8 PERF_CTL
+    0xC0010063: lambda _: 0,  # K8 PERF_STATUS
+    0xC0011029: lambda _: 2,  # DE_CFG: lfence is serialising
+} | {0x400 + i: (lambda _: 0) for i in range(8)}  # two machine-check banks
+
+
+def _set_fs_base(xen: Hypervisor, value: int) -> bool:
+    xen.words[FS_BASE] = value
+    return True
+
+
+def _set_gs_base(xen: Hypervisor, value: int) -> bool:
+    xen.words[GS_BASE] = value
+    return True
+
+
+def _set_shadow_gs_base(xen: Hypervisor, value: int) -> bool:
+    xen.vcpu.gs_base_other = value
+    return True
+
+
+def _set_tsc_aux(xen: Hypervisor, value: int) -> bool:
+    xen.words[TSC_AUX_WORD] = value & _M32
+    return value <= _M32
+
+
+_CANONICAL_ONLY = {MSR_FS_BASE, MSR_GS_BASE, MSR_SHADOW_GS_BASE}
+MSR_WRITES: dict[int, Callable[[Hypervisor, int], bool]] = {
+    MSR_FS_BASE: _set_fs_base,
+    MSR_GS_BASE: _set_gs_base,
+    MSR_SHADOW_GS_BASE: _set_shadow_gs_base,
+    MSR_TSC_AUX: _set_tsc_aux,
+    MSR_EFER: lambda _, value: value == _EFER,
+    0x00000140: lambda _, value: value == 0,  # MISC_FEATURES_ENABLES: no CPUID faulting
+    0x0000008B: lambda _, value: True,  # PATCHLEVEL: dropped
+    0xC0010015: lambda _, value: True,  # K8_HWCR: dropped
+} | {0x400 + i: (lambda _, value: value in (0, U64)) for i in range(8)}
+
+
+def _rdmsr(xen: Hypervisor, _: int) -> int:
+    words = xen.words
+    read = MSR_READS.get(words[RCX] & _M32)
+    if read is None:
+        # a guest that has no #GP handler yet gets 0 (Xen's leniency to very old kernels)
+        if xen.vcpu.traps[13] is not None:
+            return _REFUSED
+        value = 0
+    else:
+        value = read(xen)
+    words[RAX], words[RDX] = value & _M32, value >> 32
+    return _DONE
+
+
+def _wrmsr(xen: Hypervisor, _: int) -> int:
+    words = xen.words
+    number, value = words[RCX] & _M32, (words[RDX] & _M32) << 32 | words[RAX] & _M32
+    write = MSR_WRITES.get(number)
+    if write is None or (number in _CANONICAL_ONLY and not is_canonical(value)) or not write(xen, value):
+        return _REFUSED
+    return _DONE
+
+
+# -- control and debug registers: the ModRM byte names both
+
+
+def _mov_from_cr(xen: Hypervisor, modrm: int) -> int:
+    vcpu, words = xen.vcpu, xen.words
+    number = modrm >> 3 & 7
+    if number == 0:
+        value = GUEST_CR0 | (X86_CR0_TS if vcpu.task_switched else 0)
+    elif number == 2:
+        value = vcpu.cr2
+    elif number == 3:
+        value = vcpu.kernel_root << 12
+    elif number == 4:
+        value = GUEST_CR4 | vcpu.cr4
+    else:
+        return _REFUSED
+    words[modrm & 7 | xen.rex_b] = value
+    return _DONE
+
+
+def _mov_to_cr(xen: Hypervisor, modrm: int) -> int:
+    vcpu, words = xen.vcpu, xen.words
+    number, value = modrm >> 3 & 7, words[modrm & 7 | xen.rex_b]
+    if number == 0:
+        if (value ^ GUEST_CR0) & ~X86_CR0_TS:
+            return _REFUSED
+        set_task_switched(xen, bool(value & X86_CR0_TS))
+    elif number == 2:
+        vcpu.cr2 = value
+    elif number == 3:
+        return _DONE if xen.new_base_pointer(value >> 12) == 0 else _REFUSED
+    elif number == 4:
+        changed = value ^ (GUEST_CR4 | vcpu.cr4)
+        if changed & ~_CR4_MAY_CHANGE:
+            xen.note(f"mov to cr4: bits {changed & ~_CR4_MAY_CHANGE:#x} cannot change and stay")
+        vcpu.cr4 = value & _CR4_MAY_CHANGE
+        words[CR4] = words[CR4] & ~X86_CR4_FSGSBASE | vcpu.cr4 & X86_CR4_FSGSBASE
+    else:
+        return _REFUSED
+    return _DONE
+
+
+def _mov_from_dr(xen: Hypervisor, modrm: int) -> int:
+    value = read_debug(xen.vcpu, modrm >> 3 & 7)
+    if value < 0:
+        return _REFUSED
+    xen.words[modrm & 7 | xen.rex_b] = value
+    return _DONE
+
+
+def _mov_to_dr(xen: Hypervisor, modrm: int) -> int:
+    return _DONE if write_debug(xen, modrm >> 3 & 7, xen.words[modrm & 7 | xen.rex_b]) == 0 else _REFUSED
+
+
+def set_task_switched(xen: Hypervisor, on: bool) -> None:
+    """The guest's view of CR0.TS, which is also the CPU's: the next FPU instruction traps."""
+    xen.vcpu.task_switched = on
+    words = xen.words
+    words[CR0] = words[CR0] | X86_CR0_TS if on else words[CR0] & ~X86_CR0_TS
+
+
+def _clts(xen: Hypervisor, _: int) -> int:
+    set_task_switched(xen, False)
+    return _DONE
+
+
+def _interrupt_flag(xen: Hypervisor, _: int) -> int:
+    return _DONE if xen.vcpu.iopl >= (1 if xen.vcpu.kernel_mode else 3) else _REFUSED
+
+
+def _nothing(_: Hypervisor, __: int) -> int:
+    return _DONE
+
+
+def _rdtsc(xen: Hypervisor, _: int) -> int:
+    now = xen.clock.now
+    xen.words[RAX], xen.words[RDX] = now & _M32, now >> 32
+    return _DONE
+
+
+# opcode → (handler, has ModRM, only in the kernel)
+ONE_BYTE = {0xFA: (_interrupt_flag, False, False), 0xFB: (_interrupt_flag, False, False)}
+TWO_BYTE = {
+    0x06: (_clts, False, True),
+    0x08: (_nothing, False, True),  # invd
+    0x09: (_nothing, False, True),  # wbinvd: a domain without cache rights
+    0x20: (_mov_from_cr, True, True),
+    0x21: (_mov_from_dr, True, True),
+    0x22: (_mov_to_cr, True, True),
+    0x23: (_mov_to_dr, True, True),
+    0x30: (_wrmsr, False, True),
+    0x31: (_rdtsc, False, False),
+    0x32: (_rdmsr, False, True),
+}
+
+
+def emulate(xen: Hypervisor) -> bool:
+    """Try the instruction at RIP, which raised #GP; whether it was done (RIP then stands behind it)."""
+    words = xen.words
+    rip = words[RIP]
+    code = xen.domain.guest.read_available(rip, 15)
+    at = 0
+    rex = 0
+    while at < len(code) and code[at] in b"\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\xf0":
+        at += 1
+    if at < len(code) and xen.is_64bit_code(xen.words[18]) and 0x40 <= code[at] <= 0x4F:
+        rex = code[at]
+        at += 1
+    if at >= len(code):
+        return False
+    if code[at] == 0x0F and at + 1 < len(code):
+        row = TWO_BYTE.get(code[at + 1])
+        at += 2
+    else:
+        row = ONE_BYTE.get(code[at])
+        at += 1
+    if row is None:
+        return False
+    handler, has_modrm, kernel_only = row
+    modrm = 0
+    if has_modrm:
+        if at >= len(code) or code[at] >> 6 != 3:
+            return False
+        modrm = code[at]
+        at += 1
+    if kernel_only and not xen.vcpu.kernel_mode:
+        return False
+    xen.rex_b = 8 if rex & 1 else 0
+    before = (words[RAX], words[RBX], words[RCX], words[RDX])
+    if handler(xen, modrm) != _DONE:
+        return False
+    words[RIP] = rip + at
+    after = (words[RAX], words[RBX], words[RCX], words[RDX])
+    xen.log.privileged(xen.clock.now, rip, code[:at], before, after)
+    return True
+
+
+def forced_cpuid(xen: Hypervisor) -> bool:
+    """Xen's prefix for an emulated cpuid (``ud2; "xen"; cpuid``) at RIP; whether it was there."""
+    rip = xen.words[RIP]
+    if xen.domain.guest.read_available(rip, len(_FORCED_CPUID)) != _FORCED_CPUID:
+        return False
+    answer_cpuid(xen, True)
+    xen.words[RIP] = rip + len(_FORCED_CPUID)
+    return True
+
+
+def answer_cpuid(xen: Hypervisor, forced: bool) -> None:
+    """Put a leaf's answer in the registers."""
+    words = xen.words
+    leaf, subleaf = words[RAX] & _M32, words[RCX] & _M32
+    a, b, c, d = cpuid.answer(leaf, subleaf)
+    words[RAX], words[RBX], words[RCX], words[RDX] = a, b, c, d
+    xen.log.cpuid(xen.clock.now, words[RIP], forced, leaf, subleaf, a, b, c, d)
+
+
+# -- I/O ports
+
+
+def io_allowed(xen: Hypervisor, port: int, size: int) -> bool:
+    """guest_io_okay: by the virtual IOPL, else by the I/O bitmap."""
+    vcpu = xen.vcpu
+    if vcpu.iopl >= (1 if vcpu.kernel_mode else 3):
+        return True
+    if not vcpu.io_bitmap or port + size > vcpu.io_bitmap_ports:
+        return False
+    bits = int.from_bytes(xen.domain.guest.read_available(vcpu.io_bitmap + port // 8, 2).ljust(2, b"\xff"), "little")
+    return not bits >> (port & 7) & ((1 << size) - 1)
+
+
+def port_in(xen: Hypervisor, port: int, size: int) -> int | None:
+    """What ``in`` reads; None when it is the guest's #GP. A domU sees no device but a latched 0xcf8."""
+    if not io_allowed(xen, port, size):
+        return None
+    value = (1 << 8 * size) - 1
+    if port == 0xCF8 and size == 4:
+        value = xen.pci_address
+    elif port in xen.latched_ports and size == 1:
+        value = xen.latched_ports[port]
+    xen.log.port_io(xen.clock.now, xen.words[RIP], port, size, value, False)
+    return value
+
+
+def port_out(xen: Hypervisor, port: int, size: int, value: int) -> bool:
+    """``out``; False when it is the guest's #GP."""
+    if not io_allowed(xen, port, size):
+        return False
+    if port == 0xCF8 and size == 4:
+        xen.pci_address = value
+    xen.log.port_io(xen.clock.now, xen.words[RIP], port, size, value, True)
+    return True
+
+
+def general_protection(xen: Hypervisor, error_code: int) -> None:
+    """A #GP from the guest: emulate, or hand it over."""
+    if error_code == 0 and emulate(xen):
+        return
+    traps.inject(xen, 13, error_code)

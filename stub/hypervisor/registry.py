@@ -1,0 +1,49 @@
+"""The table of hypercalls: number → handler, filled by the family files, duplicates refused.
+
+A handler takes the hypervisor and five argument words and returns the result as a signed number, or None where it
+has set the registers itself (iret). What it read from the guest it leaves in ``xen.payload`` for the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from stub.abi.xen import Hypercall
+
+if TYPE_CHECKING:
+    from stub.hypervisor.xen import Hypervisor
+
+Handler = Callable[["Hypervisor", int, int, int, int, int], "int | None"]
+SubHandler = Callable[["Hypervisor", int], int]
+
+HYPERCALLS: dict[int, Handler] = {}
+
+
+def hypercall(number: Hypercall) -> Callable[[Handler], Handler]:
+    """Register the decorated function as the handler of ``number``."""
+
+    def register(handler: Handler) -> Handler:
+        if number in HYPERCALLS:
+            raise ValueError(f"hypercall {number.name} has two handlers")
+        HYPERCALLS[int(number)] = handler
+        return handler
+
+    return register
+
+
+class SubOps:
+    """The sub-operations of one hypercall: command → handler(xen, argument pointer)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.handlers: dict[int, SubHandler] = {}
+
+    def __call__(self, command: int) -> Callable[[SubHandler], SubHandler]:
+        def register(handler: SubHandler) -> SubHandler:
+            if command in self.handlers:
+                raise ValueError(f"{self.name} {command} has two handlers")
+            self.handlers[command] = handler
+            return handler
+
+        return register

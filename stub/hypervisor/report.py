@@ -1,0 +1,61 @@
+"""What a crash report says: registers, symbol, the page walk of an address, the code, the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from stub.engine.base import CR2, NAMES, RIP, RSP
+from stub.memory import entries as e
+from stub.memory.frames import TYPE_NAMES
+
+if TYPE_CHECKING:
+    from stub.hypervisor.xen import Hypervisor
+
+
+def registers(xen: Hypervisor) -> dict[str, int]:
+    """Every register by name."""
+    return {name: xen.words[i] for i, name in enumerate(NAMES)}
+
+
+def symbolise(xen: Hypervisor, address: int) -> str:
+    """``name+offset`` where the image has symbols, else the bare address."""
+    found = xen.domain.image.symbols().find(address)
+    return f"{address:#x}" if found is None else f"{address:#x} ({found[0]}+{found[1]:#x})"
+
+
+def page_walk(xen: Hypervisor, address: int) -> Iterator[str]:
+    """Each level of a translation, as Xen prints it, with what kind of frame it leads to."""
+    domain = xen.domain
+    table = domain.guest.root >> 12
+    yield f"page walk of {address:#x} from mfn {table:#x}:"
+    for level in (4, 3, 2, 1):
+        slot = e.index(address, level)
+        entry = domain.ram.words[table * e.ENTRIES + slot]
+        mfn = entry >> 12 & e.FRAME_MASK
+        known = entry & e.P and mfn < domain.frames.frames
+        pfn = f"pfn {domain.m2p(mfn):#x}" if known and domain.frames.owner[mfn] == 1 else "-"
+        kind = TYPE_NAMES.get(domain.frames.type[mfn], "?") if known else ""
+        yield f" L{level}[{slot:#05x}] = {entry:016x} {pfn} {kind}".rstrip()
+        if not known:
+            return
+        table = mfn
+
+
+def describe_crash(xen: Hypervisor, address: int | None) -> Iterator[str]:
+    """Lines for people, most telling first."""
+    words = xen.words
+    mode = "kernel" if xen.vcpu.kernel_mode else "user"
+    yield f"rip {symbolise(xen, words[RIP])} in {mode} mode"
+    named = registers(xen)
+    names = list(named)
+    for i in range(0, len(names), 4):
+        yield "  ".join(f"{name:>7} {named[name]:016x}" for name in names[i : i + 4])
+    code = xen.domain.guest.read_available(words[RIP], 16)
+    yield f"code at rip: {code.hex(' ') or '(not mapped)'}"
+    stack = xen.domain.guest.read_available(words[RSP], 64)
+    if stack:
+        yield "stack: " + " ".join(
+            f"{int.from_bytes(stack[i : i + 8], 'little'):016x}" for i in range(0, len(stack) - 7, 8)
+        )
+    yield from page_walk(xen, words[CR2] if address is None else address)

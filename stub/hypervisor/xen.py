@@ -1,0 +1,488 @@
+"""The hypervisor of one domain: what the hypercall and trap handlers work on, and the run loop.
+
+The loop: deliver what is pending → run the engine → act on the exit. Each exit kind has one method, in a table.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable
+
+from stub.abi import sched
+from stub.abi.arch_x86 import FIRST_RESERVED_GDT_BYTE
+from stub.abi.errno import ENOSYS
+from stub.abi.xen import VIRQ_TIMER, Hypercall
+from stub.devices.console import Console
+from stub.devices.xenstore import Store, XenStore
+from stub.domain.builder import CONSOLE_PORT, XENSTORE_PORT, start_registers
+from stub.domain.domain import Domain
+from stub.domain.xenarea import GDT_LIMIT, GDT_VA, LDT_SLOT, TRAMPOLINE_VA
+from stub.engine.base import (
+    CODE_SWITCH,
+    CR0,
+    CR3,
+    CR4,
+    CS,
+    EXIT_ERROR_CODE,
+    EXIT_PORT,
+    EXIT_SIZE,
+    EXIT_SOFTWARE,
+    EXIT_VALUE,
+    EXIT_VECTOR,
+    FLUSH,
+    GS,
+    GS_BASE,
+    R8,
+    R10,
+    RAX,
+    RDI,
+    RDX,
+    RIP,
+    RSI,
+    Engine,
+    Exit,
+)
+from stub.hypervisor import faults, privileged, traps
+from stub.hypervisor.clock import SECOND, Clock
+from stub.hypervisor.debugregs import read_debug
+from stub.hypervisor.events import INTERDOMAIN, EventChannels, Port
+from stub.hypervisor.grants import GrantTable
+from stub.hypervisor.hypercalls import misc
+from stub.hypervisor.registry import HYPERCALLS
+from stub.hypervisor.vcpu import VCPU_INFO_MASK, VCPU_INFO_TIME, Vcpu
+from stub.hypervisor.verdict import Verdict
+from stub.memory.frames import L4
+from stub.memory.guest import GuestFault
+from stub.trace.writer import HypercallLog
+from stub.units import PAGE_SIZE, U64
+
+_ENGINE_CR0 = 0x8001_0033  # PE MP ET NE WP PG
+_ENGINE_CR4 = 0x0000_0668  # DE PAE MCE OSFXSR OSXMMEXCPT
+_TIME_UPDATE = SECOND
+_RUNSTATE = struct.Struct("<I4xQ4Q")
+RUNNING, BLOCKED = 0, 2
+
+_SHUTDOWN_KINDS = {
+    sched.SHUTDOWN_poweroff: ("poweroff", "the guest powered off"),
+    sched.SHUTDOWN_reboot: ("reboot", "the guest asked for a reboot"),
+    sched.SHUTDOWN_suspend: ("suspend", "the guest suspended itself"),
+    sched.SHUTDOWN_crash: ("crash", "the guest reported its own crash (SHUTDOWN_crash)"),
+    sched.SHUTDOWN_watchdog: ("watchdog", "the guest's watchdog fired"),
+    sched.SHUTDOWN_soft_reset: ("reboot", "the guest asked for a soft reset"),
+}
+
+
+class Hypervisor:
+    """State shared by the handlers. Plain attributes; what changes them is in the family files."""
+
+    def __init__(self, domain: Domain, engine: Engine, log: HypercallLog, on_output: Callable[[bytes], None]) -> None:
+        self.domain = domain
+        self.engine = engine
+        self.words = engine.words
+        self.log = log
+        self.ram_bytes = domain.ram.bytes
+        self.clock = Clock(engine.words, domain.ram)
+        self.vcpu = Vcpu(info_at=domain.area.shared_info * PAGE_SIZE)
+        self.events = EventChannels(domain.ram, domain.area.shared_info, self.vcpu)
+        self.grants = GrantTable(domain)
+        self.verdict: Verdict | None = None
+        self.unimplemented: Counter[int] = Counter()
+        # what a hypercall leaves for the log
+        self.payload = self.out = b""
+        self.start_extent = self.element_count = 0
+        self.in_multicall = False
+        # assists and virtual hardware
+        self.assists: set[int] = set()
+        self.writable_pagetables = self.architectural_iopl = False
+        self.pci_address = 0
+        self.latched_ports: dict[int, int] = {}
+        self.rex_b = 0
+        self.ldt_frames: dict[int, int] = {}
+        self.period = 0
+        self.time_area = 0
+        self.nmi_pending = False
+        self._wide: dict[int, bool] = {}
+        self._connect_devices(on_output)
+        self._exits: dict[int, Callable[[], None]] = {
+            Exit.SYSCALL: self._on_syscall,
+            Exit.EXCEPTION: self._on_exception,
+            Exit.INVALID: self._on_invalid,
+            Exit.IN: self._on_in,
+            Exit.OUT: self._on_out,
+            Exit.CPUID: self._on_cpuid,
+            Exit.DEADLINE: self._on_deadline,
+            Exit.SYSENTER: self._on_sysenter,
+            Exit.STOP_POINT: self._on_stop_point,
+            Exit.DEAD: self._on_dead,
+        }
+
+    # -- start
+
+    def _connect_devices(self, on_output: Callable[[bytes], None]) -> None:
+        domain, layout = self.domain, self.domain.layout
+        store = Store(domain.domid, toolstack_values(domain))
+        self.console = Console(
+            domain.ram,
+            int(domain.p2m[layout.console.pfn]) * PAGE_SIZE,
+            lambda: self.events.raise_port(CONSOLE_PORT),
+            on_output,
+        )
+        self.xenstore = XenStore(
+            domain.ram,
+            int(domain.p2m[layout.xenstore.pfn]) * PAGE_SIZE,
+            store,
+            lambda: self.events.raise_port(XENSTORE_PORT),
+        )
+        for port, service in ((XENSTORE_PORT, self.xenstore.service), (CONSOLE_PORT, self.console.service)):
+            self.events.ports[port] = Port(INTERDOMAIN, remote_port=0, notify=_ignoring_result(service))
+
+    def start(self) -> None:
+        """Put the vCPU at the guest's entry point."""
+        domain, words, vcpu = self.domain, self.words, self.vcpu
+        registers = start_registers(domain)
+        shared_info = vcpu.info_at
+        for number in range(32):
+            self.ram_bytes[shared_info + 64 * number + VCPU_INFO_MASK] = 1
+        self.clock.write_wallclock(shared_info, domain.config.epoch * SECOND)
+        self.update_time()
+        vcpu.kernel_root = domain.root
+        domain.types.get_page_and_type(domain.root, L4)
+        vcpu.kernel_sp = registers["rsp"]
+        domain.guest.use_root(domain.root << 12)
+        words[CR0], words[CR3], words[CR4] = _ENGINE_CR0, domain.root << 12, _ENGINE_CR4
+        words[RSI] = registers["rsi"]
+        stack = domain.area.entry_frame(
+            registers["rip"], registers["cs"], registers["rflags"], registers["rsp"], registers["ss"]
+        )
+        self.engine.start(TRAMPOLINE_VA, stack, GDT_VA, GDT_LIMIT, domain.area.empty_root << 12)
+        self.period = 10_000_000
+        self.clock.arm("periodic", self.period)
+        self.clock.arm("time", _TIME_UPDATE)
+        self.log.start(0, registers["rip"], registers["rsp"], domain.layout.nr_pages)
+
+    # -- the run loop
+
+    def run(self) -> int:
+        """Run to the next exit and act on it; the exit's kind."""
+        at = self.vcpu.info_at
+        if self.ram_bytes[at] and not self.ram_bytes[at + VCPU_INFO_MASK]:
+            traps.deliver_upcall(self)
+            if self.verdict is not None:
+                return Exit.DEAD
+        kind = self.engine.run()
+        self._exits[kind]()
+        return kind
+
+    def _on_syscall(self) -> None:
+        words = self.words
+        if not self.vcpu.kernel_mode:
+            traps.system_call(self)
+            return
+        nr, rip = words[RAX], words[RIP] - 2
+        a1, a2, a3, a4, a5 = words[RDI], words[RSI], words[RDX], words[R10], words[R8]
+        self.payload = self.out = b""
+        handler = HYPERCALLS.get(nr)
+        if handler is None:
+            rc: int | None = -ENOSYS
+            self.unimplemented[nr] += 1
+        else:
+            rc = handler(self, a1, a2, a3, a4, a5)
+        if rc is None:
+            rc = words[RAX]
+        else:
+            words[RAX] = rc & U64
+        self.log.hypercall(self.clock.now, rip, nr, a1, a2, a3, a4, a5, rc, self.payload, self.out)
+
+    def _on_exception(self) -> None:
+        words = self.words
+        vector, code = words[EXIT_VECTOR], words[EXIT_ERROR_CODE]
+        if words[EXIT_SOFTWARE]:
+            self._software_interrupt(vector)
+        elif vector == 14:
+            faults.page_fault(self)
+        elif vector == 13:
+            privileged.general_protection(self, code)
+        elif vector == 7:
+            if self.vcpu.task_switched:
+                privileged.set_task_switched(self, False)
+            traps.inject(self, 7)
+        elif vector == 1:
+            self.vcpu.debug[6] |= 0x4000
+            traps.inject(self, 1)
+        else:
+            traps.inject(self, vector, code if vector in (8, 10, 11, 12, 17) else None)
+
+    def _software_interrupt(self, vector: int) -> None:
+        """int n, int3, into: RIP is behind it already."""
+        words = self.words
+        if vector in (3, 4):
+            traps.inject(self, vector)
+            return
+        trap = self.vcpu.traps[vector]
+        if trap is not None and trap.dpl >= (1 if self.vcpu.kernel_mode else 3):
+            traps.inject(self, vector)
+            return
+        words[RIP] = (words[RIP] - 2) & U64
+        traps.inject(self, 13, vector << 3 | 2)
+
+    def _on_invalid(self) -> None:
+        if self.vcpu.kernel_mode and privileged.forced_cpuid(self):
+            return
+        if not self.vcpu.kernel_mode and privileged.forced_cpuid(self):
+            return
+        traps.inject(self, 6)
+
+    def _on_in(self) -> None:
+        words = self.words
+        value = privileged.port_in(self, words[EXIT_PORT], words[EXIT_SIZE])
+        if value is None:
+            traps.inject(self, 13, 0)
+        else:
+            words[EXIT_VALUE] = value
+
+    def _on_out(self) -> None:
+        words = self.words
+        if not privileged.port_out(self, words[EXIT_PORT], words[EXIT_SIZE], words[EXIT_VALUE]):
+            traps.inject(self, 13, 0)
+
+    def _on_cpuid(self) -> None:
+        privileged.answer_cpuid(self, False)
+
+    def _on_sysenter(self) -> None:
+        gate = self.vcpu.sysenter
+        if self.vcpu.kernel_mode or gate.address == 0:
+            traps.inject(self, 13, 0)
+        else:
+            traps.bounce(self, gate)
+
+    def _on_deadline(self) -> None:
+        self.fire_timers()
+
+    def _on_stop_point(self) -> None:
+        """A debug register's breakpoint."""
+
+    def _on_dead(self) -> None:
+        self.crash(f"the engine stopped (unicorn error {self.words[EXIT_VALUE]})")
+
+    # -- time
+
+    def fire_timers(self) -> None:
+        """Act on every timer that is due."""
+        for name in self.clock.due():
+            if name in ("singleshot", "timer_op"):
+                self.events.raise_virq(VIRQ_TIMER)
+                self.wake()
+            elif name == "periodic":
+                self.clock.arm("periodic", self.clock.now + self.period)
+                if self.events.raise_virq(VIRQ_TIMER):
+                    self.wake()
+            elif name == "time":
+                self.update_time()
+                self.clock.arm("time", self.clock.now + _TIME_UPDATE)
+            elif name == "poll":
+                self.wake()
+            elif name.startswith("watchdog"):
+                self.shutdown(sched.SHUTDOWN_watchdog)
+
+    def update_time(self) -> None:
+        """Refresh the guest's time information."""
+        self.clock.write_time_info(self.vcpu.info_at + VCPU_INFO_TIME)
+        if self.time_area:
+            at = self.vcpu.info_at + VCPU_INFO_TIME
+            try:
+                self.domain.guest.write(self.time_area, bytes(self.ram_bytes[at : at + 32]))
+            except GuestFault:
+                self.time_area = 0
+
+    def wake(self) -> None:
+        """Let a blocked vCPU run."""
+        vcpu = self.vcpu
+        if vcpu.blocked:
+            self.account_runstate(RUNNING)
+            vcpu.blocked, vcpu.polling = False, frozenset()
+
+    def sleep(self) -> None:
+        """Note that the vCPU is blocked from now on."""
+        self.account_runstate(BLOCKED)
+
+    def account_runstate(self, state: int) -> None:
+        """Charge the time since the last change, and enter ``state``."""
+        vcpu, now = self.vcpu, self.clock.now
+        vcpu.runstate_times[vcpu.runstate] += now - vcpu.runstate_since
+        vcpu.runstate, vcpu.runstate_since = state, now
+        if vcpu.runstate_at and state == RUNNING:
+            self.write_runstate()
+
+    def runstate(self) -> bytes:
+        """A vcpu_runstate_info."""
+        vcpu, now = self.vcpu, self.clock.now
+        times = list(vcpu.runstate_times)
+        times[vcpu.runstate] += now - vcpu.runstate_since
+        return _RUNSTATE.pack(vcpu.runstate, now, *times)
+
+    def write_runstate(self) -> None:
+        """Refresh the area that the guest registered."""
+        try:
+            self.domain.guest.write(self.vcpu.runstate_at, self.runstate())
+        except GuestFault:
+            return
+
+    # -- devices
+
+    def run_backends(self) -> bool:
+        """Let the back ends move what waits; whether anything did."""
+        moved = self.console.service()
+        return self.xenstore.service() or moved
+
+    # -- memory and segments
+
+    def new_base_pointer(self, mfn: int) -> int:
+        """MMUEXT_NEW_BASEPTR: load a kernel root table."""
+        vcpu, types = self.vcpu, self.domain.types
+        old = vcpu.kernel_root
+        if mfn != old:
+            rc = types.get_page_and_type(mfn, L4)
+            if rc:
+                return rc
+            vcpu.kernel_root = mfn
+            types.put_page_and_type(old)
+            self._drop_ldt_pages()
+            self.words[CR3] = mfn << 12
+            self.domain.guest.use_root(mfn << 12)
+        elif types.stale:
+            self.words[FLUSH] = 1
+        types.stale = False
+        return 0
+
+    def flush_tlb(self) -> None:
+        """Drop every translation on the way back to the guest."""
+        self.words[FLUSH] = 1
+
+    def set_ldt(self, address: int, entries: int) -> None:
+        """MMUEXT_SET_LDT."""
+        self._drop_ldt_pages()
+        self.vcpu.ldt_base, self.vcpu.ldt_entries = address, entries
+        self._wide.clear()
+
+    def _drop_ldt_pages(self) -> None:
+        for page, mfn in self.ldt_frames.items():
+            self.domain.area.map_page(LDT_SLOT + page, None)
+            self.domain.types.put_page_and_type(mfn)
+        if self.ldt_frames:
+            self.ldt_frames.clear()
+            self.flush_tlb()
+
+    def descriptors_changed(self) -> None:
+        """Forget what was read from the descriptor tables."""
+        self._wide.clear()
+
+    def descriptor(self, selector: int) -> int:
+        """The 8-byte descriptor that a selector names; 0 where there is none."""
+        guest = self.domain.guest
+        at = selector & ~7
+        if selector & 4:
+            if at >= self.vcpu.ldt_entries * 8:
+                return 0
+            try:
+                return guest.read_u64(self.vcpu.ldt_base + at)
+            except GuestFault:
+                return 0
+        data = guest.read_available(GDT_VA + at, 8)
+        return int.from_bytes(data, "little") if len(data) == 8 else 0
+
+    def is_64bit_code(self, selector: int) -> bool:
+        """Whether code in this segment runs in 64-bit mode (the descriptor's L bit)."""
+        wide = self._wide.get(selector)
+        if wide is None:
+            wide = bool(self.descriptor(selector) >> 53 & 1)
+            if selector & 4 == 0:
+                self._wide[selector] = wide
+        return wide
+
+    def select_code_width(self, old: int, new: int) -> None:
+        """Tell the engine when a change of CS is one of mode."""
+        before, after = self.is_64bit_code(old), self.is_64bit_code(new)
+        if before != after:
+            self.words[CODE_SWITCH] = traps.TO_64 if after else traps.TO_32
+
+    def load_user_gs(self, selector: int) -> int:
+        """SEGBASE_GS_USER_SEL: the user's GS selector, and the base that its descriptor has."""
+        base = 0
+        if selector & ~3:
+            descriptor = self.descriptor(selector)
+            if not descriptor >> 47 & 1:
+                self.words[GS] = 0
+                self.vcpu.gs_base_other = 0
+                return 0
+            base = descriptor >> 16 & 0xFFFFFF | descriptor >> 32 & 0xFF000000
+        kernel_base = self.words[GS_BASE]
+        self.words[GS] = selector
+        self.words[GS_BASE] = kernel_base
+        self.vcpu.gs_base_other = base
+        return 0
+
+    def debug_registers_changed(self) -> None:
+        """Set or clear the engine's stop points for the guest's own breakpoints."""
+        for number in range(4):
+            read_debug(self.vcpu, number)
+
+    # -- ends
+
+    @property
+    def refusal(self) -> str:
+        """Why the page-table code last refused something."""
+        return self.domain.types.refusal
+
+    @refusal.setter
+    def refusal(self, text: str) -> None:
+        self.domain.types.refusal = text
+
+    def note(self, text: str) -> None:
+        """A line in the log, with the hypercall that follows."""
+        self.log.note(self.clock.now, self.words[RIP], text)
+
+    def count_unimplemented(self, number: int) -> None:
+        """A hypercall that nobody handles."""
+        self.unimplemented[number] += 1
+
+    def shutdown(self, reason: int) -> None:
+        """SCHEDOP_shutdown with a reason of Xen's, or another number that the guest made up."""
+        kind, text = _SHUTDOWN_KINDS.get(reason, ("poweroff", f"the guest shut down with the odd reason {reason}"))
+        self.verdict = Verdict(kind, text)
+
+    def crash(self, reason: str, address: int | None = None) -> None:
+        """Crash the domain, as Xen does, with what led to it."""
+        from stub.hypervisor.report import describe_crash
+
+        if self.verdict is None:
+            self.verdict = Verdict("crash", reason, tuple(describe_crash(self, address)))
+
+    def unimplemented_by_name(self) -> dict[str, int]:
+        """Hypercalls answered -ENOSYS, by name where the number has one."""
+        names = {int(number): number.name for number in Hypercall}
+        return {names.get(number, str(number)): count for number, count in sorted(self.unimplemented.items())}
+
+
+def toolstack_values(domain: Domain) -> dict[str, bytes]:
+    """What a toolstack writes to XenStore for a domain without devices, relative to its home (PV-ABI 6.7)."""
+    memory = str(domain.config.memory * 1024).encode()
+    return {
+        "name": domain.config.name.encode(),
+        "domid": str(domain.domid).encode(),
+        "memory/static-max": memory,
+        "memory/target": memory,
+        "cpu/0/availability": b"online",
+        "control/platform-feature-xs_reset_watches": b"1",
+        "control/shutdown": b"",
+    }
+
+
+def _ignoring_result(service: Callable[[], bool]) -> Callable[[], None]:
+    def notify() -> None:
+        service()
+
+    return notify
+
+
+assert FIRST_RESERVED_GDT_BYTE < GDT_LIMIT and misc

@@ -1,0 +1,88 @@
+"""The frame table: for each machine frame its owner, type and counts (Xen's struct page_info).
+
+Types and counts follow Xen (asm-x86/mm.h, PGT_*): a frame has one type at a time while its type count is above
+zero; references keep it owned. Arrays are indexed by MFN; the numpy views share their memory.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import numpy.typing as npt
+
+# Owners
+FREE, GUEST, XEN = 0, 1, 2
+
+# Types. L1 to L4 are their own levels.
+NONE, L1, L2, L3, L4, SEG_DESC, WRITABLE = 0, 1, 2, 3, 4, 5, 7
+TYPE_NAMES = {NONE: "none", L1: "l1", L2: "l2", L3: "l3", L4: "l4", SEG_DESC: "seg_desc", WRITABLE: "writable"}
+
+# Flags
+PINNED, ALLOCATED, XEN_HEAP = 1, 2, 4
+
+
+class FrameTable:
+    """Owner, type, type count, reference count and flags of ``frames`` machine frames, all free at first."""
+
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+        self.owner = bytearray(frames)
+        self.type = bytearray(frames)
+        self.flags = bytearray(frames)
+        self.type_count = array("i", bytes(4 * frames))
+        self.refs = array("i", bytes(4 * frames))
+        self.free: list[int] = []
+        self.np_owner: npt.NDArray[np.uint8] = np.frombuffer(self.owner, dtype=np.uint8)
+        self.np_type: npt.NDArray[np.uint8] = np.frombuffer(self.type, dtype=np.uint8)
+        self.np_flags: npt.NDArray[np.uint8] = np.frombuffer(self.flags, dtype=np.uint8)
+        self.np_type_count: npt.NDArray[np.int32] = np.frombuffer(self.type_count, dtype=np.int32)
+        self.np_refs: npt.NDArray[np.int32] = np.frombuffer(self.refs, dtype=np.int32)
+
+    def give(self, mfns: npt.NDArray[np.int64]) -> None:
+        """Make frames the guest's: allocated, one reference, no type."""
+        self.np_owner[mfns] = GUEST
+        self.np_flags[mfns] = ALLOCATED
+        self.np_refs[mfns] = 1
+
+    def give_one(self, mfn: int) -> None:
+        """Make one frame the guest's."""
+        self.owner[mfn] = GUEST
+        self.flags[mfn] = ALLOCATED
+        self.refs[mfn] = 1
+        self.type[mfn] = NONE
+
+    def share(self, mfn: int) -> None:
+        """A page of Xen's own that the guest may map and write (share_xen_page_with_guest)."""
+        self.owner[mfn] = GUEST
+        self.flags[mfn] = XEN_HEAP
+        self.refs[mfn] = 1
+        self.type[mfn] = WRITABLE
+        self.type_count[mfn] = 1
+
+    def get(self, mfn: int) -> bool:
+        """Take a reference to a frame of the guest's (get_page)."""
+        if mfn >= self.frames or self.owner[mfn] != GUEST:
+            return False
+        self.refs[mfn] += 1
+        return True
+
+    def put(self, mfn: int) -> None:
+        """Drop a reference; the last one frees the frame (put_page)."""
+        self.refs[mfn] -= 1
+        if self.refs[mfn] == 0:
+            self._release(mfn)
+
+    def disown(self, mfn: int) -> bool:
+        """Give up the guest's own hold (decrease_reservation); the frame goes when nothing maps it any more."""
+        if not self.flags[mfn] & ALLOCATED:
+            return False
+        self.flags[mfn] &= ~ALLOCATED
+        self.put(mfn)
+        return True
+
+    def _release(self, mfn: int) -> None:
+        self.owner[mfn] = FREE
+        self.type[mfn] = NONE
+        self.flags[mfn] = 0
+        self.free.append(mfn)
