@@ -42,15 +42,32 @@ def page_walk(xen: Hypervisor, address: int) -> Iterator[str]:
         table = mfn
 
 
+def describe_state(xen: Hypervisor) -> Iterator[str]:
+    """What the guest was doing when it was stopped from outside."""
+    words = xen.words
+    mode = "kernel" if xen.vcpu.kernel_mode else "user"
+    doing = "blocked" if xen.vcpu.blocked else "running"
+    yield f"the vCPU was {doing} at rip {symbolise(xen, words[RIP])} in {mode} mode"
+    masked = "masked" if xen.ram_bytes[xen.vcpu.info_at + 1] else "unmasked"
+    yield f"events {masked}, {'one' if xen.ram_bytes[xen.vcpu.info_at] else 'none'} pending"
+    due = ", ".join(f"{name} at {when / 1e9:.6f} s" for name, when in sorted(xen.clock.timers.items()))
+    yield f"virtual time {xen.clock.now / 1e9:.6f} s; timers: {due or 'none'}"
+    yield from _register_lines(xen)
+
+
+def _register_lines(xen: Hypervisor) -> Iterator[str]:
+    named = registers(xen)
+    names = list(named)
+    for i in range(0, len(names), 4):
+        yield "  ".join(f"{name:>7} {named[name]:016x}" for name in names[i : i + 4])
+
+
 def describe_crash(xen: Hypervisor, address: int | None) -> Iterator[str]:
     """Lines for people, most telling first."""
     words = xen.words
     mode = "kernel" if xen.vcpu.kernel_mode else "user"
     yield f"rip {symbolise(xen, words[RIP])} in {mode} mode"
-    named = registers(xen)
-    names = list(named)
-    for i in range(0, len(names), 4):
-        yield "  ".join(f"{name:>7} {named[name]:016x}" for name in names[i : i + 4])
+    yield from _register_lines(xen)
     code = xen.domain.guest.read_available(words[RIP], 16)
     yield f"code at rip: {code.hex(' ') or '(not mapped)'}"
     stack = xen.domain.guest.read_available(words[RSP], 64)

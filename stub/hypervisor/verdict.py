@@ -14,6 +14,7 @@ EXIT_STATUS = {
     "instruction-budget": 4,
     "wall-limit": 4,
     "deadlock": 5,
+    "interrupted": 130,
 }
 
 

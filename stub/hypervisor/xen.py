@@ -302,6 +302,13 @@ class Hypervisor:
             self.account_runstate(RUNNING)
             vcpu.blocked, vcpu.polling = False, frozenset()
 
+    def sleeps_for_good(self) -> bool:
+        """Whether no timer that is set could wake the blocked vCPU: none of those that raise VIRQ_TIMER, unbound."""
+        timers = self.clock.timers.keys()
+        if timers & {"poll", "watchdog 1", "watchdog 2"}:
+            return False
+        return not self.events.virq_port(VIRQ_TIMER)
+
     def sleep(self) -> None:
         """Note that the vCPU is blocked from now on."""
         self.account_runstate(BLOCKED)

@@ -1,0 +1,218 @@
+"""The ``pvstub`` command: parse, call, print. No logic of its own.
+
+Other sub-commands, and the names of images, are found through entry points (``pvstub.commands``,
+``pvstub.images``), so that this side never imports the harness.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from stub.errors import PvstubError, UsageError
+
+COMMANDS_GROUP, IMAGES_GROUP = "pvstub.commands", "pvstub.images"
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $PVSTUB_CACHE, else the user's cache folder."""
+    own = os.environ.get("PVSTUB_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pvstub"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except PvstubError as error:
+        print(f"pvstub: {error}", file=sys.stderr)
+        return error.status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    external = {entry.name: entry for entry in metadata.entry_points(group=COMMANDS_GROUP)}
+    if words and words[0] in external:
+        command: Callable[[list[str]], int] = external[words[0]].load()
+        return command(words[1:])
+    if words and words[0] == "trace":
+        from stub.trace.command import main as trace
+
+        return trace(words[1:])
+    parser = _parser(sorted(external))
+    options = parser.parse_args(words)
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
+
+
+def _parser(external: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pvstub",
+        description="Boot, debug, test and bisect Xen PV guests with no Xen, no KVM and no root.",
+        epilog=f"Also: pvstub trace RUN, {', '.join(f'pvstub {name}' for name in external)} (each with --help).",
+    )
+    parser.add_argument("--version", action="version", version=f"pvstub {metadata.version('pvstub')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    boot = commands.add_parser("boot", help="boot an image by name, or a kernel file", description="Boot a guest.")
+    boot.add_argument("image", help="an image's name (pvstub images list), or a kernel file")
+    boot.add_argument("--ramdisk", type=Path, help="a ramdisk file instead of the image's own")
+    boot.add_argument("--cmdline", help="the kernel's command line instead of the image's own")
+    boot.add_argument("--extra", default="", help="words to add to the command line")
+    boot.add_argument("--memory", type=_integer, help="MiB (default: the image's, or 256)")
+    boot.add_argument("--seed", type=_integer, default=0, help="how PFNs fall on MFNs (default 0)")
+    boot.add_argument("--p2m", choices=("shuffle", "identity"), default="shuffle", help="default: shuffle")
+    boot.add_argument("--epoch", type=_integer, help="time of day at the start, seconds since 1970")
+    boot.add_argument("--realtime", action="store_true", help="tie virtual time to the wall clock")
+    boot.add_argument("--interactive", action="store_true", help="a terminal on the guest's console; Ctrl-] leaves")
+    boot.add_argument("--on-reboot", choices=("destroy", "restart"), default="destroy", help="default: destroy")
+    boot.add_argument("--virtual-limit", type=_seconds, metavar="S", help="stop at this virtual time")
+    boot.add_argument("--wall-limit", type=_seconds, metavar="S", help="stop after this much wall time")
+    boot.add_argument("--instructions", type=_integer, metavar="N", help="stop after so many instructions")
+    boot.add_argument("--run", type=Path, dest="run_directory", metavar="DIR", help="keep the run in this folder")
+    boot.add_argument("--quiet", action="store_true", help="print no console output and no summary")
+    boot.set_defaults(run=_boot)
+    inspect = commands.add_parser("inspect", help="say what a file is, and what layout it would get")
+    inspect.add_argument("file", type=Path)
+    inspect.add_argument("--json", action="store_true", help="as JSON")
+    inspect.add_argument("--memory", type=_integer, default=256, help="MiB, for the start-of-day layout")
+    inspect.set_defaults(run=_inspect)
+    return parser
+
+
+def _integer(text: str) -> int:
+    return int(text, 0)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+# -- boot
+
+
+def _resolve(name: str) -> Any | None:
+    for entry in metadata.entry_points(group=IMAGES_GROUP):
+        found = entry.load()(name)
+        if found is not None:
+            return found
+    return None
+
+
+def _configuration(options: argparse.Namespace) -> tuple[Any, dict[str, str]]:
+    """The domain that the options describe, and what is known of its image."""
+    from stub.domain.config import DEFAULT_EPOCH, DomainConfig
+
+    image = None if os.sep in options.image or Path(options.image).is_file() else _resolve(options.image)
+    if image is None and not Path(options.image).exists():
+        raise UsageError(f"{options.image}: no image of that name and no such file; see pvstub images list")
+    cmdline = options.cmdline if options.cmdline is not None else (image.cmdline if image else "")
+    config = DomainConfig(
+        kernel=image.kernel if image else Path(options.image),
+        name=options.image if image else Path(options.image).name,
+        ramdisk=options.ramdisk or (image.ramdisk if image else None),
+        cmdline=" ".join(filter(None, (cmdline, options.extra))),
+        memory=options.memory if options.memory is not None else (image.memory if image else 256),
+        p2m=options.p2m,
+        seed=options.seed,
+        epoch=DEFAULT_EPOCH if options.epoch is None else options.epoch,
+        realtime=options.realtime or options.interactive,
+        on_reboot=options.on_reboot,
+    )
+    provenance = {"name": options.image, "version": str(image.version)} if image else {}
+    return config, provenance
+
+
+def new_run_directory(name: str) -> Path:
+    """A folder of its own for a run, in the user's state folder."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "pvstub" / "runs"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return base / f"{stamp}-{Path(name).name}-{os.getpid()}"
+
+
+def _boot(options: argparse.Namespace) -> int:
+    from stub.machine import Limits, Machine
+
+    config, provenance = _configuration(options)
+    limits = Limits(
+        virtual_ns=None if options.virtual_limit is None else round(options.virtual_limit * 1e9),
+        instructions=options.instructions,
+        wall_s=options.wall_limit,
+    )
+    directory = options.run_directory or new_run_directory(config.name)
+    show = None if options.quiet or options.interactive else _show
+    machine = Machine(config, directory, limits, cache=cache_folder() / "kernels", on_output=show, provenance=provenance)
+    with machine:
+        if options.interactive:
+            from stub.terminal import attach
+
+            attach(machine)
+        else:
+            try:
+                machine.run()
+            except KeyboardInterrupt:
+                machine.interrupt()
+    verdict = machine.verdict
+    if verdict is None:
+        return 130
+    if not options.quiet:
+        _print_summary(machine, directory)
+    return verdict.exit_status
+
+
+def _show(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _print_summary(machine: Any, directory: Path) -> None:
+    """What happened, on standard error, so that standard output is the guest's console alone."""
+    verdict = machine.verdict
+    facts = machine.summarise()
+    counts = facts["counts"]
+    lines = [
+        f"{verdict.kind}: {verdict.reason}",
+        *verdict.details,
+        f"virtual time {machine.now_ns / 1e9:.3f} s, {machine.retired:,} instructions, {facts['wall_s']:.2f} s of wall time",
+        f"{sum(counts['hypercalls'].values()):,} hypercalls, {counts['events']:,} event upcalls,"
+        f" {sum(counts['exceptions'].values()):,} exceptions",
+    ]
+    if counts["unimplemented"]:
+        refused = ", ".join(f"{name} {count}" for name, count in counts["unimplemented"].items())
+        lines.append(f"hypercalls that are not there (-ENOSYS): {refused}")
+    lines += [
+        f"console    sha256 {facts['digests']['console']}",
+        f"hypercalls sha256 {facts['digests']['hypercalls']}",
+        f"run kept in {directory}",
+    ]
+    print(*(f"pvstub: {line}" for line in lines), sep="\n", file=sys.stderr)
+
+
+# -- inspect
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from stub.domain.layout import plan
+    from stub.image.inspect import describe, render
+
+    report = describe(
+        options.file,
+        lambda image: plan(image, options.memory * 256, 0).describe(),
+        cache=cache_folder() / "kernels",
+    )
+    print(json.dumps(report, indent=2) if options.json else render(report))
+    return 0 if report["bootable"] else 2

@@ -1,0 +1,343 @@
+"""A guest from its files to its verdict: what the command, the harness and the tests hold on to.
+
+``Machine`` puts the parts together, runs the guest only while ``run`` is being called, keeps the run's folder
+(console.log, hypercalls, summary.json), and decides when a run is over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from stub.devices.console import Console
+from stub.domain.builder import build
+from stub.domain.config import DomainConfig
+from stub.engine.base import CS, NEVER, RETIRED, Exit
+from stub.engine.unicorn import UnicornEngine
+from stub.errors import PvstubError, UsageError
+from stub.hypervisor.clock import SECOND
+from stub.hypervisor.report import registers
+from stub.hypervisor.verdict import Verdict
+from stub.hypervisor.xen import Hypervisor
+from stub.image import load_image
+from stub.trace import summary
+from stub.trace.writer import HypercallLog
+
+_SLICE = 20_000_000  # instructions between looks at the wall clock and at signals
+_REALTIME_SLICE = 1_000_000
+GUEST_TIMERS = frozenset({"singleshot", "timer_op", "periodic", "poll", "watchdog 1", "watchdog 2"})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run is stopped from outside: virtual nanoseconds, retired instructions, wall seconds."""
+
+    virtual_ns: int | None = None
+    instructions: int | None = None
+    wall_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("virtual_ns", "instructions", "wall_s"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UsageError(f"a limit of {value} ({name}): use 0 or more")
+
+
+@dataclass
+class _Files:
+    """The run's folder while the run lasts; nothing is written without one."""
+
+    directory: Path | None
+    console: int = -1
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def __post_init__(self) -> None:
+        if self.directory is None:
+            return
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.console = os.open(self.directory / "console.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        except OSError as error:
+            raise UsageError(f"{self.directory}: cannot keep the run there: {error.strerror}; choose another folder") from error
+
+    def keep(self, data: bytes) -> None:
+        """Console output, on disk at once."""
+        self.digest.update(data)
+        while self.console >= 0 and data:
+            data = data[os.write(self.console, data) :]
+
+    def close(self) -> None:
+        """No more output."""
+        if self.console >= 0:
+            os.close(self.console)
+            self.console = -1
+
+
+class Machine:
+    """One guest. ``on_output`` is called with each piece of console output; ``provenance`` goes into the summary."""
+
+    def __init__(
+        self,
+        config: DomainConfig,
+        run_directory: Path | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        *,
+        cache: Path | None = None,
+        on_output: Callable[[bytes], None] | None = None,
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        if config.realtime:
+            config = replace(config, epoch=int(time.time()))
+        self.config = config
+        self.limits = limits
+        self.run_directory = run_directory
+        self._provenance = dict(provenance or {})
+        self._on_output = on_output
+        self._image = load_image(config.kernel, cache=cache)
+        self._files = _Files(run_directory)
+        identity = {
+            "domain": 1,
+            "bits": 64,
+            "memory": config.memory,
+            "seed": config.seed,
+            "p2m": config.p2m,
+            "epoch": config.epoch,
+            "cmdline": config.cmdline,
+            "kernel": self._image.sha256,
+        }
+        self.log = HypercallLog(run_directory / "hypercalls" if run_directory else None, identity=identity)
+        self.verdict: Verdict | None = None
+        self.boots = 0
+        self._output = bytearray()
+        self._fresh_output = False
+        self._started_at = time.monotonic()
+        self._wall_zero = time.monotonic_ns()
+        self._done_ns = self._done_instructions = 0
+        self._closed = False
+        self._boot()
+
+    def _boot(self) -> None:
+        domain = build(self._image, self.config)
+
+        def is_64bit() -> bool:
+            return self.xen.is_64bit_code(engine.words[CS])
+
+        engine = UnicornEngine(domain.ram.map, domain.guest.read_available, is_64bit)
+        self.xen = Hypervisor(domain, engine, self.log, self._output_came)
+        self.xen.console.output = self._output
+        self.xen.start()
+        self.boots += 1
+
+    def _output_came(self, data: bytes) -> None:
+        self._files.keep(data)
+        self._fresh_output = True
+        if self._on_output is not None:
+            self._on_output(data)
+
+    # -- state
+
+    @property
+    def console(self) -> Console:
+        """The guest's console: ``output`` so far, ``send`` to type."""
+        return self.xen.console
+
+    @property
+    def now_ns(self) -> int:
+        """Virtual time since the first boot, in ns."""
+        return self._done_ns + self.xen.clock.now
+
+    @property
+    def retired(self) -> int:
+        """Instructions retired since the first boot."""
+        return self._done_instructions + self.xen.words[RETIRED]
+
+    def registers(self) -> dict[str, int]:
+        """The vCPU's registers by name."""
+        return registers(self.xen)
+
+    # -- running
+
+    def run(self, *, deadline_ns: int | None = None, until: Callable[[], bool] | None = None) -> Verdict | None:
+        """Run to a verdict, to virtual time ``deadline_ns`` or until ``until()``, asked after each console output."""
+        if self.verdict is not None and self.verdict.kind == "deadlock" and self.console.has_input:
+            self.verdict = self.xen.verdict = None
+        while self.verdict is None:
+            if deadline_ns is not None and self.now_ns >= deadline_ns:
+                break
+            if self._fresh_output:
+                self._fresh_output = False
+                if until is not None and until():
+                    break
+            self._turn(deadline_ns)
+        return self.verdict
+
+    def _turn(self, deadline_ns: int | None) -> None:
+        """Run the engine, or let time pass, until the next thing to look at."""
+        xen = self.xen
+        vcpu, clock = xen.vcpu, xen.clock
+        self._set_limits(deadline_ns)
+        while True:
+            if vcpu.blocked:
+                self._idle(deadline_ns)
+                break
+            kind = xen.run()
+            if xen.verdict is not None:
+                self._end(xen.verdict)
+                return
+            if kind == Exit.DEADLINE or self._fresh_output:
+                break
+        if xen.verdict is not None:
+            self._end(xen.verdict)
+            return
+        if self.config.realtime:
+            self._follow_wall_clock()
+        self._check_limits()
+        clock.slice(NEVER)
+
+    def _set_limits(self, deadline_ns: int | None) -> None:
+        clock, limits = self.xen.clock, self.limits
+        ends = [t for t in (deadline_ns, limits.virtual_ns) if t is not None]
+        clock.limit(max(min(ends) - self._done_ns, 0) if ends else NEVER)
+        end = self.xen.words[RETIRED] + (_REALTIME_SLICE if self.config.realtime else _SLICE)
+        if limits.instructions is not None:
+            end = min(end, max(limits.instructions - self._done_instructions, 0))
+        clock.slice(end)
+
+    def _check_limits(self) -> None:
+        limits = self.limits
+        if limits.virtual_ns is not None and self.now_ns >= limits.virtual_ns:
+            self._stop("virtual-deadline", f"virtual time reached {limits.virtual_ns / SECOND:g} s")
+        elif limits.instructions is not None and self.retired >= limits.instructions:
+            self._stop("instruction-budget", f"the guest retired {limits.instructions} instructions")
+        elif limits.wall_s is not None and time.monotonic() - self._started_at >= limits.wall_s:
+            self._stop("wall-limit", f"{limits.wall_s:g} s of wall time passed")
+
+    def _stop(self, kind: str, reason: str) -> None:
+        """End the run from outside, saying what the guest was doing."""
+        from stub.hypervisor.report import describe_state
+
+        self._end(Verdict(kind, reason, tuple(describe_state(self.xen))))
+
+    def _idle(self, deadline_ns: int | None) -> None:
+        """Every vCPU is blocked: pass the time to the next thing that can wake one."""
+        xen, clock = self.xen, self.xen.clock
+        at = xen.vcpu.info_at
+        if xen.run_backends() or xen.ram_bytes[at]:
+            if xen.ram_bytes[at]:
+                xen.wake()
+                return
+        if not GUEST_TIMERS & clock.timers.keys() or xen.sleeps_for_good():
+            if self.config.realtime:
+                time.sleep(0.01)
+                return
+            self._stop("deadlock", "every vCPU is blocked and nothing is due that could wake one")
+            return
+        xen.sleep()
+        ends = [t - self._done_ns for t in (deadline_ns, self.limits.virtual_ns) if t is not None]
+        target = min([clock.next_event, *ends])
+        if self.config.realtime:
+            ahead = target - (time.monotonic_ns() - self._wall_zero - self._done_ns)
+            if ahead > 0:
+                pause = min(ahead, 10_000_000)
+                time.sleep(pause / SECOND)
+                clock.jump_to(clock.now + pause)
+                xen.fire_timers()
+                return
+        clock.jump_to(target)
+        xen.fire_timers()
+
+    def _follow_wall_clock(self) -> None:
+        """With --realtime the guest's clock is never behind the host's."""
+        self.xen.clock.jump_to(time.monotonic_ns() - self._wall_zero - self._done_ns)
+
+    # -- the end
+
+    def _end(self, verdict: Verdict) -> None:
+        self.xen.run_backends()
+        if verdict.kind == "reboot" and self.config.on_reboot == "restart":
+            self._done_ns, self._done_instructions = self.now_ns, self.retired
+            self.xen.engine.close()
+            self._boot()
+            return
+        self.verdict = verdict
+
+    def interrupt(self) -> None:
+        """End the run because the user said so."""
+        if self.verdict is None:
+            self._stop("interrupted", "interrupted by the user")
+
+    def summarise(self) -> dict[str, Any]:
+        """What summary.json holds."""
+        config, verdict, xen = self.config, self.verdict, self.xen
+        ramdisk = xen.domain.ramdisk
+        return summary.build(
+            pvstub=metadata.version("pvstub"),
+            engine=xen.engine.name,
+            image={
+                "name": self._provenance.get("name"),
+                "version": self._provenance.get("version"),
+                "kernel": {"file": config.kernel.name, "sha256": self._image.sha256},
+                "ramdisk": {
+                    "file": config.ramdisk.name if isinstance(config.ramdisk, Path) else "(made for this run)",
+                    "size": len(ramdisk),
+                    "sha256": hashlib.sha256(ramdisk).hexdigest(),
+                }
+                if config.ramdisk is not None
+                else None,
+            },
+            config={
+                "name": config.name,
+                "memory": config.memory,
+                "vcpus": config.vcpus,
+                "cmdline": config.cmdline,
+                "seed": config.seed,
+                "p2m": config.p2m,
+                "epoch": config.epoch,
+                "realtime": config.realtime,
+                "on_reboot": config.on_reboot,
+            },
+            verdict={
+                "kind": verdict.kind if verdict else "interrupted",
+                "reason": verdict.reason if verdict else "closed before it ended",
+                "exit_status": verdict.exit_status if verdict else 1,
+                "details": list(verdict.details) if verdict else [],
+            },
+            virtual_ns=self.now_ns,
+            retired=self.retired,
+            wall_s=time.monotonic() - self._started_at,
+            counts=self.log.counts(),
+            unimplemented=xen.unimplemented_by_name(),
+            digests={"console": self._files.digest.hexdigest(), "hypercalls": self.log.digest()},
+        )
+
+    def close(self) -> None:
+        """Write the summary and let go of everything."""
+        if self._closed:
+            return
+        self._closed = True
+        verdict = self.verdict
+        if verdict is not None:
+            self.log.end(self.now_ns, self.xen.words[16], verdict.kind, verdict.reason, verdict.exit_status)
+        if self.run_directory is not None:
+            summary.write(self.run_directory / summary.FILE_NAME, self.summarise())
+        self.log.close()
+        self._files.close()
+        self.xen.engine.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+__all__ = ["Limits", "Machine", "PvstubError", "Verdict"]
