@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import mmap
+import os
 
-import numpy as np
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads that nothing here uses
+
+import numpy as np  # noqa: E402
 import numpy.typing as npt
 
 from stub.errors import ConfigError

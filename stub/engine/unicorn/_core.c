@@ -83,6 +83,12 @@ typedef struct {
     uint32_t used;
 } Learnt;
 
+/* What the block hook touches on every block: `base` retired before the running block, which retires `pending`. */
+typedef struct {
+    uint64_t base, pending, deadline, previous_end;
+    const Slot *current;
+} Hot;
+
 #define SLOTS_PER_CHUNK 4096
 #define STACK_SIZE (1 << 20)
 #define NOWHERE 0x8000000000000000ULL /* never canonical: libunicorn compares `until` with the PC */
@@ -95,10 +101,8 @@ typedef struct {
     uc_context *context, *target;
     size_t context_size;
     int alive, started, draining, exit_kind, where;
-    uint64_t base, pending, drain_cr3;
+    uint64_t drain_cr3;
     uint64_t start_from, empty_root;
-    const Slot *current;
-    uint64_t previous_end;
     /* slots */
     Slot **chunks;
     size_t n_chunks, n_slots;
@@ -113,12 +117,14 @@ typedef struct {
     jmp_buf caller, engine;
     ucontext_t boot;
     void *stack;
+    Hot kept; /* of a core that is not the running one */
     uc_err error;
     Py_buffer ram;
 } Core;
 
 static PyObject *engine_error;
 static Core *running; /* run() holds the GIL until the next exit, so there is one */
+static Hot hot;       /* the running one's */
 
 /* ------------------------------------------------------------------ slots and learnt counts */
 
@@ -191,15 +197,15 @@ static void switch_to_caller(Core *c)
 /* How many instructions of the running block lie before `pc`; asks the caller the first time. */
 static uint64_t retired_before(Core *c, uint64_t pc)
 {
-    if (!c->current || pc == c->current->pc)
+    if (!hot.current || pc == hot.current->pc)
         return 0;
-    if (pc - c->current->pc >= c->current->size)
-        return c->pending; /* the fault came while fetching the next block: this one retired whole */
-    uint64_t index = slot_index(c, c->current);
+    if (pc - hot.current->pc >= hot.current->size)
+        return hot.pending; /* the fault came while fetching the next block: this one retired whole */
+    uint64_t index = slot_index(c, hot.current);
     Learnt *l = learnt_find(c, index, pc);
     if (!l->used) {
         c->word[LEARN_SLOT] = index;
-        c->word[LEARN_START] = c->current->pc;
+        c->word[LEARN_START] = hot.current->pc;
         c->word[LEARN_END] = pc;
         c->word[LEARN_SIZE] = 0;
         c->exit_kind = EXIT_LEARN;
@@ -239,11 +245,12 @@ static void apply(Core *c)
             lib.uc_context_reg_write(c->target, UC_X86_REG_RIP, &c->word[RIP]);
             lib.uc_context_reg_write(c->target, UC_X86_REG_CR2, &c->word[CR2]);
             c->draining = 1;
+            hot.deadline = 0; /* so that the next block is a special one */
             c->drain_cr3 = c->word[CR3];
-            c->base = c->word[RETIRED];
-            c->pending = c->word[FLUSH] = 0;
-            c->previous_end = 0;
-            c->current = NULL;
+            hot.base = c->word[RETIRED];
+            hot.pending = c->word[FLUSH] = 0;
+            hot.previous_end = 0;
+            hot.current = NULL;
             lib.uc_reg_write(c->uc, UC_X86_REG_CR3, &c->empty_root);
             return;
         }
@@ -289,6 +296,7 @@ static int drained(Core *c, int where)
     if (where == AT_MIDDLE)
         return 1; /* still inside the block that is being drained */
     c->draining = 0;
+    hot.deadline = c->word[DEADLINE];
     lib.uc_context_restore(c->uc, c->target);
     lib.uc_reg_write(c->uc, UC_X86_REG_CR3, &c->drain_cr3);
     if (where == AT_BLOCK)
@@ -300,47 +308,55 @@ static int drained(Core *c, int where)
 
 /* ------------------------------------------------------------------ hooks */
 
+/* Everything but the common case: a deadline, a block that drains, a block whose count is not known. */
+static __attribute__((noinline)) void on_special_block(uint64_t pc, uint32_t size, Slot *slot)
+{
+    Core *c = running;
+    hot.pending = 0;
+    if (drained(c, AT_BLOCK))
+        return;
+    if (slot == c->next_slot) { /* translated without an edge: claim the slot */
+        *slot = (Slot){pc, size, 0};
+        fresh_slot(c);
+    }
+    if (hot.base >= hot.deadline && pc != hot.previous_end) {
+        load_registers(c);
+        c->word[RIP] = c->seen[RIP] = pc;
+        c->word[RETIRED] = hot.base;
+        leave(c, EXIT_DEADLINE, AT_BLOCK);
+        if (c->word[RIP] != pc || c->word[CR3] != c->seen[CR3])
+            return; /* this block will not run */
+    }
+    if (slot->pc != pc || !slot->icount) {
+        c->word[LEARN_SLOT] = slot_index(c, slot);
+        c->word[LEARN_START] = pc;
+        c->word[LEARN_END] = 0;
+        c->word[LEARN_SIZE] = size;
+        c->word[EXIT_VALUE] = 0;
+        c->exit_kind = EXIT_LEARN;
+        switch_to_caller(c); /* the answer comes back in EXIT_VALUE */
+        if (slot->pc == pc)
+            slot->icount = (uint32_t)c->word[EXIT_VALUE];
+        hot.pending = c->word[EXIT_VALUE];
+    } else {
+        hot.pending = slot->icount;
+    }
+    hot.current = slot;
+    hot.previous_end = pc + size;
+}
+
 static void on_block(uc_engine *uc, uint64_t pc, uint32_t size, void *data)
 {
     (void)uc;
     Slot *slot = data;
-    Core *c = running;
-    c->base += c->pending;
-    if (slot->pc != pc || slot->size != size || !slot->icount || c->draining || c->base >= c->word[DEADLINE]) {
-        c->pending = 0;
-        if (drained(c, AT_BLOCK))
-            return;
-        if (slot == c->next_slot) { /* translated without an edge: claim the slot */
-            *slot = (Slot){pc, size, 0};
-            fresh_slot(c);
-        }
-        if (c->base >= c->word[DEADLINE] && pc != c->previous_end) {
-            load_registers(c);
-            c->word[RIP] = c->seen[RIP] = pc;
-            c->word[RETIRED] = c->base;
-            leave(c, EXIT_DEADLINE, AT_BLOCK);
-            if (c->word[RIP] != pc || c->word[CR3] != c->seen[CR3])
-                return; /* this block will not run */
-        }
-        if (slot->pc != pc || slot->size != size || !slot->icount) {
-            c->word[LEARN_SLOT] = slot_index(c, slot);
-            c->word[LEARN_START] = pc;
-            c->word[LEARN_END] = 0;
-            c->word[LEARN_SIZE] = size;
-            c->word[EXIT_VALUE] = 0;
-            c->exit_kind = EXIT_LEARN;
-            switch_to_caller(c); /* the answer comes back in EXIT_VALUE */
-            if (slot->pc == pc && slot->size == size)
-                slot->icount = (uint32_t)c->word[EXIT_VALUE];
-            c->pending = c->word[EXIT_VALUE];
-            c->current = slot;
-            c->previous_end = pc + size;
-            return;
-        }
+    uint64_t base = hot.base += hot.pending;
+    if (__builtin_expect(slot->pc != pc || !slot->icount || base >= hot.deadline, 0)) {
+        on_special_block(pc, size, slot);
+        return;
     }
-    c->pending = slot->icount;
-    c->current = slot;
-    c->previous_end = pc + size;
+    hot.pending = slot->icount;
+    hot.current = slot;
+    hot.previous_end = pc + size;
 }
 
 static void on_edge(uc_engine *uc, uc_tb *block, uc_tb *previous, void *data)
@@ -355,12 +371,12 @@ static void on_edge(uc_engine *uc, uc_tb *block, uc_tb *previous, void *data)
 static void settle(Core *c, uint64_t pc, int done, int block_ends)
 {
     uint64_t before = retired_before(c, pc);
-    c->word[RETIRED] = c->base + before + done;
+    c->word[RETIRED] = hot.base + before + done;
     if (block_ends) {
-        c->base += before + done;
-        c->pending = 0;
-        c->previous_end = 0;
-        c->current = NULL;
+        hot.base += before + done;
+        hot.pending = 0;
+        hot.previous_end = 0;
+        hot.current = NULL;
     }
 }
 
@@ -371,10 +387,10 @@ static void on_syscall(uc_engine *uc, void *data)
     if (drained(c, AT_SYSCALL))
         return;
     load_registers(c);
-    c->base += c->pending; /* a syscall ends its block */
-    c->pending = 0;
-    c->previous_end = 0;
-    c->word[RETIRED] = c->base;
+    hot.base += hot.pending; /* a syscall ends its block */
+    hot.pending = 0;
+    hot.previous_end = 0;
+    c->word[RETIRED] = hot.base;
     c->seen[RIP] += 2;
     c->word[RIP] = c->seen[RIP];
     c->word[RCX] = c->seen[RIP];
@@ -418,10 +434,10 @@ static void on_interrupt(uc_engine *uc, uint32_t number, void *data)
     load_registers(c);
     if (c->word[EXIT_SOFTWARE] || number == 1) {
         /* int n and a single step report the next instruction: the one before it has retired and ended its block */
-        c->base += c->pending;
-        c->pending = 0;
-        c->previous_end = 0;
-        c->word[RETIRED] = c->base;
+        hot.base += hot.pending;
+        hot.pending = 0;
+        hot.previous_end = 0;
+        c->word[RETIRED] = hot.base;
     } else {
         settle(c, c->word[RIP], 0, 1);
     }
@@ -488,7 +504,7 @@ static int on_rdtsc(uc_engine *uc, void *data)
         return 1;
     uint64_t rip, tsc;
     lib.uc_reg_read(uc, UC_X86_REG_RIP, &rip);
-    tsc = c->base + retired_before(c, rip) + c->word[TIME_SKEW];
+    tsc = hot.base + retired_before(c, rip) + c->word[TIME_SKEW];
     uint64_t low = tsc & 0xffffffff, high = tsc >> 32;
     lib.uc_reg_write(uc, UC_X86_REG_RAX, &low);
     lib.uc_reg_write(uc, UC_X86_REG_RDX, &high);
@@ -728,6 +744,8 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords
 static void core_dealloc(Core *c)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)c);
+    if (running == c)
+        running = NULL;
     if (c->uc) {
         if (c->context)
             lib.uc_context_free(c->context);
@@ -758,7 +776,7 @@ static void engine_main(void)
     c->exit_kind = EXIT_DEAD;
     load_registers(c);
     c->word[EXIT_VALUE] = c->error;
-    c->word[RETIRED] = c->base;
+    c->word[RETIRED] = hot.base;
     _longjmp(c->caller, 1);
 }
 
@@ -795,7 +813,14 @@ static PyObject *core_run(Core *c, PyObject *unused)
         PyErr_SetString(engine_error, "unicorn engine: run() before start() or after the end");
         return NULL;
     }
-    running = c;
+    if (running != c) {
+        if (running)
+            running->kept = hot;
+        hot = c->kept;
+        running = c;
+    }
+    if (!c->draining)
+        hot.deadline = c->word[DEADLINE];
     if (_setjmp(c->caller) == 0) {
         if (c->started == 1) {
             c->started = 2;
