@@ -26,7 +26,7 @@ BOOTS: dict[str, tuple[str, ...]] = {
     "faults": (
         *("faults_memory", "faults_arithmetic", "faults_opcode", "faults_resume", "faults_icebp", "faults_simd"),
         *(
-            "faults_x87_stack",
+            "faults_x87_invalid",
             "faults_alignment",
             "privileged",
             "features",
@@ -45,7 +45,7 @@ BOOTS: dict[str, tuple[str, ...]] = {
 # What the CPU of the Unicorn engine, QEMU 5.0's, does not do. One that begins to work must be taken off.
 ENGINE_LACKS = {
     "faults_simd": "TCG raises no SIMD floating-point exceptions",
-    "faults_x87_stack": "TCG does not look at x87 register tags",
+    "faults_x87_invalid": "TCG reports no invalid x87 operation, and does not look at register tags",
     "faults_alignment": "TCG makes no alignment checks",
 }
 

@@ -24,7 +24,7 @@
 #define PROGRAMS(X) \
     X(forks) X(fpu_switch) X(fpu_signal) X(fpu_fork) X(signals) X(altstack) X(interrupted) \
     X(faults_memory) X(faults_arithmetic) X(faults_opcode) X(faults_resume) X(faults_icebp) X(faults_simd) \
-    X(faults_x87_stack) X(faults_alignment) \
+    X(faults_x87_invalid) X(faults_alignment) \
     X(privileged) X(churn) X(cow) X(filedata) X(compat) X(step) X(step_far) X(hardware_breakpoint) X(watchpoint) \
     X(clocks) X(sleeps) X(timers) X(threads) X(tls) X(syscalls) X(features) X(segment_bases) X(ldt) X(pty)
 
