@@ -15,11 +15,19 @@
  * Deadlines stop at the first taken control transfer at or after the deadline: a place that depends on the
  * instructions alone and not on how they were cut into blocks.
  *
+ * Shortcuts. libunicorn calls four of its own functions through its symbol table, and this file defines functions of
+ * the same names that come first (ELF symbol interposition). They leave out a call in every block that only asks
+ * whether to stop (the block hook knows), and read page tables from guest memory directly. Where a build binds its
+ * symbols otherwise they are never called and all is as before, only slower.
+ *
  * Ending a block from the middle. After a hook inside a block (in, out, cpuid, rdtsc) libunicorn runs on to the
  * block's end whatever the hook did. Where the caller moved the program counter there, the block is drained: with an
  * empty page table loaded any access faults, and at the next hook the wanted state is put in place whole.
  */
+#ifndef Py_LIMITED_API
 #define Py_LIMITED_API 0x030B0000
+#endif
+#define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <dlfcn.h>
@@ -120,6 +128,7 @@ typedef struct {
     Hot kept; /* of a core that is not the running one */
     uc_err error;
     Py_buffer ram;
+    void *region; /* libunicorn's name for guest memory */
 } Core;
 
 static PyObject *engine_error;
@@ -175,6 +184,82 @@ static void learnt_add(Core *c, uint64_t slot, uint64_t pc, uint32_t count)
     *l = (Learnt){slot, pc, count, 1};
 }
 
+/* ------------------------------------------------------------------ shortcuts (see the law) */
+
+static int inside; /* the engine's stack is running, for the core `running` */
+
+static struct {
+    void (*call)(void *, void *, void *, int, void **);
+    uint64_t (*load)(void *, void *, uint64_t, uint32_t, uint32_t *);
+    void (*store)(void *, void *, uint64_t, uint32_t, uint32_t, uint32_t *);
+    void *(*region)(void *, uint64_t);
+    void (*leave_block)(void *, uint32_t);
+} own; /* libunicorn's own functions of these names */
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* Generates a call in translated code. */
+EXPORT void tcg_gen_callN_x86_64(void *context, void *function, void *result, int count, void **arguments)
+{
+    if (inside && function == (void *)own.leave_block)
+        return;
+    own.call(context, function, result, count, arguments);
+}
+
+/* Reads 64 bits of machine memory (the page walk's loads). */
+EXPORT uint64_t address_space_ldq_x86_64(void *uc, void *space, uint64_t address, uint32_t attributes, uint32_t *result)
+{
+    if (inside && address + 8 <= (uint64_t)running->ram.len) {
+        uint64_t value;
+        memcpy(&value, (const char *)running->ram.buf + address, sizeof value);
+        if (result)
+            *result = 0;
+        return value;
+    }
+    return own.load(uc, space, address, attributes, result);
+}
+
+/* Writes 32 bits of machine memory (the page walk sets accessed and dirty bits with it). */
+EXPORT void address_space_stl_notdirty_x86_64(void *uc, void *space, uint64_t address, uint32_t value,
+                                              uint32_t attributes, uint32_t *result)
+{
+    if (inside && address + 4 <= (uint64_t)running->ram.len) {
+        memcpy((char *)running->ram.buf + address, &value, sizeof value);
+        if (result)
+            *result = 0;
+        return;
+    }
+    own.store(uc, space, address, value, attributes, result);
+}
+
+/* The memory region that an address lies in: guest memory is one. */
+EXPORT void *find_memory_mapping_x86_64(void *uc, uint64_t address)
+{
+    if (inside && address < (uint64_t)running->ram.len) {
+        if (!running->region)
+            running->region = own.region(uc, address);
+        return running->region;
+    }
+    return own.region(uc, address);
+}
+
+/* Our own functions are put before libunicorn's by making this library a global one before that is loaded. */
+static void come_first(void)
+{
+    Dl_info info;
+    if (dladdr((void *)come_first, &info))
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL);
+}
+
+static void find_own_functions(void *handle)
+{
+    own.call = (__typeof__(own.call))dlsym(handle, "tcg_gen_callN_x86_64");
+    own.load = (__typeof__(own.load))dlsym(handle, "address_space_ldq_x86_64");
+    own.store = (__typeof__(own.store))dlsym(handle, "address_space_stl_notdirty_x86_64");
+    own.region = (__typeof__(own.region))dlsym(handle, "find_memory_mapping_x86_64");
+    own.leave_block = (__typeof__(own.leave_block))dlsym(handle, "helper_check_exit_request_x86_64");
+}
+
 /* ------------------------------------------------------------------ leaving and resuming */
 
 static void load_registers(Core *c)
@@ -190,8 +275,10 @@ static void load_registers(Core *c)
 
 static void switch_to_caller(Core *c)
 {
+    inside = 0;
     if (_setjmp(c->engine) == 0)
         _longjmp(c->caller, 1);
+    inside = 1;
 }
 
 /* How many instructions of the running block lie before `pc`; asks the caller the first time. */
@@ -228,6 +315,14 @@ static void set_program_counter_whole(Core *c, uint64_t rip)
     lib.uc_context_save(c->uc, c->context);
     lib.uc_context_reg_write(c->context, UC_X86_REG_RIP, &rip);
     lib.uc_context_restore(c->uc, c->context);
+}
+
+/* Leaves a block that has not begun for another program counter. */
+static void leave_block(Core *c, uint64_t rip)
+{
+    lib.uc_reg_write(c->uc, UC_X86_REG_RIP, &rip);
+    if (own.leave_block)
+        own.leave_block(c->uc, 0); /* does not return */
 }
 
 /* Puts the caller's changes into the CPU. Order: plain registers, selectors before the bases that they would reset,
@@ -269,8 +364,6 @@ static void apply(Core *c)
                 set_program_counter_whole(c, c->word[RIP] - 2); /* the helper adds the instruction's length */
             else if (c->where == AT_LOOP)
                 set_program_counter_whole(c, c->word[RIP]);
-            else
-                lib.uc_reg_write(c->uc, UC_X86_REG_RIP, &c->word[RIP]); /* also leaves the block not yet begun */
         }
     }
     if (c->word[FLUSH]) {
@@ -278,6 +371,8 @@ static void apply(Core *c)
         c->word[FLUSH] = 0;
         c->word[FLUSHES]++;
     }
+    if (moved && c->where == AT_BLOCK)
+        leave_block(c, c->word[RIP]);
 }
 
 static void leave(Core *c, int kind, int where)
@@ -300,7 +395,7 @@ static int drained(Core *c, int where)
     lib.uc_context_restore(c->uc, c->target);
     lib.uc_reg_write(c->uc, UC_X86_REG_CR3, &c->drain_cr3);
     if (where == AT_BLOCK)
-        lib.uc_reg_write(c->uc, UC_X86_REG_RIP, &c->word[RIP]);
+        leave_block(c, c->word[RIP]);
     else if (where == AT_SYSCALL)
         set_program_counter_whole(c, c->word[RIP] - 2);
     return 1;
@@ -669,6 +764,7 @@ static int load_library(const char *path)
 {
     if (lib.handle)
         return 1;
+    come_first();
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!handle) {
         PyErr_Format(engine_error, "unicorn engine: cannot load %s: %s", path, dlerror());
@@ -681,6 +777,7 @@ static int load_library(const char *path)
     }
     LIBRARY_FUNCTIONS(RESOLVE)
 #undef RESOLVE
+    find_own_functions(handle);
     lib.handle = handle;
     return 1;
 }
@@ -771,7 +868,9 @@ static Core *entering;
 static void engine_main(void)
 {
     Core *c = entering;
+    inside = 1;
     c->error = lib.uc_emu_start(c->uc, c->start_from, NOWHERE, 0, 0);
+    inside = 0;
     c->alive = 0;
     c->exit_kind = EXIT_DEAD;
     load_registers(c);
