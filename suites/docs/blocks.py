@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+NUMBER = re.compile(r" *(?:\b[0-9a-f]{16,}\b|\d[\d,]*)")
 FENCE = re.compile(r"^```(?P<info>.*)$")
 KINDS = {"console": "quick", "console image": "image", "console person": "person"}
 
@@ -78,6 +79,16 @@ def commands(lines: list[str]) -> Iterator[Command]:
             output.append(line)
 
 
+def python_tests() -> dict[Path, str]:
+    """Page → its Python blocks as one test file, for the pages that show tests."""
+    files = {}
+    for page in PAGES:
+        code = "\n\n".join("\n".join(body) for _, info, body in fences(page) if info == "python")
+        if "def test_" in code:
+            files[page] = code + "\n"
+    return files
+
+
 def blocks() -> list[Block]:
     """Every console block of README, CONTRIBUTING and docs, in order."""
     return [
@@ -89,14 +100,25 @@ def blocks() -> list[Block]:
     ]
 
 
+def literal(text: str) -> str:
+    """The pattern of shown text without ``…``: as it stands, but for its numbers and digests."""
+    parts, at = [], 0
+    for number in NUMBER.finditer(text):
+        digits = "[0-9a-f]+" if len(number[0].strip()) >= 16 else r"\d[\d,]*"
+        space = " +" if number[0].startswith(" ") else ""
+        parts += [re.escape(text[at : number.start()]), space, digits]
+        at = number.end()
+    return "".join([*parts, re.escape(text[at:])])
+
+
 def pattern(expected: tuple[str, ...]) -> re.Pattern[str]:
-    """What the shown output lines match: ``…`` is a wildcard, trailing space does not count."""
+    """What the shown output lines match: ``…`` is a wildcard, numbers are numbers, trailing space does not count."""
     parts = []
     for line in expected:
         if line.strip() == "…":
             parts.append(r"(?:.*\n)*?")
         else:
-            parts.append(".*".join(re.escape(piece) for piece in line.rstrip().split("…")) + r"[ \t]*\n")
+            parts.append(".*".join(literal(piece) for piece in line.rstrip().split("…")) + r"[ \t]*\n")
     return re.compile("".join(parts))
 
 

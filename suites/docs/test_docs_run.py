@@ -1,41 +1,69 @@
-"""Runs the console blocks that need a guest image: each block is one session in one empty folder."""
+"""Runs what README and docs show: console blocks that need a guest image, each a session in an empty folder, and tests.
+
+``make`` runs in the repository, where the Makefile is; a page's Python blocks, if they show tests, are one test file.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from suites.docs.blocks import ROOT, Block, blocks, matches
+from suites.docs.blocks import ROOT, Block, blocks, matches, python_tests
 
 SESSIONS = [block for block in blocks() if block.kind == "image"]
+TESTS = python_tests()
+
+
+def run(words: list[str], folder: Path, state: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as a reader would, what it keeps going below ``state``."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "MAKE", "MFLAGS"))},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "XDG_STATE_HOME": str(state),
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+    }
+    return subprocess.run(
+        words,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("block", SESSIONS, ids=str)
 def test_block_prints_what_the_page_shows(block: Block, tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "COLUMNS": "200",
-        "NO_COLOR": "1",
-        "MAKEFLAGS": f"-s -C {ROOT}",
-    }
+    folder = tmp_path / "session"
+    folder.mkdir()
     for command in block.commands:
-        result = subprocess.run(
-            ["bash", "-c", command.text],
-            cwd=tmp_path,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        place = ROOT if command.words[0] == "make" else folder
+        result = run(["bash", "-c", command.text], place, tmp_path)
         if command.output:
             assert matches(command.output, result.stdout), f"$ {command.text}\n{result.stdout}"
         else:
             assert result.returncode == 0, f"$ {command.text}\n{result.stdout}"
+
+
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        pytest.param(page, name, id=f"{page.relative_to(ROOT)}:{name}")
+        for page, code in sorted(TESTS.items())
+        for name in re.findall(r"^def (test_\w+)", code, re.MULTILINE)
+    ],
+)
+def test_tests_shown_pass(page: Path, name: str, tmp_path: Path) -> None:
+    (tmp_path / "test_shown.py").write_text(TESTS[page])
+    words = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(tmp_path), f"test_shown.py::{name}"]
+    result = run(words, tmp_path, tmp_path)
+    assert result.returncode == 0, result.stdout

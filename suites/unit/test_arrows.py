@@ -31,6 +31,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "stub.trace": GROUND,
     "stub.hypervisor": GROUND | {"stub.domain", "stub.memory", "stub.devices", "stub.trace", "stub.engine.base"},
     "stub.machine": frozenset({"stub"}),
+    "stub.terminal": frozenset({"stub.machine", "stub.errors"}),
     "stub.cli": frozenset({"stub"}),
     "harness": frozenset({"stub", "harness"}),
 }
@@ -55,7 +56,10 @@ EDGES: dict[str, frozenset[str]] = {
 
 
 # Who may sleep, and why.
-SLEEPERS = {"stub.trace.reader": "follows a file that another process writes, and nothing tells when it grows"}
+SLEEPERS = {
+    "stub.machine": "with --realtime, while every vCPU is blocked the wall clock is what passes",
+    "stub.trace.reader": "follows a file that another process writes, and nothing tells when it grows",
+}
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,10 @@ def test_code_named_in_the_pages_exists(page: Path) -> None:
         (("a", "…", "z"), "a\nz\n", True),
         (("a", "…", "z"), "a\n1\n2\nz\n", True),
         (("…", "z"), "a\ny\n", False),
-        (("1.0",), "1x0\n", False),
+        (("v1.0-x",), "v1x0-x\n", False),
+        (("[   0.5] took 1,234 ms, 6.1.0-9",), "[  12.75] took 9 ms, 6.1.0-56\n", True),
+        (("took 1,234 ms",), "took long ms\n", False),
+        (("sha256 0123456789abcdef",), "sha256 fedcba9876543210\n", True),
     ],
 )
 def test_the_wildcards_mean_what_they_say(shown: tuple[str, ...], printed: str, same: bool) -> None:
