@@ -8,8 +8,7 @@
  *
  * Counting. Each translated block owns a slot that holds its instruction count. libunicorn bakes the block hook's
  * user_data into the code that it generates, so the hook object's user_data is pointed at a fresh slot after every
- * translation (its place in the object is found at start-up, never assumed). `base` counts what retired before the
- * running block. A block cut short by an exception counts what lies before the faulting instruction; the caller is
+ * translation (its place in the object is found at start-up, never assumed). A block cut short by an exception counts what lies before the faulting instruction; the caller is
  * asked once for that number (LEARN) and it is kept by slot and address.
  *
  * Deadlines stop at the first taken control transfer at or after the deadline: a place that depends on the
@@ -91,10 +90,10 @@ typedef struct {
     uint32_t used;
 } Learnt;
 
-/* What the block hook touches on every block: `base` retired before the running block, which retires `pending`. */
+/* What the block hook touches on every block: `count` instructions retired once `current` has run to its end. */
 typedef struct {
-    uint64_t base, pending, deadline, previous_end;
-    const Slot *current;
+    uint64_t count, deadline;
+    const Slot *current; /* NULL: between blocks */
 } Hot;
 
 #define SLOTS_PER_CHUNK 4096
@@ -115,7 +114,7 @@ typedef struct {
     Slot **chunks;
     size_t n_chunks, n_slots;
     void **block_data; /* the word inside libunicorn's hook object that holds the block hook's user_data */
-    Slot *next_slot;
+    Slot *next_slot, odd;
     Learnt *learnt;
     size_t learnt_mask, learnt_used;
     /* places in a saved CPU context, found by calibrate() */
@@ -281,13 +280,22 @@ static void switch_to_caller(Core *c)
     inside = 1;
 }
 
+static uint64_t start_of_block(void) { return hot.current ? hot.count - hot.current->icount : hot.count; }
+
+/* The running block is over, wherever it was left. */
+static void between_blocks(uint64_t retired)
+{
+    hot.count = retired;
+    hot.current = NULL;
+}
+
 /* How many instructions of the running block lie before `pc`; asks the caller the first time. */
-static uint64_t retired_before(Core *c, uint64_t pc)
+static uint32_t retired_before(Core *c, uint64_t pc)
 {
     if (!hot.current || pc == hot.current->pc)
         return 0;
     if (pc - hot.current->pc >= hot.current->size)
-        return hot.pending; /* the fault came while fetching the next block: this one retired whole */
+        return hot.current->icount; /* the fault came while fetching the next block: this one retired whole */
     uint64_t index = slot_index(c, hot.current);
     Learnt *l = learnt_find(c, index, pc);
     if (!l->used) {
@@ -342,10 +350,8 @@ static void apply(Core *c)
             c->draining = 1;
             hot.deadline = 0; /* so that the next block is a special one */
             c->drain_cr3 = c->word[CR3];
-            hot.base = c->word[RETIRED];
-            hot.pending = c->word[FLUSH] = 0;
-            hot.previous_end = 0;
-            hot.current = NULL;
+            between_blocks(c->word[RETIRED]);
+            c->word[FLUSH] = 0;
             lib.uc_reg_write(c->uc, UC_X86_REG_CR3, &c->empty_root);
             return;
         }
@@ -407,17 +413,17 @@ static int drained(Core *c, int where)
 static __attribute__((noinline)) void on_special_block(uint64_t pc, uint32_t size, Slot *slot)
 {
     Core *c = running;
-    hot.pending = 0;
     if (drained(c, AT_BLOCK))
         return;
     if (slot == c->next_slot) { /* translated without an edge: claim the slot */
         *slot = (Slot){pc, size, 0};
         fresh_slot(c);
     }
-    if (hot.base >= hot.deadline && pc != hot.previous_end) {
+    int taken = !hot.current || pc != hot.current->pc + hot.current->size;
+    if (hot.count >= hot.deadline && taken) {
         load_registers(c);
         c->word[RIP] = c->seen[RIP] = pc;
-        c->word[RETIRED] = hot.base;
+        c->word[RETIRED] = hot.count;
         leave(c, EXIT_DEADLINE, AT_BLOCK);
         if (c->word[RIP] != pc || c->word[CR3] != c->seen[CR3])
             return; /* this block will not run */
@@ -430,28 +436,26 @@ static __attribute__((noinline)) void on_special_block(uint64_t pc, uint32_t siz
         c->word[EXIT_VALUE] = 0;
         c->exit_kind = EXIT_LEARN;
         switch_to_caller(c); /* the answer comes back in EXIT_VALUE */
-        if (slot->pc == pc)
-            slot->icount = (uint32_t)c->word[EXIT_VALUE];
-        hot.pending = c->word[EXIT_VALUE];
-    } else {
-        hot.pending = slot->icount;
+        if (slot->pc != pc)
+            slot = &c->odd; /* two blocks were given one slot */
+        *slot = (Slot){pc, size, (uint32_t)c->word[EXIT_VALUE]};
     }
+    hot.count += slot->icount;
     hot.current = slot;
-    hot.previous_end = pc + size;
 }
 
 static void on_block(uc_engine *uc, uint64_t pc, uint32_t size, void *data)
 {
     (void)uc;
     Slot *slot = data;
-    uint64_t base = hot.base += hot.pending;
-    if (__builtin_expect(slot->pc != pc || !slot->icount || base >= hot.deadline, 0)) {
+    uint64_t count = hot.count;
+    uint32_t icount = slot->icount;
+    if (__builtin_expect(slot->pc != pc || !icount || count >= hot.deadline, 0)) {
         on_special_block(pc, size, slot);
         return;
     }
-    hot.pending = slot->icount;
+    hot.count = count + icount;
     hot.current = slot;
-    hot.previous_end = pc + size;
 }
 
 static void on_edge(uc_engine *uc, uc_tb *block, uc_tb *previous, void *data)
@@ -465,14 +469,10 @@ static void on_edge(uc_engine *uc, uc_tb *block, uc_tb *previous, void *data)
 /* Settles the clock at an exit whose instruction begins at `pc`; `done` of it (0 or 1) has retired. */
 static void settle(Core *c, uint64_t pc, int done, int block_ends)
 {
-    uint64_t before = retired_before(c, pc);
-    c->word[RETIRED] = hot.base + before + done;
-    if (block_ends) {
-        hot.base += before + done;
-        hot.pending = 0;
-        hot.previous_end = 0;
-        hot.current = NULL;
-    }
+    uint32_t before = retired_before(c, pc);
+    c->word[RETIRED] = start_of_block() + before + (uint64_t)done;
+    if (block_ends)
+        between_blocks(c->word[RETIRED]);
 }
 
 static void on_syscall(uc_engine *uc, void *data)
@@ -482,10 +482,8 @@ static void on_syscall(uc_engine *uc, void *data)
     if (drained(c, AT_SYSCALL))
         return;
     load_registers(c);
-    hot.base += hot.pending; /* a syscall ends its block */
-    hot.pending = 0;
-    hot.previous_end = 0;
-    c->word[RETIRED] = hot.base;
+    c->word[RETIRED] = hot.count; /* a syscall ends its block */
+    hot.current = NULL;
     c->seen[RIP] += 2;
     c->word[RIP] = c->seen[RIP];
     c->word[RCX] = c->seen[RIP];
@@ -529,10 +527,8 @@ static void on_interrupt(uc_engine *uc, uint32_t number, void *data)
     load_registers(c);
     if (c->word[EXIT_SOFTWARE] || number == 1) {
         /* int n and a single step report the next instruction: the one before it has retired and ended its block */
-        hot.base += hot.pending;
-        hot.pending = 0;
-        hot.previous_end = 0;
-        c->word[RETIRED] = hot.base;
+        c->word[RETIRED] = hot.count;
+        hot.current = NULL;
     } else {
         settle(c, c->word[RIP], 0, 1);
     }
@@ -599,7 +595,7 @@ static int on_rdtsc(uc_engine *uc, void *data)
         return 1;
     uint64_t rip, tsc;
     lib.uc_reg_read(uc, UC_X86_REG_RIP, &rip);
-    tsc = hot.base + retired_before(c, rip) + c->word[TIME_SKEW];
+    tsc = start_of_block() + retired_before(c, rip) + c->word[TIME_SKEW];
     uint64_t low = tsc & 0xffffffff, high = tsc >> 32;
     lib.uc_reg_write(uc, UC_X86_REG_RAX, &low);
     lib.uc_reg_write(uc, UC_X86_REG_RDX, &high);
@@ -875,7 +871,7 @@ static void engine_main(void)
     c->exit_kind = EXIT_DEAD;
     load_registers(c);
     c->word[EXIT_VALUE] = c->error;
-    c->word[RETIRED] = hot.base;
+    c->word[RETIRED] = hot.count;
     _longjmp(c->caller, 1);
 }
 
