@@ -74,7 +74,6 @@ def write_page_table(xen: Hypervisor, address: int) -> bool:
     if domain.types.stale:
         words[FLUSH] = 1
         domain.types.stale = False
-        domain.guest.forget()
     return True
 
 

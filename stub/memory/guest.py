@@ -1,8 +1,8 @@
 """The checked gate to guest memory: every guest address goes through here, and only through here.
 
 Addresses are translated through the guest's current page tables with Xen's rights (supervisor, so no user-bit
-check; a write needs RW at every level). Translations are kept by root until an entry that they may rest on was
-narrowed; whoever narrows one calls :meth:`forget`.
+check; a write needs RW at every level). Translations are kept by root with the L1 entry that they rest on, which is
+looked at each time; whoever changes a present entry of an upper level calls :meth:`forget`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ _U64 = struct.Struct("<Q")
 _HOLE_START, _HOLE_END = 0xFFFF_8000_0000_0000, 0xFFFF_8800_0000_0000
 _LOW_END = 0x0000_8000_0000_0000
 _WRITABLE = 2
+_KEY = e.P | e.RW | e.ADDRESS_MASK  # of an L1 entry: what a translation rests on
 
 
 class GuestFault(Exception):
@@ -35,8 +36,9 @@ class GuestMemory:
         self._bytes = ram.bytes
         self._words = ram.words
         self._frames = ram.frames
-        self._roots: dict[int, dict[int, int]] = {}
-        self._pages: dict[int, int] = {}
+        # by root, by virtual page: (word index of the L1 entry, its key, machine address and writable bit)
+        self._roots: dict[int, dict[int, tuple[int, int, int]]] = {}
+        self._pages: dict[int, tuple[int, int, int]] = {}
         self.root = 0
 
     def use_root(self, root: int) -> None:
@@ -56,17 +58,16 @@ class GuestMemory:
 
     def locate(self, vaddr: int, write: bool = False) -> int:
         """The machine address of a guest byte; :class:`GuestFault` where there is none."""
-        page = self._pages.get(vaddr >> 12)
-        if page is None or (write and not page & _WRITABLE):
-            page = self._walk(vaddr, write)
-            self._pages[vaddr >> 12] = page
-        return (page & ~PAGE_MASK) | (vaddr & PAGE_MASK)
+        row = self._pages.get(vaddr >> 12)
+        if row is None or self._words[row[0]] & _KEY != row[1] or (write and not row[2] & _WRITABLE):
+            row = self._pages[vaddr >> 12] = self._walk(vaddr, write)
+        return (row[2] & ~PAGE_MASK) | (vaddr & PAGE_MASK)
 
     def locate_any(self, vaddr: int) -> int:
         """As :meth:`locate`, but also in Xen's own part of the address space (for fetching code)."""
-        return self._walk(vaddr, False, True) & ~PAGE_MASK | (vaddr & PAGE_MASK)
+        return self._walk(vaddr, False, True)[2] & ~PAGE_MASK | (vaddr & PAGE_MASK)
 
-    def _walk(self, vaddr: int, write: bool, in_hole: bool = False) -> int:
+    def _walk(self, vaddr: int, write: bool, in_hole: bool = False) -> tuple[int, int, int]:
         if not (0 <= vaddr < _LOW_END or _HOLE_END <= vaddr < 1 << 64 or (in_hole and _HOLE_START <= vaddr < _HOLE_END)):
             raise GuestFault(vaddr, write, False)
         table, rights = self.root, _WRITABLE
@@ -83,7 +84,7 @@ class GuestMemory:
             if not rights:
                 raise GuestFault(vaddr, write, True)
             self._words[at] |= e.A | e.D
-        return table | rights
+        return at, entry & _KEY, table | rights
 
     def read(self, vaddr: int, size: int) -> bytes:
         """``size`` bytes."""

@@ -3,6 +3,7 @@
 The law: a frame that serves as a page table is validated when it takes that type and is never mapped writable
 while it holds it; every entry it holds owns a reference to (and where writable, or a table, a type of) its target.
 ``stale`` is raised when an entry that a TLB may hold was taken away or narrowed: only then does a flush matter.
+``reshaped`` is raised when that happened to a table above the lowest level.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class PageTypes:
         self.table = ram.table
         self.frames = frames
         self.xen_slots = xen_slots
-        self.stale = False
+        self.stale = self.reshaped = False
         self.refusal = ""
         self._validators: dict[int, Callable[[int], int]] = {
             1: self._validate_l1,
@@ -167,7 +168,7 @@ class PageTypes:
         return 0
 
     def _devalidate(self, mfn: int, level: int) -> None:
-        self.stale = True
+        self.stale = self.reshaped = True
         if level == L1:
             self._devalidate_l1(mfn)
             return
@@ -270,7 +271,7 @@ class PageTypes:
                 stored |= old & (e.A | e.D)
             if old & e.P and not (old ^ stored) & ~e.FASTPATH_FLAGS:
                 words[at] = stored
-                self.stale = True
+                self.stale = self.reshaped = True
                 return 0
             rc = self._get_from_upper(new, level)
             if rc:
@@ -279,6 +280,6 @@ class PageTypes:
         else:
             words[at] = new
         if old & e.P:
-            self.stale = True
+            self.stale = self.reshaped = True
             self.put_page_and_type((old >> 12) & e.FRAME_MASK)
         return 0

@@ -14,9 +14,10 @@
  * Deadlines stop at the first taken control transfer at or after the deadline: a place that depends on the
  * instructions alone and not on how they were cut into blocks.
  *
- * Shortcuts. libunicorn calls four of its own functions through its symbol table, and this file defines functions of
+ * Shortcuts. libunicorn calls a few of its own functions through its symbol table, and this file defines functions of
  * the same names that come first (ELF symbol interposition). They leave out a call in every block that only asks
- * whether to stop (the block hook knows), and read page tables from guest memory directly. Where a build binds its
+ * whether to stop (the block hook knows), read page tables from guest memory directly, and keep stores to data that may be
+ * executed, but never is, off a slow path. Where a build binds its
  * symbols otherwise they are never called and all is as before, only slower.
  *
  * Ending a block from the middle. After a hook inside a block (in, out, cpuid, rdtsc) libunicorn runs on to the
@@ -127,7 +128,8 @@ typedef struct {
     Hot kept; /* of a core that is not the running one */
     uc_err error;
     Py_buffer ram;
-    void *region; /* libunicorn's name for guest memory */
+    void *region;      /* libunicorn's name for guest memory */
+    uint8_t *executed; /* by frame: whether code was ever fetched from it */
 } Core;
 
 static PyObject *engine_error;
@@ -192,6 +194,8 @@ static struct {
     uint64_t (*load)(void *, void *, uint64_t, uint32_t, uint32_t *);
     void (*store)(void *, void *, uint64_t, uint32_t, uint32_t, uint32_t *);
     void *(*region)(void *, uint64_t);
+    bool (*fill)(void *, uint64_t, int, int, int, bool, uintptr_t);
+    void (*set_page)(void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t);
     void (*leave_block)(void *, uint32_t);
 } own; /* libunicorn's own functions of these names */
 
@@ -242,6 +246,31 @@ EXPORT void *find_memory_mapping_x86_64(void *uc, uint64_t address)
     return own.region(uc, address);
 }
 
+/* A store to a page that may be executed takes libunicorn ten times as long, for fear that it changes code. Of the
+ * pages that are writable and executable few are ever executed, so such a page gets into the TLB as executable only
+ * once an instruction was fetched from it. */
+enum { PROT_W = 2, PROT_X = 4, ACCESS_FETCH = 2 };
+static int fill_access;
+
+EXPORT bool x86_cpu_tlb_fill_x86_64(void *cpu, uint64_t address, int size, int access, int mmu_index, bool probe, uintptr_t from)
+{
+    fill_access = access;
+    return own.fill(cpu, address, size, access, mmu_index, probe, from);
+}
+
+EXPORT void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t address, uint64_t machine_address, uint32_t attributes,
+                                           int protection, int mmu_index, uint64_t size)
+{
+    if (inside && machine_address < (uint64_t)running->ram.len) {
+        uint8_t *executed = &running->executed[machine_address >> 12];
+        if (fill_access == ACCESS_FETCH)
+            *executed = 1;
+        else if (!*executed && (protection & PROT_W))
+            protection &= ~PROT_X;
+    }
+    own.set_page(cpu, address, machine_address, attributes, protection, mmu_index, size);
+}
+
 /* Our own functions are put before libunicorn's by making this library a global one before that is loaded. */
 static void come_first(void)
 {
@@ -256,6 +285,8 @@ static void find_own_functions(void *handle)
     own.load = (__typeof__(own.load))dlsym(handle, "address_space_ldq_x86_64");
     own.store = (__typeof__(own.store))dlsym(handle, "address_space_stl_notdirty_x86_64");
     own.region = (__typeof__(own.region))dlsym(handle, "find_memory_mapping_x86_64");
+    own.fill = (__typeof__(own.fill))dlsym(handle, "x86_cpu_tlb_fill_x86_64");
+    own.set_page = (__typeof__(own.set_page))dlsym(handle, "tlb_set_page_with_attrs_x86_64");
     own.leave_block = (__typeof__(own.leave_block))dlsym(handle, "helper_check_exit_request_x86_64");
 }
 
@@ -796,6 +827,7 @@ static int core_setup(Core *c, unsigned long long ram_base)
     e = lib.uc_mem_map_ptr(c->uc, ram_base, (size_t)c->ram.len, UC_PROT_ALL, c->ram.buf);
     if (e != UC_ERR_OK)
         return fail(c, "cannot map guest memory", e), 0;
+    c->executed = calloc((size_t)c->ram.len >> 12, 1);
     uc_hook block;
     static char cookie;
     if (!add_hook(c, UC_HOOK_BLOCK, (void *)on_block, &cookie, 0, &block) || !find_block_data(c, block, (void *)on_block, &cookie))
@@ -850,6 +882,7 @@ static void core_dealloc(Core *c)
         free(c->chunks[i]);
     free(c->chunks);
     free(c->learnt);
+    free(c->executed);
     if (c->stack)
         munmap(c->stack, STACK_SIZE);
     if (c->ram.obj)

@@ -35,7 +35,9 @@ def flush_if_stale(xen: Hypervisor) -> None:
 
 def settle(xen: Hypervisor) -> None:
     """After page tables changed: Xen's own kept translations must not outlive them."""
-    if xen.domain.types.stale:
+    types = xen.domain.types
+    if types.reshaped:
+        types.reshaped = False
         xen.domain.guest.forget()
 
 
@@ -118,7 +120,6 @@ def _update_one(xen: Hypervisor, pointer: int, value: int) -> int:
         rc = domain.types.mod_upper(maddr >> 3, value, kind, preserve)
         if not rc:
             xen.words[FLUSH] = 1
-            domain.guest.forget()
         return rc
     if kind == SEG_DESC:
         xen.refusal = f"frame {mfn:#x} holds descriptors"
