@@ -92,7 +92,7 @@ core = Extension(
 )
 
 setup(
-    ext_modules=[core] if SOURCE.is_file() else [],
+    ext_modules=[core],
     cmdclass={"build_ext": BuildCore},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
