@@ -120,6 +120,8 @@ typedef struct {
     size_t learnt_mask, learnt_used;
     /* places in a saved CPU context, found by calibrate() */
     size_t at_error_code, at_is_software, at_old_exception, context_data;
+    struct { size_t at; uint32_t wide, narrow; } modes[8];
+    int n_modes;
     uint64_t last_interrupt;
     /* the two stacks */
     jmp_buf caller, engine;
@@ -364,11 +366,28 @@ static void leave_block(Core *c, uint64_t rip)
         own.leave_block(c->uc, 0); /* does not return */
 }
 
+/* Changes between 64-bit and 32-bit code: the words in which a saved context differs between the two, found at
+ * start-up, take the wanted mode's bits. (Writing CS as a register only changes the selector.) */
+static void switch_code_width(Core *c, int to_32)
+{
+    lib.uc_context_save(c->uc, c->context);
+    for (int i = 0; i < c->n_modes; i++) {
+        uint32_t *word = (uint32_t *)((char *)c->context + c->modes[i].at);
+        uint32_t mask = c->modes[i].wide ^ c->modes[i].narrow;
+        *word = (*word & ~mask) | ((to_32 ? c->modes[i].narrow : c->modes[i].wide) & mask);
+    }
+    lib.uc_context_restore(c->uc, c->context);
+}
+
 /* Puts the caller's changes into the CPU. Order: plain registers, selectors before the bases that they would reset,
  * control registers, and RIP last in the way that the place allows. */
 static void apply(Core *c)
 {
     int moved = c->word[RIP] != c->seen[RIP] || (c->where == AT_BLOCK && c->word[CR3] != c->seen[CR3]);
+    if (c->word[CODE_SWITCH]) {
+        switch_code_width(c, c->word[CODE_SWITCH] == 2);
+        c->word[CODE_SWITCH] = 0;
+    }
     if (memcmp(c->word, c->seen, sizeof c->seen) != 0) {
         if (c->where == AT_MIDDLE && (moved || c->word[CR3] != c->seen[CR3])) {
             /* wanted state whole into `target`, then drain the block */
@@ -682,11 +701,36 @@ static int provoke(Core *c, uc_context *clean, const char *code, size_t size, in
     return (int)c->last_interrupt;
 }
 
+/* The words in which contexts of 64-bit and 32-bit code differ; the selectors 0x23 and 0x2b themselves apart. */
+static int find_modes(Core *c, uc_context *clean, size_t n)
+{
+    static const char far_return[] = "\x48\xbc\x00\x90\x00\x00\x00\x00\x00\x00\x48\xcf\x90\x90\x90\x90\xcd\x80";
+    static const char plain[] = "\x48\xbc\x00\x70\x00\x00\x00\x00\x00\x00\x90\x90\x90\x90\x90\x90\xcd\x80";
+    const uint64_t frame[] = {0x8010, 0x2b, 0x202, 0x7000, 0x1b};
+    int32_t *wide = malloc(n * 4), *narrow = malloc(n * 4);
+    lib.uc_mem_write(c->uc, 0x9000, frame, sizeof frame);
+    int good = provoke(c, clean, plain, sizeof plain - 1, wide, n) == 0x80 &&
+               provoke(c, clean, far_return, sizeof far_return - 1, narrow, n) == 0x80;
+    c->n_modes = 0;
+    for (size_t k = 0; good && k < n; k++) {
+        if (wide[k] == narrow[k] || (wide[k] == 0x23 && narrow[k] == 0x2b))
+            continue;
+        if (c->n_modes == 8)
+            good = 0;
+        else
+            c->modes[c->n_modes++] = (__typeof__(c->modes[0])){k * 4, (uint32_t)wide[k], (uint32_t)narrow[k]};
+    }
+    free(wide);
+    free(narrow);
+    return good && c->n_modes >= 2;
+}
+
 static int calibrate(Core *c)
 {
     enum { P4 = 0x1000, P3 = 0x2000, P2 = 0x3000, GDT = 0x4000, CODE = 0x5000, STACK = 0x6000 };
     const uint64_t p4 = P3 | 7, p3 = P2 | 7, p2 = 0x87, efer_lma = 0xD01;
-    const uint64_t gdt[] = {0, 0x00af9b000000ffffULL, 0x00cf93000000ffffULL, 0x00cff3000000ffffULL, 0x00affb000000ffffULL};
+    const uint64_t gdt[] = {0, 0x00af9b000000ffffULL, 0x00cf93000000ffffULL, 0x00cff3000000ffffULL, 0x00affb000000ffffULL,
+                            0x00cffb000000ffffULL};
     const uint64_t frame[] = {0x8000, 0x23, 0x202, 0x7000, 0x1b};
     const uc_x86_mmr gdtr = {0, GDT, sizeof gdt - 1, 0};
     const uc_x86_msr efer = {0xC0000080, efer_lma};
@@ -743,6 +787,7 @@ static int calibrate(Core *c)
     }
     for (int i = 0; i < 5; i++)
         free(w[i]);
+    good = good && find_modes(c, clean, found[0] / 4); /* what lies behind the error code is no part of the mode */
     c->at_error_code = found[0], c->at_is_software = found[1], c->at_old_exception = found[2];
     lib.uc_context_restore(c->uc, initial);
     lib.uc_context_free(initial);
