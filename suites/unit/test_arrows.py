@@ -81,6 +81,9 @@ def module_name(path: Path) -> str:
 FILES = {module_name(path): path for folder in ("stub", "harness") for path in sorted((ROOT / folder).rglob("*.py"))}
 
 
+TREES = {name: ast.parse(path.read_text(encoding="utf-8"), str(path)) for name, path in FILES.items()}
+
+
 def absolute(importer: str, node: ast.ImportFrom) -> str:
     """The module that ``from X import …`` names, its dots resolved against the importer."""
     if not node.level:
@@ -99,8 +102,7 @@ def under_type_checking(tree: ast.Module) -> set[int]:
 
 def imports(importer: str) -> Iterator[Import]:
     """Every import of a module, those inside functions and behind TYPE_CHECKING too."""
-    path = FILES[importer]
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    tree = TREES[importer]
     typing = under_type_checking(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -160,7 +162,7 @@ def test_what_touches_the_world_stands_in_named_files(module: str) -> None:
 def test_exactly_one_file_knows_unicorn() -> None:
     """It may import the package, or only find the library in it and leave the rest to the C part."""
     users = {found.source for found in IMPORTS if within(found.module, "unicorn")}
-    finders = {name for name, path in FILES.items() if any(text == "unicorn" for text in found_specs(path))}
+    finders = {name for name, tree in TREES.items() if "unicorn" in found_specs(tree)}
     assert len(users | finders) == 1
 
 
@@ -170,16 +172,15 @@ def test_only_the_c_part_includes_unicorns_header() -> None:
     assert includers == ["_core.c"]
 
 
-def found_specs(path: Path) -> Iterator[str]:
+def found_specs(tree: ast.Module) -> Iterator[str]:
     """What a file looks up by ``find_spec`` or ``import_module`` with a literal name."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("find_spec", "import_module"):
             yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
 
 
-def strings(path: Path) -> Iterator[str]:
+def strings(tree: ast.Module) -> Iterator[str]:
     """The string constants of a file that are not docstrings (an expression of their own)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
@@ -187,15 +188,15 @@ def strings(path: Path) -> Iterator[str]:
 
 
 def test_no_file_launches_qemu_yet() -> None:
-    launchers = [name for name, path in FILES.items() if any("qemu-system" in text for text in strings(path))]
+    launchers = [name for name, tree in TREES.items() if any("qemu-system" in text for text in strings(tree))]
     assert launchers == []
 
 
 def test_nothing_sleeps() -> None:
     """Waiting is for an event or for virtual time, never for a while; the exceptions have their reasons."""
     sleepers = set()
-    for name, path in FILES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
             called = node.func if isinstance(node, ast.Call) else None
             if isinstance(called, ast.Attribute) and called.attr == "sleep":
                 sleepers.add(name)
