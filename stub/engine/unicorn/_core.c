@@ -1026,7 +1026,7 @@ static int core_getbuffer(Core *c, Py_buffer *view, int flags)
     (void)flags;
     view->buf = c->word;
     view->obj = (PyObject *)c;
-    Py_INCREF(c);
+    Py_INCREF((PyObject *)c);
     view->len = sizeof c->word;
     view->readonly = 0;
     view->itemsize = 8;
