@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 _M32 = 0xFFFFFFFF
-GUEST_CR0 = 0x8005_003B  # PE MP ET NE WP AM PG
+GUEST_CR0 = 0x8005_0033  # PE MP ET NE WP AM PG
 GUEST_CR4 = X86_CR4_PAE | X86_CR4_MCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT
 _CR4_MAY_CHANGE = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE
 _EFER = 0xD01  # SCE LME LMA NXE
@@ -54,6 +54,9 @@ _UNHANDLED, _DONE, _REFUSED = 0, 1, 2
 def _read_misc_enable(_: Hypervisor) -> int:
     return 1
 
+
+_MCA_BANKS = range(0x400, 0x408)  # two
+_PERFORMANCE_COUNTERS = range(0xC001_0000, 0xC001_0008)  # K7_EVNTSEL0-3, K7_PERFCTR0-3: read 0 without a vPMU
 
 MSR_READS: dict[int, Callable[[Hypervisor], int]] = {
     MSR_FS_BASE: lambda xen: xen.words[FS_BASE],
@@ -76,7 +79,7 @@ MSR_READS: dict[int, Callable[[Hypervisor], int]] = {
     0xC0010062: lambda _: 0,  # K8 PERF_CTL
     0xC0010063: lambda _: 0,  # K8 PERF_STATUS
     0xC0011029: lambda _: 2,  # DE_CFG: lfence is serialising
-} | {0x400 + i: (lambda _: 0) for i in range(8)}  # two machine-check banks
+} | dict.fromkeys([*_MCA_BANKS, *_PERFORMANCE_COUNTERS], lambda _: 0)
 
 
 def _set_fs_base(xen: Hypervisor, value: int) -> bool:
@@ -109,7 +112,9 @@ MSR_WRITES: dict[int, Callable[[Hypervisor, int], bool]] = {
     0x00000140: lambda _, value: value == 0,  # MISC_FEATURES_ENABLES: no CPUID faulting
     0x0000008B: lambda _, value: True,  # PATCHLEVEL: dropped
     0xC0010015: lambda _, value: True,  # K8_HWCR: dropped
-} | {0x400 + i: (lambda _, value: value in (0, U64)) for i in range(8)}
+}
+MSR_WRITES |= dict.fromkeys(_MCA_BANKS, lambda _, value: value in (0, U64))
+MSR_WRITES |= dict.fromkeys(_PERFORMANCE_COUNTERS, lambda _, value: True)  # dropped
 
 
 def _rdmsr(xen: Hypervisor, _: int) -> int:
