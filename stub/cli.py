@@ -155,7 +155,9 @@ def _boot(options: argparse.Namespace) -> int:
     )
     directory = options.run_directory or new_run_directory(config.name)
     show = None if options.quiet or options.interactive else _show
-    machine = Machine(config, directory, limits, cache=cache_folder() / "kernels", on_output=show, provenance=provenance)
+    machine = Machine(
+        config, directory, limits, cache=cache_folder() / "kernels", on_output=show, provenance=provenance
+    )
     with machine:
         if options.interactive:
             from stub.terminal import attach
@@ -187,7 +189,8 @@ def _print_summary(machine: Any, directory: Path) -> None:
     lines = [
         f"{verdict.kind}: {verdict.reason}",
         *verdict.details,
-        f"virtual time {machine.now_ns / 1e9:.3f} s, {machine.retired:,} instructions, {facts['wall_s']:.2f} s of wall time",
+        f"virtual time {machine.now_ns / 1e9:.3f} s, {machine.retired:,} instructions,"
+        f" {facts['wall_s']:.2f} s of wall time",
         f"{sum(counts['hypercalls'].values()):,} hypercalls, {counts['events']:,} event upcalls,"
         f" {sum(counts['exceptions'].values()):,} exceptions",
     ]

@@ -65,7 +65,9 @@ class _Files:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.console = os.open(self.directory / "console.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         except OSError as error:
-            raise UsageError(f"{self.directory}: cannot keep the run there: {error.strerror}; choose another folder") from error
+            raise UsageError(
+                f"{self.directory}: cannot keep the run there: {error.strerror}; choose another folder"
+            ) from error
 
     def keep(self, data: bytes) -> None:
         """Console output, on disk at once."""
@@ -87,7 +89,7 @@ class Machine:
         self,
         config: DomainConfig,
         run_directory: Path | None = None,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: Limits = Limits(),
         *,
         cache: Path | None = None,
         on_output: Callable[[bytes], None] | None = None,
@@ -229,10 +231,11 @@ class Machine:
         """Every vCPU is blocked: pass the time to the next thing that can wake one."""
         xen, clock = self.xen, self.xen.clock
         at = xen.vcpu.info_at
-        if xen.run_backends() or xen.ram_bytes[at]:
-            if xen.ram_bytes[at]:
-                xen.wake()
-                return
+        xen.run_backends()
+        if xen.ram_bytes[at]:
+            xen.wake()
+        if not xen.vcpu.blocked:
+            return
         if not GUEST_TIMERS & clock.timers.keys() or xen.sleeps_for_good():
             if self.config.realtime:
                 time.sleep(0.01)

@@ -19,7 +19,9 @@ _FOUR = struct.Struct("<4I")  # in_cons, in_prod, out_cons, out_prod
 class Console:
     """``output`` is everything the guest has printed; ``send`` types. ``page`` is the ring's byte offset."""
 
-    def __init__(self, ram: Ram, page: int, raise_event: Callable[[], None], on_output: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, ram: Ram, page: int, raise_event: Callable[[], None], on_output: Callable[[bytes], None]
+    ) -> None:
         self._bytes = ram.bytes
         self._map = ram.map
         self._page = page

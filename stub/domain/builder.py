@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from stub.abi import arch_x86 as arch
 from stub.abi import xen
-from stub.abi.grant_table import GTF_permit_access, GrantEntryV1
+from stub.abi.grant_table import GrantEntryV1, GTF_permit_access
 from stub.domain.config import DomainConfig
 from stub.domain.domain import Domain
 from stub.domain.layout import Layout, Span, plan, tables_for
@@ -58,7 +58,9 @@ def build(image: Image, config: DomainConfig) -> Domain:
     types = PageTypes(ram, frames, area.slots)
     rc = types.pin(root, 4)
     if rc:
-        raise ImageError(f"{image.path}: its initial page tables are refused ({types.refusal}); this is a fault of pvstub")
+        raise ImageError(
+            f"{image.path}: its initial page tables are refused ({types.refusal}); this is a fault of pvstub"
+        )
     guest = GuestMemory(ram)
     return Domain(config, image, layout, ram, frames, area, types, guest, p2m, root, ramdisk)
 
@@ -107,7 +109,7 @@ class _Builder:
         span = self.layout.p2m
         entries = np.full(span.pages * e.ENTRIES, ~np.uint64(0), dtype=np.uint64)
         entries[: self.layout.nr_pages] = self.p2m.astype(np.uint64)
-        self._write(span.pfn << PAGE_SHIFT, memoryview(entries).cast("B"))
+        self._write(span.pfn << PAGE_SHIFT, entries.tobytes())
 
     def write_tables(self) -> int:
         """The bootstrap page tables; the root's MFN."""
@@ -191,10 +193,9 @@ def hypercall_page() -> bytes:
     page = bytearray(b"\xcc" * PAGE_SIZE)
     for number in range(PAGE_SIZE // 32):
         load = b"\xb8" + number.to_bytes(4, "little")
+        code = b"\x51\x41\x53" + load + b"\x0f\x05\x41\x5b\x59\xc3"  # push rcx, r11; mov eax, n; syscall; pop; ret
         if number == xen.Hypercall.iret:
             code = b"\x51\x41\x53\x50" + load + b"\x0f\x05"  # push rcx, r11, rax; mov eax, 23; syscall
-        else:
-            code = b"\x51\x41\x53" + load + b"\x0f\x05\x41\x5b\x59\xc3"
         page[number * 32 : number * 32 + len(code)] = code
     return bytes(page)
 

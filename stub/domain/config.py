@@ -60,7 +60,9 @@ class DomainConfig:
         else:
             try:
                 if self.ramdisk.stat().st_size > MAX_RAMDISK:
-                    raise ConfigError(f"{self.ramdisk}: the ramdisk is larger than {MAX_RAMDISK >> 20} MiB; use a smaller one")
+                    raise ConfigError(
+                        f"{self.ramdisk}: the ramdisk is larger than {MAX_RAMDISK >> 20} MiB; use a smaller one"
+                    )
                 data = self.ramdisk.read_bytes()
             except OSError as error:
                 raise ConfigError(

@@ -72,9 +72,7 @@ class Layout:
 
 def tables_for(start: int, end: int) -> dict[int, int]:
     """How many tables of each level below the root map [start, end): level → count."""
-    return {
-        level: ((end - 1) >> _LEVEL_SHIFT[level]) - (start >> _LEVEL_SHIFT[level]) + 1 for level in (3, 2, 1)
-    }
+    return {level: ((end - 1) >> _LEVEL_SHIFT[level]) - (start >> _LEVEL_SHIFT[level]) + 1 for level in (3, 2, 1)}
 
 
 def plan(image: Image, nr_pages: int, ramdisk_size: int) -> Layout:

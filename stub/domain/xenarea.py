@@ -110,7 +110,7 @@ class XenArea:
         self.m2p_word = first * e.ENTRIES
         self.m2p_pages = count
         l3 = self.take()
-        for l2_index in range(0, -(-count // (512 * 512))):
+        for l2_index in range(-(-count // (512 * 512))):
             l2 = self.take()
             self.ram.words[l3 * e.ENTRIES + l2_index] = l2 << 12 | _TABLE
             for l1_index in range(min(512, -(-(count - l2_index * 512 * 512) // 512))):

@@ -17,6 +17,9 @@ INVALID  the undefined instruction                setting RIP
 IN, OUT, the instruction itself                   leaving RIP alone (``EXIT_VALUE`` is what ``in`` reads;
 CPUID                                             CPUID's results are written to RAX…RDX); or setting RIP
 DEADLINE the instruction that would run next      nothing to do
+STOP_POINT the same                              nothing to do
+WATCH    the instruction that makes the access;   letting it run (``RESTART`` set: from its beginning)
+         ``EXIT_PORT`` is the machine address
 ======== ======================================= =========================================================
 
 Time: ``RETIRED`` counts instructions (each iteration of a repeated string instruction is one); ``rdtsc`` reads
@@ -35,13 +38,13 @@ N_REGISTERS = 30
 EXIT_VECTOR, EXIT_ERROR_CODE, EXIT_SOFTWARE, EXIT_PORT, EXIT_SIZE, EXIT_VALUE = range(30, 36)
 RETIRED, TIME_SKEW, DEADLINE, FLUSH = range(36, 40)
 LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE = range(40, 44)
-TSC_AUX, CODE_SWITCH, BLOCKS, RDTSCS, FLUSHES = range(44, 49)
+TSC_AUX, CODE_SWITCH, RESTART, RDTSCS, FLUSHES = range(44, 49)
 N_WORDS = 49
 
-NAMES = (
-    "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 "
-    "rip rflags cs ss ds es fs gs fs_base gs_base cr0 cr2 cr3 cr4"
-).split()
+NAMES = tuple(
+    "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()  # noqa: SIM905
+    + "cs ss ds es fs gs fs_base gs_base cr0 cr2 cr3 cr4".split()  # noqa: SIM905
+)
 
 NEVER = (1 << 64) - 1
 
@@ -59,6 +62,7 @@ class Exit(IntEnum):
     SYSENTER = 8
     STOP_POINT = 9
     DEAD = 10
+    WATCH = 11
 
 
 class Engine(Protocol):
@@ -77,6 +81,12 @@ class Engine(Protocol):
 
     def run(self) -> int:
         """Run until something leaves the guest; returns an :class:`Exit`."""
+
+    def stop_at(self, address: int) -> None:
+        """Exit with STOP_POINT before each instruction at this virtual address, in any address space, from now on."""
+
+    def watch(self, maddr: int, size: int) -> None:
+        """Exit with WATCH before each access to these bytes of machine memory, from now on."""
 
     def close(self) -> None:
         """Release the CPU. The register file stays readable."""

@@ -1,11 +1,19 @@
-"""The guest's debug registers (arch/x86/pv/misc-hypercalls.c, traps.c: set_debugreg, pv_read_debug)."""
+"""The guest's debug registers (arch/x86/pv/misc-hypercalls.c, traps.c: set_debugreg, pv_read_debug).
+
+The CPU's own are never used: a breakpoint is a stop point of the engine, a data breakpoint a watch on the machine
+memory behind the address. Both stay in the engine once set, and a hit counts only while DR7 has it enabled.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from stub.abi.errno import ENODEV, EPERM, EINVAL
-from stub.abi.x86_defns import X86_CR4_DE
+from stub.abi.errno import EINVAL, ENODEV, EPERM
+from stub.abi.x86_defns import X86_CR4_DE, X86_EFLAGS_RF, X86_EFLAGS_TF
+from stub.engine.base import EXIT_PORT, EXIT_SIZE, EXIT_SOFTWARE, RESTART, RFLAGS, RIP
+from stub.hypervisor import traps
+from stub.memory.guest import GuestFault
 from stub.units import is_canonical
 
 if TYPE_CHECKING:
@@ -49,7 +57,7 @@ def write_debug(xen: Hypervisor, number: int, value: int) -> int:
                 return -EPERM
     vcpu.debug[number] = value
     if number != 6:
-        xen.debug_registers_changed()
+        arm(xen)
     return 0
 
 
@@ -57,3 +65,84 @@ def read_debug(vcpu: Vcpu, number: int) -> int:
     """The register's value, or a negative error number."""
     number = _number(vcpu, number)
     return number if number < 0 else vcpu.debug[number]
+
+
+_EXECUTE, _WRITE, _ACCESS = 0, 1, 3  # DR7's R/W field
+_LENGTHS = (1, 2, 8, 4)
+_DR6_SINGLE_STEP = 1 << 14
+
+
+def enabled(vcpu: Vcpu) -> Iterator[tuple[int, int, int, int]]:
+    """(number, kind, address, length) of each breakpoint that DR7 enables."""
+    control = vcpu.debug[7]
+    for number in range(4):
+        if control >> 2 * number & 3:
+            field = control >> 16 + 4 * number
+            yield number, field & 3, vcpu.debug[number], _LENGTHS[field >> 2 & 3]
+
+
+def arm(xen: Hypervisor) -> None:
+    """Have the engine stop where the enabled breakpoints lie."""
+    for _, kind, address, length in enabled(xen.vcpu):
+        if kind == _EXECUTE:
+            if address not in xen.stop_points:
+                xen.stop_points.add(address)
+                xen.engine.stop_at(address)
+            continue
+        try:
+            maddr = xen.domain.guest.locate(address & ~(length - 1))
+        except GuestFault:
+            continue
+        if (maddr, length) not in xen.watches:
+            xen.watches.add((maddr, length))
+            xen.engine.watch(maddr, length)
+
+
+def at_stop_point(xen: Hypervisor) -> None:
+    """The CPU is about to run an instruction that has a stop point: #DB if the breakpoint is enabled."""
+    words, vcpu = xen.words, xen.vcpu
+    if xen.resume_at == words[RIP]:
+        xen.resume_at = None
+        return
+    for number, kind, address, _ in enabled(vcpu):
+        if kind == _EXECUTE and address == words[RIP]:
+            vcpu.debug[6] |= 1 << number
+            words[RFLAGS] |= X86_EFLAGS_RF
+            traps.inject(xen, 1)
+            return
+
+
+def at_watch(xen: Hypervisor) -> None:
+    """A watched access is about to be made: let the one instruction run, then #DB."""
+    words, vcpu = xen.words, xen.vcpu
+    if xen.watch_hit:
+        return
+    first, size, write = words[EXIT_PORT], words[EXIT_SIZE], words[EXIT_SOFTWARE]
+    for number, kind, address, length in enabled(vcpu):
+        if kind == _EXECUTE or (kind == _WRITE and not write):
+            continue
+        try:
+            maddr = xen.domain.guest.locate(address & ~(length - 1))
+        except GuestFault:
+            continue
+        if maddr < first + size and first < maddr + length:
+            xen.watch_hit |= 1 << number
+    if xen.watch_hit:
+        xen.step_flags = words[RFLAGS]
+        words[RFLAGS] |= X86_EFLAGS_TF
+        words[RESTART] = 1
+
+
+def debug_trap(xen: Hypervisor) -> None:
+    """#DB from the CPU: the guest's own single step, or the end of an instruction that hit a watch."""
+    words, vcpu = xen.words, xen.vcpu
+    if xen.watch_hit:
+        vcpu.debug[6] |= xen.watch_hit
+        if xen.step_flags & X86_EFLAGS_TF:
+            vcpu.debug[6] |= _DR6_SINGLE_STEP
+        else:
+            words[RFLAGS] &= ~X86_EFLAGS_TF
+        xen.watch_hit = 0
+    else:
+        vcpu.debug[6] |= _DR6_SINGLE_STEP
+    traps.inject(xen, 1)

@@ -20,6 +20,7 @@ from stub.memory.guest import GuestFault
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
+_WRITE_TO_READ_ONLY = PFEC_write_access | PFEC_page_present
 _LDT = range(LDT_VA, LDT_VA + 16 * 4096)
 
 
@@ -32,11 +33,13 @@ def page_fault(xen: Hypervisor) -> None:
         if _map_ldt(xen, address):
             return
         address, code = xen.vcpu.ldt_base + address - LDT_VA, 0
-    elif kernel and code & (PFEC_write_access | PFEC_reserved_bit | PFEC_insn_fetch | PFEC_page_present) == (
-        PFEC_write_access | PFEC_page_present
+    elif (
+        kernel
+        and xen.writable_pagetables
+        and code & (_WRITE_TO_READ_ONLY | PFEC_reserved_bit | PFEC_insn_fetch) == _WRITE_TO_READ_ONLY
+        and write_page_table(xen, address)
     ):
-        if xen.writable_pagetables and write_page_table(xen, address):
-            return
+        return
     code = code & ~PFEC_user_mode | (0 if kernel else PFEC_user_mode)
     traps.inject(xen, 14, code, address)
 

@@ -19,9 +19,9 @@ _M32 = 0xFFFFFFFF
 _BY_NAME = {name: i for i, name in enumerate(NAMES[:16])}
 for _i, (_d, _w, _b) in enumerate(
     zip(
-        "eax ecx edx ebx esp ebp esi edi".split(),
-        "ax cx dx bx sp bp si di".split(),
-        "al cl dl bl spl bpl sil dil".split(),
+        ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"],
+        ["ax", "cx", "dx", "bx", "sp", "bp", "si", "di"],
+        ["al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil"],
         strict=True,
     )
 ):

@@ -175,6 +175,8 @@ def iret(xen: Hypervisor) -> None:
         vcpu.iopl = rflags >> 12 & 3
     words[RIP], words[RSP], words[CS], words[SS] = rip, rsp, cs, ss
     words[RFLAGS] = rflags & _USER_SETTABLE | _ALWAYS
+    if rflags & X86_EFLAGS_RF:
+        xen.resume_at = rip
     if old_cs != cs:
         xen.select_code_width(old_cs, cs)
 

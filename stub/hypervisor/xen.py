@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 
 from stub.abi import sched
-from stub.abi.arch_x86 import FIRST_RESERVED_GDT_BYTE
 from stub.abi.errno import ENOSYS
 from stub.abi.xen import VIRQ_TIMER, Hypercall
 from stub.devices.console import Console
@@ -23,7 +22,6 @@ from stub.engine.base import (
     CR0,
     CR3,
     CR4,
-    CS,
     EXIT_ERROR_CODE,
     EXIT_PORT,
     EXIT_SIZE,
@@ -43,12 +41,16 @@ from stub.engine.base import (
     Engine,
     Exit,
 )
-from stub.hypervisor import faults, privileged, traps
+from stub.hypervisor import (
+    debugregs,
+    faults,
+    hypercalls,  # noqa: F401 - fills the registry
+    privileged,
+    traps,
+)
 from stub.hypervisor.clock import SECOND, Clock
-from stub.hypervisor.debugregs import read_debug
 from stub.hypervisor.events import INTERDOMAIN, EventChannels, Port
 from stub.hypervisor.grants import GrantTable
-from stub.hypervisor.hypercalls import misc
 from stub.hypervisor.registry import HYPERCALLS
 from stub.hypervisor.vcpu import VCPU_INFO_MASK, VCPU_INFO_TIME, Vcpu
 from stub.hypervisor.verdict import Verdict
@@ -86,6 +88,7 @@ class Hypervisor:
         self.vcpu = Vcpu(info_at=domain.area.shared_info * PAGE_SIZE)
         self.events = EventChannels(domain.ram, domain.area.shared_info, self.vcpu)
         self.grants = GrantTable(domain)
+        self.events.polled = self._polled_port
         self.verdict: Verdict | None = None
         self.unimplemented: Counter[int] = Counter()
         # what a hypercall leaves for the log
@@ -102,6 +105,11 @@ class Hypervisor:
         self.period = 0
         self.time_area = 0
         self.nmi_pending = False
+        # debug registers at work
+        self.stop_points: set[int] = set()
+        self.watches: set[tuple[int, int]] = set()
+        self.resume_at: int | None = None
+        self.watch_hit = self.step_flags = 0
         self._wide: dict[int, bool] = {}
         self._connect_devices(on_output)
         self._exits: dict[int, Callable[[], None]] = {
@@ -113,7 +121,8 @@ class Hypervisor:
             Exit.CPUID: self._on_cpuid,
             Exit.DEADLINE: self._on_deadline,
             Exit.SYSENTER: self._on_sysenter,
-            Exit.STOP_POINT: self._on_stop_point,
+            Exit.STOP_POINT: lambda: debugregs.at_stop_point(self),
+            Exit.WATCH: lambda: debugregs.at_watch(self),
             Exit.DEAD: self._on_dead,
         }
 
@@ -208,8 +217,7 @@ class Hypervisor:
                 privileged.set_task_switched(self, False)
             traps.inject(self, 7)
         elif vector == 1:
-            self.vcpu.debug[6] |= 0x4000
-            traps.inject(self, 1)
+            debugregs.debug_trap(self)
         else:
             traps.inject(self, vector, code if vector in (8, 10, 11, 12, 17) else None)
 
@@ -227,11 +235,14 @@ class Hypervisor:
         traps.inject(self, 13, vector << 3 | 2)
 
     def _on_invalid(self) -> None:
-        if self.vcpu.kernel_mode and privileged.forced_cpuid(self):
+        if privileged.forced_cpuid(self):
             return
-        if not self.vcpu.kernel_mode and privileged.forced_cpuid(self):
-            return
-        traps.inject(self, 6)
+        words = self.words
+        if self.domain.guest.read_available(words[RIP], 1) == b"\xf1":  # int1: a trap that the engine does not know
+            words[RIP] += 1
+            traps.inject(self, 1)
+        else:
+            traps.inject(self, 6)
 
     def _on_in(self) -> None:
         words = self.words
@@ -258,9 +269,6 @@ class Hypervisor:
 
     def _on_deadline(self) -> None:
         self.fire_timers()
-
-    def _on_stop_point(self) -> None:
-        """A debug register's breakpoint."""
 
     def _on_dead(self) -> None:
         self.crash(f"the engine stopped (unicorn error {self.words[EXIT_VALUE]})")
@@ -294,6 +302,12 @@ class Hypervisor:
                 self.domain.guest.write(self.time_area, bytes(self.ram_bytes[at : at + 32]))
             except GuestFault:
                 self.time_area = 0
+
+    def _polled_port(self, port: int) -> None:
+        """A port became pending: SCHEDOP_poll may be waiting for it."""
+        if port in self.vcpu.polling:
+            self.clock.arm("poll", None)
+            self.wake()
 
     def wake(self) -> None:
         """Let a blocked vCPU run."""
@@ -429,11 +443,6 @@ class Hypervisor:
         self.vcpu.gs_base_other = base
         return 0
 
-    def debug_registers_changed(self) -> None:
-        """Set or clear the engine's stop points for the guest's own breakpoints."""
-        for number in range(4):
-            read_debug(self.vcpu, number)
-
     # -- ends
 
     @property
@@ -490,6 +499,3 @@ def _ignoring_result(service: Callable[[], bool]) -> Callable[[], None]:
         service()
 
     return notify
-
-
-assert FIRST_RESERVED_GDT_BYTE < GDT_LIMIT and misc

@@ -68,7 +68,9 @@ class GuestMemory:
         return self._walk(vaddr, False, True)[2] & ~PAGE_MASK | (vaddr & PAGE_MASK)
 
     def _walk(self, vaddr: int, write: bool, in_hole: bool = False) -> tuple[int, int, int]:
-        if not (0 <= vaddr < _LOW_END or _HOLE_END <= vaddr < 1 << 64 or (in_hole and _HOLE_START <= vaddr < _HOLE_END)):
+        if not (
+            0 <= vaddr < _LOW_END or _HOLE_END <= vaddr < 1 << 64 or (in_hole and _HOLE_START <= vaddr < _HOLE_END)
+        ):
             raise GuestFault(vaddr, write, False)
         table, rights = self.root, _WRITABLE
         for shift in (39, 30, 21, 12):

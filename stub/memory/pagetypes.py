@@ -197,7 +197,9 @@ class PageTypes:
         """Take what a present L1 entry maps (get_page_from_l1e)."""
         frames = self.frames
         if entry & e.L1_DISALLOW:
-            self.refusal = f"l1e {entry:#x} sets flags {entry & e.L1_DISALLOW:#x} that a guest without I/O rights may not"
+            self.refusal = (
+                f"l1e {entry:#x} sets flags {entry & e.L1_DISALLOW:#x} that a guest without I/O rights may not"
+            )
             return -EINVAL
         mfn = (entry >> 12) & e.FRAME_MASK
         if mfn >= frames.frames or (mfn < 0x100 and frames.owner[mfn] != GUEST):

@@ -7,7 +7,7 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads that nothing here uses
 
-import numpy as np  # noqa: E402
+import numpy as np
 import numpy.typing as npt
 
 from stub.errors import ConfigError

@@ -54,6 +54,14 @@ class UnicornEngine:
             kind = self._run()
         return kind
 
+    def stop_at(self, address: int) -> None:
+        """See :class:`stub.engine.base.Engine`."""
+        self._core.stop_at(address)
+
+    def watch(self, maddr: int, size: int) -> None:
+        """See :class:`stub.engine.base.Engine`."""
+        self._core.watch(maddr, maddr + size - 1)
+
     def close(self) -> None:
         """Drop the CPU."""
 
@@ -83,5 +91,7 @@ class UnicornEngine:
         if wide not in self._decoders:
             import capstone
 
-            self._decoders[wide] = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if wide else capstone.CS_MODE_32)
+            self._decoders[wide] = capstone.Cs(
+                capstone.CS_ARCH_X86, capstone.CS_MODE_64 if wide else capstone.CS_MODE_32
+            )
         return self._decoders[wide]

@@ -50,12 +50,12 @@ enum {
     RETIRED, TIME_SKEW, DEADLINE,
     /* the caller sets FLUSH to have the TLB dropped on resume; LEARN_* describe a question to the caller */
     FLUSH, LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE,
-    TSC_AUX, CODE_SWITCH, BLOCKS, RDTSCS, FLUSHES,
+    TSC_AUX, CODE_SWITCH, RESTART, RDTSCS, FLUSHES,
     N_WORDS
 };
 
 enum { EXIT_SYSCALL, EXIT_EXCEPTION, EXIT_INVALID, EXIT_IN, EXIT_OUT, EXIT_CPUID, EXIT_DEADLINE, EXIT_LEARN,
-       EXIT_SYSENTER, EXIT_STOP_POINT, EXIT_DEAD };
+       EXIT_SYSENTER, EXIT_STOP_POINT, EXIT_DEAD, EXIT_WATCH };
 enum { AT_SYSCALL, AT_LOOP, AT_BLOCK, AT_MIDDLE };
 
 static const int register_ids[N_REGISTERS] = {
@@ -383,12 +383,14 @@ static void switch_code_width(Core *c, int to_32)
  * control registers, and RIP last in the way that the place allows. */
 static void apply(Core *c)
 {
-    int moved = c->word[RIP] != c->seen[RIP] || (c->where == AT_BLOCK && c->word[CR3] != c->seen[CR3]);
+    int moved = c->word[RIP] != c->seen[RIP] || (c->where == AT_BLOCK && c->word[CR3] != c->seen[CR3]) ||
+                c->word[RESTART];
+    c->word[RESTART] = 0;
     if (c->word[CODE_SWITCH]) {
         switch_code_width(c, c->word[CODE_SWITCH] == 2);
         c->word[CODE_SWITCH] = 0;
     }
-    if (memcmp(c->word, c->seen, sizeof c->seen) != 0) {
+    if (moved || memcmp(c->word, c->seen, sizeof c->seen) != 0) {
         if (c->where == AT_MIDDLE && (moved || c->word[CR3] != c->seen[CR3])) {
             /* wanted state whole into `target`, then drain the block */
             for (int i = 0; i < N_REGISTERS; i++)
@@ -427,8 +429,10 @@ static void apply(Core *c)
         c->word[FLUSH] = 0;
         c->word[FLUSHES]++;
     }
-    if (moved && c->where == AT_BLOCK)
+    if (moved && c->where == AT_BLOCK) {
+        between_blocks(c->word[RETIRED]);
         leave_block(c, c->word[RIP]);
+    }
 }
 
 static void leave(Core *c, int kind, int where)
@@ -671,7 +675,23 @@ static void on_stop_point(uc_engine *uc, uint64_t pc, uint32_t size, void *data)
     load_registers(c);
     c->word[RIP] = c->seen[RIP] = pc;
     settle(c, pc, 0, 0);
-    leave(c, EXIT_STOP_POINT, AT_MIDDLE);
+    leave(c, EXIT_STOP_POINT, AT_BLOCK); /* as at a block's start, the instruction has not begun */
+}
+
+/* An access to watched machine memory, before it is made. */
+static void on_watch(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *data)
+{
+    (void)uc;
+    Core *c = data;
+    if (c->draining || !inside)
+        return;
+    load_registers(c);
+    settle(c, c->word[RIP], 0, 0);
+    c->word[EXIT_PORT] = address;
+    c->word[EXIT_SIZE] = (uint64_t)size;
+    c->word[EXIT_VALUE] = (uint64_t)value;
+    c->word[EXIT_SOFTWARE] = type == UC_MEM_WRITE;
+    leave(c, EXIT_WATCH, AT_MIDDLE);
 }
 
 /* ------------------------------------------------------------------ calibration
@@ -1010,6 +1030,36 @@ static PyObject *core_run(Core *c, PyObject *unused)
     return PyLong_FromLong(c->exit_kind);
 }
 
+/* stop_at(address): leave before each instruction there. The translations made so far are dropped. */
+static PyObject *core_stop_at(Core *c, PyObject *args)
+{
+    unsigned long long address;
+    uc_hook hook;
+    if (!PyArg_ParseTuple(args, "K", &address))
+        return NULL;
+    uc_err e = lib.uc_hook_add(c->uc, &hook, UC_HOOK_CODE, (void *)on_stop_point, c, (uint64_t)address, (uint64_t)address);
+    if (e != UC_ERR_OK)
+        return fail(c, "cannot add a stop point", e);
+    lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0));
+    Py_RETURN_NONE;
+}
+
+/* watch(first, last): leave before each access to these bytes of machine memory. Memory gets slower for good. */
+static PyObject *core_watch(Core *c, PyObject *args)
+{
+    unsigned long long first, last;
+    uc_hook hook;
+    if (!PyArg_ParseTuple(args, "KK", &first, &last))
+        return NULL;
+    uc_err e = lib.uc_hook_add(c->uc, &hook, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, (void *)on_watch, c, (uint64_t)first,
+                               (uint64_t)last);
+    if (e != UC_ERR_OK)
+        return fail(c, "cannot add a watchpoint", e);
+    lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0));
+    lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0));
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_learn(Core *c, PyObject *args)
 {
     unsigned long long slot, pc;
@@ -1042,6 +1092,8 @@ static int core_getbuffer(Core *c, Py_buffer *view, int flags)
 static PyMethodDef core_methods[] = {
     {"start", (PyCFunction)core_start, METH_VARARGS, "start(trampoline, stack, gdt, limit, empty_root)"},
     {"run", (PyCFunction)core_run, METH_NOARGS, "run() -> exit kind"},
+    {"stop_at", (PyCFunction)core_stop_at, METH_VARARGS, "stop_at(address)"},
+    {"watch", (PyCFunction)core_watch, METH_VARARGS, "watch(first, last)"},
     {"learn", (PyCFunction)core_learn, METH_VARARGS, "learn(slot, pc, count)"},
     {NULL, NULL, 0, NULL},
 };

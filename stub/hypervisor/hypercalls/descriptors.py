@@ -32,7 +32,8 @@ def set_gdt(xen: Hypervisor, frame_list: int, entries: int, _: int, __: int, ___
     except GuestFault:
         return -EFAULT
     frames = list(struct.unpack(f"<{count}Q", data))
-    types, taken = xen.domain.types, []
+    types = xen.domain.types
+    taken: list[int] = []
     for mfn in frames:
         if types.get_page_and_type(mfn, SEG_DESC) or not _descriptors_are_valid(xen, mfn):
             for done in taken:

@@ -208,6 +208,4 @@ def expand_array(xen: Hypervisor, arg: int) -> int:
 def set_priority(xen: Hypervisor, arg: int) -> int:
     """A port's place among the FIFO queues."""
     xen.payload = xen.domain.guest.read(arg, 8)
-    return xen.events.set_priority(
-        int.from_bytes(xen.payload[:4], "little"), int.from_bytes(xen.payload[4:], "little")
-    )
+    return xen.events.set_priority(int.from_bytes(xen.payload[:4], "little"), int.from_bytes(xen.payload[4:], "little"))

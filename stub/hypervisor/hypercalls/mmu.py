@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import xen as abi
-from stub.abi.errno import EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH, EACCES
+from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from stub.abi.xen import Hypercall
 from stub.engine.base import FLUSH
 from stub.hypervisor.registry import hypercall
@@ -104,7 +104,7 @@ def _update_one(xen: Hypervisor, pointer: int, value: int) -> int:
     frames = domain.frames
     if mfn >= frames.frames or frames.owner[mfn] != GUEST:
         xen.refusal = f"frame {mfn:#x} is not the domain's"
-        return -EINVAL if mfn < frames.frames or command == abi.MMU_MACHPHYS_UPDATE else -EINVAL
+        return -EINVAL
     if command == abi.MMU_MACHPHYS_UPDATE:
         domain.ram.words[domain.area.m2p_word + mfn] = value
         return 0
