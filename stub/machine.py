@@ -266,7 +266,7 @@ class Machine:
         self.xen.run_backends()
         if verdict.kind == "reboot" and self.config.on_reboot == "restart":
             self._done_ns, self._done_instructions = self.now_ns, self.retired
-            self.xen.engine.close()
+            self.xen.close()
             self._boot()
             return
         self.verdict = verdict
@@ -332,7 +332,7 @@ class Machine:
             summary.write(self.run_directory / summary.FILE_NAME, self.summarise())
         self.log.close()
         self._files.close()
-        self.xen.engine.close()
+        self.xen.close()
 
     def __enter__(self) -> Machine:
         return self

@@ -16,6 +16,10 @@ _IN, _OUT, _INDEXES = 0, 1024, 3072
 _FOUR = struct.Struct("<4I")  # in_cons, in_prod, out_cons, out_prod
 
 
+def _nobody(*_: object) -> None:
+    """Listens to a device that is no longer used."""
+
+
 class Console:
     """``output`` is everything the guest has printed; ``send`` types. ``page`` is the ring's byte offset."""
 
@@ -34,6 +38,11 @@ class Console:
         """Type ``data`` at the guest's console."""
         self._typed += data
         self.service()
+
+    def disconnect(self) -> None:
+        """Let go of whoever listens; ``output`` stays."""
+        self._raise_event = _nobody
+        self._on_output = _nobody
 
     @property
     def has_input(self) -> bool:

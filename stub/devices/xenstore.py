@@ -167,6 +167,10 @@ class XenStore:
         self._raise_event = raise_event
         self._replies = bytearray()
 
+    def disconnect(self) -> None:
+        """Let go of whoever listens."""
+        self._raise_event = lambda: None
+
     def service(self) -> bool:
         """Answer what was asked; whether anything moved."""
         at = self._page + _INDEXES

@@ -170,6 +170,16 @@ class Hypervisor:
         self.clock.arm("time", _TIME_UPDATE)
         self.log.start(0, registers["rip"], registers["rsp"], domain.layout.nr_pages)
 
+    def close(self) -> None:
+        """Let go of all that refers back here, so that the memory is freed with the last user, and of the CPU."""
+        self._exits = {}
+        self.events.polled = None
+        self.events.ports.clear()
+        self.console.disconnect()
+        self.xenstore.disconnect()
+        self.engine.close()
+        self.domain.ram.discard()
+
     # -- the run loop
 
     def run(self) -> int:

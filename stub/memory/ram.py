@@ -35,3 +35,7 @@ class Ram:
         self.words = self.bytes.cast("Q")
         self.pages: npt.NDArray[np.uint8] = np.frombuffer(self.map, dtype=np.uint8).reshape(frames, PAGE_SIZE)
         self.table: npt.NDArray[np.uint64] = np.frombuffer(self.map, dtype=np.uint64).reshape(frames, PAGE_SIZE // 8)
+
+    def discard(self) -> None:
+        """Give the memory back to the host; the views stay and read as zeros."""
+        self.map.madvise(mmap.MADV_DONTNEED)

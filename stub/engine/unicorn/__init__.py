@@ -64,6 +64,9 @@ class UnicornEngine:
 
     def close(self) -> None:
         """Drop the CPU."""
+        self._core.close()
+        self._fetch = lambda _address, _size: b""
+        self._is_64bit = lambda: True
 
     def _answer(self) -> None:
         """Count the instructions of a block (``LEARN_SIZE``), or those before an address in it (``LEARN_END``)."""

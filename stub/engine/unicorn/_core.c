@@ -931,29 +931,47 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     return (PyObject *)c;
 }
 
-static void core_dealloc(Core *c)
+/* Everything but the register file. */
+static void release(Core *c)
 {
-    PyTypeObject *type = Py_TYPE((PyObject *)c);
     if (running == c)
         running = NULL;
+    c->alive = 0;
     if (c->uc) {
         if (c->context)
             lib.uc_context_free(c->context);
         if (c->target)
             lib.uc_context_free(c->target);
         lib.uc_close(c->uc);
+        c->uc = NULL;
     }
     for (size_t i = 0; i < c->n_chunks; i++)
         free(c->chunks[i]);
     free(c->chunks);
     free(c->learnt);
     free(c->executed);
+    c->chunks = NULL, c->learnt = NULL, c->executed = NULL;
+    c->n_chunks = c->n_slots = 0;
     if (c->stack)
         munmap(c->stack, STACK_SIZE);
+    c->stack = NULL;
     if (c->ram.obj)
         PyBuffer_Release(&c->ram);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+}
+
+static PyObject *core_close(Core *c, PyObject *unused)
+{
+    (void)unused;
     release(c);
+    Py_RETURN_NONE;
+}
+
+static void core_dealloc(Core *c)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)c);
+    release(c);
+    freefunc free_object = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    free_object(c);
     Py_DECREF(type);
 }
 
@@ -1094,6 +1112,7 @@ static PyMethodDef core_methods[] = {
     {"run", (PyCFunction)core_run, METH_NOARGS, "run() -> exit kind"},
     {"stop_at", (PyCFunction)core_stop_at, METH_VARARGS, "stop_at(address)"},
     {"watch", (PyCFunction)core_watch, METH_VARARGS, "watch(first, last)"},
+    {"close", (PyCFunction)core_close, METH_NOARGS, "close(): release all but the register file"},
     {"learn", (PyCFunction)core_learn, METH_VARARGS, "learn(slot, pc, count)"},
     {NULL, NULL, 0, NULL},
 };
