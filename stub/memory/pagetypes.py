@@ -8,8 +8,6 @@ while it holds it; every entry it holds owns a reference to (and where writable,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from stub.abi.errno import EBUSY, EINVAL, EPERM
@@ -40,12 +38,6 @@ class PageTypes:
         self.xen_slots = xen_slots
         self.stale = self.reshaped = False
         self.refusal = ""
-        self._validators: dict[int, Callable[[int], int]] = {
-            1: self._validate_l1,
-            2: lambda mfn: self._validate_upper(mfn, 2),
-            3: lambda mfn: self._validate_upper(mfn, 3),
-            4: lambda mfn: self._validate_upper(mfn, 4),
-        }
 
     # -- types
 
@@ -59,7 +51,7 @@ class PageTypes:
         if not count:
             frames.type[mfn] = kind
             if kind <= L4:
-                rc = self._validators[kind](mfn)
+                rc = self._validate_l1(mfn) if kind == L1 else self._validate_upper(mfn, kind)
                 if rc:
                     frames.type_count[mfn] = 0
                     return rc
