@@ -57,13 +57,15 @@ void faults_simd(void)
 }
 
 FAULTING(misaligned, "pushf; orl $0x40000, (%rsp); popf", "mov (%rdi), %eax; pushf; andl $~0x40000, (%rsp); popf");
+FAULTING(misaligned_sse, "", "movaps (%rdi), %xmm0");
 
 /* Apart from the others: the Unicorn engine's CPU checks no alignment. */
 void faults_alignment(void)
 {
-    static uint32_t words[2];
-    uintptr_t odd = (uintptr_t)words + 1;
+    static uint8_t area[32] __attribute__((aligned(16)));
+    uintptr_t odd = (uintptr_t)area + 1;
     const struct fault cases[] = {
+        {"misaligned movaps", misaligned_sse, odd, 0, misaligned_sse_at, SIGSEGV, SI_KERNEL, 0, GP, 0},
         {"misaligned load with AC set", misaligned, odd, 0, misaligned_at, SIGBUS, BUS_ADRALN, 0, AC, 0},
     };
     EXPECT_ALL(cases);

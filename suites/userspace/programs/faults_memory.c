@@ -14,7 +14,6 @@ FAULTING(push_wide, "mov %rsp, %rdx; mov %rdi, %rsp", "push %rdx");
 FAULTING(jump, "", "jmp *%rdi");
 FAULTING(copy, "mov $8192, %ecx", "rep movsb");
 FAULTING(sse_load, "", "movups (%rdi), %xmm0");
-FAULTING(sse_misaligned, "", "movaps (%rdi), %xmm0");
 
 static uint8_t *pages(int count, int protection)
 {
@@ -94,7 +93,6 @@ void faults_memory(void)
          USER | PRESENT},
         {"jump to the kernel", jump, kernel, 0, NULL, SIGSEGV, SEGV_MAPERR, kernel, PF, USER | PRESENT | FETCH},
         {"load from a non-canonical address", load, odd, 0, load_at, SIGSEGV, SI_KERNEL, 0, GP, 0},
-        {"misaligned movaps", sse_misaligned, (uintptr_t)data + 8, 0, sse_misaligned_at, SIGSEGV, SI_KERNEL, 0, GP, 0},
         {"load past a file's end", load, (uintptr_t)past + 11, 0, load_at, SIGBUS, BUS_ADRERR, (uintptr_t)past + 11,
          PF, USER},
         {"store past a file's end", store, (uintptr_t)past + 11, 0, store_at, SIGBUS, BUS_ADRERR,
