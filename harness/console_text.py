@@ -14,6 +14,7 @@ NEAR_MISS_FLOOR = 0.6
 # ECMA-48 control sequences (CSI, OSC, two-byte escapes): a report must not move the reader's cursor.
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_TIMESTAMP = re.compile(r"^\[ *\d+\.\d{6}\] ")
 _REGEX_ESCAPE = re.compile(r"\\([^\w\s])")
 _REGEX_SYNTAX = re.compile(r"\\[a-zA-Z]|\(\?[^)]*\)|\[[^\]]*\]|\{[\d,]*\}|[.^$*+?|()]")
 
@@ -61,8 +62,9 @@ def near_miss(patterns: Iterable[str], lines: Sequence[str]) -> tuple[float, str
     best: tuple[float, str] | None = None
     wanted = [words for words in map(plain_words, patterns) if words]
     for line in lines[-NEAR_MISS_LINES:]:
+        said = _TIMESTAMP.sub("", line)
         for words in wanted:
-            score = likeness(words, line)
+            score = likeness(words, said)
             if score >= NEAR_MISS_FLOOR and (best is None or score >= best[0]):
                 best = (score, line)
     return best

@@ -71,6 +71,7 @@ class ImageLaunch:
         own = known.cmdline if known else ""
         self.cmdline = " ".join(filter(None, (own if spec.cmdline is None else spec.cmdline, spec.extra)))
         self._base = known.ramdisk if known else None
+        self._provenance = {"name": known.name, "version": known.version} if known else {}
 
     def ramdisk(self, run_directory: Path) -> Path | None:
         """The ramdisk's file; written into ``run_directory`` when it is made up for this guest."""
@@ -108,6 +109,8 @@ class ImageLaunch:
         from stub.domain.config import DomainConfig
         from stub.machine import Limits, Machine
 
+        from .cache import cache_folder
+
         optional = ("seed", "p2m", "epoch", "on_reboot")
         chosen: dict[str, Any] = {name: getattr(self._spec, name) for name in optional}
         config = DomainConfig(
@@ -119,7 +122,13 @@ class ImageLaunch:
             **{name: value for name, value in chosen.items() if value is not None},
         )
         virtual_ns = None if limits.virtual is None else round(limits.virtual * NS_PER_SECOND)
-        return Machine(config, run_directory, Limits(virtual_ns, limits.instructions, limits.wall))
+        return Machine(
+            config,
+            run_directory,
+            Limits(virtual_ns, limits.instructions, limits.wall),
+            cache=cache_folder() / "kernels",
+            provenance=self._provenance,
+        )
 
 
 class WrongVerdict(AssertionError):

@@ -40,7 +40,7 @@ def hypercall_tail_of(run_directory: Path, last: int = TAIL_CALLS) -> str:
 
 def registers_text(registers: Mapping[str, int], width: int = 4) -> str:
     """Registers in hexadecimal, four to a line, in the order given."""
-    cells = [f"{name:>7} {value:016x}" for name, value in registers.items()]
+    cells = [f"{name:>8} {value:016x}" for name, value in registers.items()]
     return "\n".join("".join(cells[row : row + width]) for row in range(0, len(cells), width))
 
 

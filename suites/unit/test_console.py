@@ -182,4 +182,8 @@ def test_four_megabytes_take_no_time() -> None:
 def test_words_of_a_pattern() -> None:
     assert plain_words(r"(?i)Debian GNU/Linux \d+ \[ok\].* login:\s*$") == "Debian GNU/Linux [ok] login:"
     assert near_miss(["reached target multi-user"], ["nothing", "alike"]) is None
+    said = "[    1.362434] Booting kernel on Xen"
+    near = near_miss(["Booting paravirtualized kernel on Xen PV"], ["alike", said, "Boot"])
+    assert near is not None
+    assert near[1] == said
     assert printable("\x1b]0;title\x07a\x00") == "a\\x00"

@@ -21,7 +21,9 @@ def image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A catalogue of one image; its ramdisk."""
     ramdisk = tmp_path / "base.cpio"
     ramdisk.write_bytes(b"070701base")
-    entry = SimpleNamespace(kernel=tmp_path / "vmlinuz", ramdisk=ramdisk, cmdline="console=hvc0", memory=192)
+    entry = SimpleNamespace(
+        name="cloud", version="6.1", kernel=tmp_path / "vmlinuz", ramdisk=ramdisk, cmdline="console=hvc0", memory=192
+    )
     monkeypatch.setattr(catalogue, "resolve", {"cloud": entry}.get)
     return ramdisk
 
