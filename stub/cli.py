@@ -173,7 +173,7 @@ def _boot(options: argparse.Namespace) -> int:
         return 130
     if not options.quiet:
         _print_summary(machine, directory)
-    return verdict.exit_status
+    return 0 if options.interactive and verdict.kind == "interrupted" else verdict.exit_status
 
 
 def _show(data: bytes) -> None:

@@ -276,6 +276,11 @@ class Machine:
         if self.verdict is None:
             self._stop("interrupted", "interrupted by the user")
 
+    def leave(self) -> None:
+        """End the run because the person at the console has seen enough."""
+        if self.verdict is None:
+            self._end(Verdict("interrupted", "left by Ctrl-]"))
+
     def summarise(self) -> dict[str, Any]:
         """What summary.json holds."""
         config, verdict, xen = self.config, self.verdict, self.xen

@@ -33,7 +33,7 @@ def attach(machine: Machine) -> None:
                 if before:
                     machine.console.send(before)
                 if escape:
-                    machine.interrupt()
+                    machine.leave()
         _show(machine, target, shown)
     finally:
         if saved is not None:

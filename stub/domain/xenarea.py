@@ -71,6 +71,9 @@ class XenArea:
         l3, l2, self.per_domain_l1 = self.take(), self.take(), self.take()
         ram.words[l3 * e.ENTRIES] = l2 << 12 | _TABLE
         ram.words[l2 * e.ENTRIES] = self.per_domain_l1 << 12 | _TABLE
+        self.zero = self.take()
+        for slot in range(GDT_PAGES):
+            self.map_page(slot, self.zero)
         self.map_page(FIRST_RESERVED_GDT_PAGE, gdt)
         self.map_page(TRAMPOLINE_SLOT, trampoline)
         self.map_page(STACK_SLOT, stack)

@@ -88,5 +88,8 @@ class Engine(Protocol):
     def watch(self, maddr: int, size: int) -> None:
         """Exit with WATCH before each access to these bytes of machine memory, from now on."""
 
+    def load_ldt(self, base: int, limit: int) -> None:
+        """Set the LDT register: the table's virtual address and its last byte's offset; 0, 0 for none."""
+
     def close(self) -> None:
         """Release the CPU. The register file stays readable."""

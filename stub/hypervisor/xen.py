@@ -16,7 +16,7 @@ from stub.devices.console import Console
 from stub.devices.xenstore import Store, XenStore
 from stub.domain.builder import CONSOLE_PORT, XENSTORE_PORT, start_registers
 from stub.domain.domain import Domain
-from stub.domain.xenarea import GDT_LIMIT, GDT_VA, LDT_SLOT, TRAMPOLINE_VA
+from stub.domain.xenarea import GDT_LIMIT, GDT_VA, LDT_SLOT, LDT_VA, TRAMPOLINE_VA
 from stub.engine.base import (
     CODE_SWITCH,
     CR0,
@@ -395,6 +395,7 @@ class Hypervisor:
         self._drop_ldt_pages()
         self.vcpu.ldt_base, self.vcpu.ldt_entries = address, entries
         self._wide.clear()
+        self.engine.load_ldt(LDT_VA if entries else 0, entries * 8 - 1 if entries else 0)
 
     def _drop_ldt_pages(self) -> None:
         for page, mfn in self.ldt_frames.items():

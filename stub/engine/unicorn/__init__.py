@@ -62,6 +62,10 @@ class UnicornEngine:
         """See :class:`stub.engine.base.Engine`."""
         self._core.watch(maddr, maddr + size - 1)
 
+    def load_ldt(self, base: int, limit: int) -> None:
+        """See :class:`stub.engine.base.Engine`."""
+        self._core.load_ldt(base, limit)
+
     def close(self) -> None:
         """Drop the CPU."""
         self._core.close()

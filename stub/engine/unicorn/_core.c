@@ -108,7 +108,7 @@ typedef struct {
     uc_engine *uc;
     uc_context *context, *target;
     size_t context_size;
-    int alive, started, draining, exit_kind, where;
+    int alive, started, draining, step_not_taken, exit_kind, where;
     uint64_t drain_cr3;
     uint64_t start_from, empty_root;
     /* slots */
@@ -351,6 +351,18 @@ static void write_register(Core *c, int index)
     }
 }
 
+static void set_program_counter_whole(Core *c, uint64_t rip);
+
+/* For a place inside the syscall instruction's helper, which adds the length and then looks at TF at once: that #DB
+ * is libunicorn's alone, and is passed over. */
+static void set_program_counter_in_syscall(Core *c, uint64_t rip)
+{
+    uint64_t flags;
+    lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
+    c->step_not_taken = (flags & 0x100) != 0;
+    set_program_counter_whole(c, rip - 2);
+}
+
 static void set_program_counter_whole(Core *c, uint64_t rip)
 {
     lib.uc_context_save(c->uc, c->context);
@@ -419,7 +431,7 @@ static void apply(Core *c)
         }
         if (moved) {
             if (c->where == AT_SYSCALL)
-                set_program_counter_whole(c, c->word[RIP] - 2); /* the helper adds the instruction's length */
+                set_program_counter_in_syscall(c, c->word[RIP]);
             else if (c->where == AT_LOOP)
                 set_program_counter_whole(c, c->word[RIP]);
         }
@@ -457,7 +469,7 @@ static int drained(Core *c, int where)
     if (where == AT_BLOCK)
         leave_block(c, c->word[RIP]);
     else if (where == AT_SYSCALL)
-        set_program_counter_whole(c, c->word[RIP] - 2);
+        set_program_counter_in_syscall(c, c->word[RIP]);
     return 1;
 }
 
@@ -569,6 +581,11 @@ static void on_interrupt(uc_engine *uc, uint32_t number, void *data)
     Core *c = data;
     if (drained(c, AT_LOOP))
         return;
+    if (number == 1 && c->step_not_taken) {
+        c->step_not_taken = 0;
+        return;
+    }
+    c->step_not_taken = 0;
     lib.uc_context_save(c->uc, c->context);
     c->word[EXIT_VECTOR] = number;
     c->word[EXIT_ERROR_CODE] = (uint32_t)context_word(c, c->at_error_code);
@@ -1078,6 +1095,17 @@ static PyObject *core_watch(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* load_ldt(base, limit): the LDT register. */
+static PyObject *core_load_ldt(Core *c, PyObject *args)
+{
+    unsigned long long base, limit;
+    if (!PyArg_ParseTuple(args, "KK", &base, &limit))
+        return NULL;
+    const uc_x86_mmr ldtr = {limit ? 8 : 0, base, (uint32_t)limit, 0x8200};
+    lib.uc_reg_write(c->uc, UC_X86_REG_LDTR, &ldtr);
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_learn(Core *c, PyObject *args)
 {
     unsigned long long slot, pc;
@@ -1112,6 +1140,7 @@ static PyMethodDef core_methods[] = {
     {"run", (PyCFunction)core_run, METH_NOARGS, "run() -> exit kind"},
     {"stop_at", (PyCFunction)core_stop_at, METH_VARARGS, "stop_at(address)"},
     {"watch", (PyCFunction)core_watch, METH_VARARGS, "watch(first, last)"},
+    {"load_ldt", (PyCFunction)core_load_ldt, METH_VARARGS, "load_ldt(base, limit)"},
     {"close", (PyCFunction)core_close, METH_NOARGS, "close(): release all but the register file"},
     {"learn", (PyCFunction)core_learn, METH_VARARGS, "learn(slot, pc, count)"},
     {NULL, NULL, 0, NULL},

@@ -44,7 +44,7 @@ def set_gdt(xen: Hypervisor, frame_list: int, entries: int, _: int, __: int, ___
         types.put_page_and_type(mfn)
     xen.vcpu.gdt_frames = frames
     for slot in range(_GUEST_PAGES):
-        xen.domain.area.map_page(slot, frames[slot] if slot < count else None)
+        xen.domain.area.map_page(slot, frames[slot] if slot < count else xen.domain.area.zero)
     xen.flush_tlb()
     xen.descriptors_changed()
     return 0
