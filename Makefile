@@ -22,7 +22,7 @@ boot: setup
 test: setup check
 	@.ci/prepare test $(PYTHON)
 	@$(BIN)/pvstub images fetch debian-cloud debian-amd64
-	@CPATH=$(CURDIR)/.venv/include $(BIN)/python -m pytest suites -n $(JOBS) --dist worksteal -q -rfEs
+	@CPATH=$(CURDIR)/.venv/include $(BIN)/python -m pytest suites -n $(JOBS) --dist worksteal -q -rfEsx
 
 check: setup
 	@$(BIN)/ruff check .
