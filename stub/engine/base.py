@@ -18,8 +18,6 @@ IN, OUT, the instruction itself                   leaving RIP alone (``EXIT_VALU
 CPUID                                             CPUID's results are written to RAX…RDX); or setting RIP
 DEADLINE the instruction that would run next      nothing to do
 STOP_POINT the same                              nothing to do
-WATCH    the instruction that makes the access;   letting it run (``RESTART`` set: from its beginning)
-         ``EXIT_PORT`` is the machine address
 ======== ======================================= =========================================================
 
 Time: ``RETIRED`` counts instructions (each iteration of a repeated string instruction is one); ``rdtsc`` reads
@@ -38,8 +36,8 @@ N_REGISTERS = 30
 EXIT_VECTOR, EXIT_ERROR_CODE, EXIT_SOFTWARE, EXIT_PORT, EXIT_SIZE, EXIT_VALUE = range(30, 36)
 RETIRED, TIME_SKEW, DEADLINE, FLUSH = range(36, 40)
 LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE = range(40, 44)
-TSC_AUX, CODE_SWITCH, RESTART, RDTSCS, FLUSHES = range(44, 49)
-N_WORDS = 49
+TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE = range(44, 51)
+N_WORDS = 51
 
 NAMES = tuple(
     "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()  # noqa: SIM905
@@ -62,7 +60,6 @@ class Exit(IntEnum):
     SYSENTER = 8
     STOP_POINT = 9
     DEAD = 10
-    WATCH = 11
 
 
 class Engine(Protocol):
@@ -85,8 +82,12 @@ class Engine(Protocol):
     def stop_at(self, address: int) -> None:
         """Exit with STOP_POINT before each instruction at this virtual address, in any address space, from now on."""
 
-    def watch(self, maddr: int, size: int) -> None:
-        """Exit with WATCH before each access to these bytes of machine memory, from now on."""
+    def watch(self, mask: int, value: int) -> None:
+        """#DB after each instruction that accesses machine addresses with ``value`` in the bits of ``mask``.
+
+        The access is then in ``WATCH_ADDRESS``, ``WATCH_SIZE``, ``WATCH_WRITE``; the caller clears the size. All
+        ones for both arguments: none. Replaces what was watched before.
+        """
 
     def load_ldt(self, base: int, limit: int) -> None:
         """Set the LDT register: the table's virtual address and its last byte's offset; 0, 0 for none."""

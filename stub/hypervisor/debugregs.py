@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from stub.abi.errno import EINVAL, ENODEV, EPERM
 from stub.abi.x86_defns import X86_CR4_DE, X86_EFLAGS_RF, X86_EFLAGS_TF
-from stub.engine.base import EXIT_PORT, EXIT_SIZE, EXIT_SOFTWARE, RESTART, RFLAGS, RIP
+from stub.engine.base import RFLAGS, RIP, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE
 from stub.hypervisor import traps
 from stub.memory.guest import GuestFault
-from stub.units import is_canonical
+from stub.units import PAGE_MASK, U64, is_canonical
 
 if TYPE_CHECKING:
     from stub.hypervisor.vcpu import Vcpu
@@ -69,6 +69,7 @@ def read_debug(vcpu: Vcpu, number: int) -> int:
 
 _EXECUTE, _WRITE, _ACCESS = 0, 1, 3  # DR7's R/W field
 _LENGTHS = (1, 2, 8, 4)
+NOTHING = (U64, U64)
 _DR6_SINGLE_STEP = 1 << 14
 
 
@@ -82,20 +83,27 @@ def enabled(vcpu: Vcpu) -> Iterator[tuple[int, int, int, int]]:
 
 
 def arm(xen: Hypervisor) -> None:
-    """Have the engine stop where the enabled breakpoints lie."""
+    """Have the engine stop where the enabled breakpoints lie.
+
+    A data breakpoint is on a virtual address, whose frame may change under it (copy on write): the engine is asked
+    for all accesses at its place in the page, and each is looked at.
+    """
+    mask, value = NOTHING
     for _, kind, address, length in enabled(xen.vcpu):
         if kind == _EXECUTE:
             if address not in xen.stop_points:
                 xen.stop_points.add(address)
                 xen.engine.stop_at(address)
             continue
-        try:
-            maddr = xen.domain.guest.locate(address & ~(length - 1))
-        except GuestFault:
-            continue
-        if (maddr, length) not in xen.watches:
-            xen.watches.add((maddr, length))
-            xen.engine.watch(maddr, length)
+        place = address & PAGE_MASK & ~(length - 1)
+        if (mask, value) == NOTHING:
+            mask, value = PAGE_MASK & ~(length - 1), place
+        else:  # several: only the bits in which they agree
+            mask &= ~(place ^ value) & ~(length - 1)
+            value &= mask
+    if (mask, value) != xen.watched:
+        xen.watched = (mask, value)
+        xen.engine.watch(mask, value)
 
 
 def at_stop_point(xen: Hypervisor) -> None:
@@ -112,37 +120,30 @@ def at_stop_point(xen: Hypervisor) -> None:
             return
 
 
-def at_watch(xen: Hypervisor) -> None:
-    """A watched access is about to be made: let the one instruction run, then #DB."""
-    words, vcpu = xen.words, xen.vcpu
-    if xen.watch_hit:
-        return
-    first, size, write = words[EXIT_PORT], words[EXIT_SIZE], words[EXIT_SOFTWARE]
-    for number, kind, address, length in enabled(vcpu):
-        if kind == _EXECUTE or (kind == _WRITE and not write):
+def _watched(xen: Hypervisor) -> int:
+    """Which enabled data breakpoints the instruction's access touched, as DR6 shows them."""
+    words = xen.words
+    first, size, write = words[WATCH_ADDRESS], words[WATCH_SIZE], words[WATCH_WRITE]
+    words[WATCH_SIZE] = 0
+    hits = 0
+    for number, kind, address, length in enabled(xen.vcpu):
+        if not size or kind == _EXECUTE or (kind == _WRITE and not write):
             continue
         try:
             maddr = xen.domain.guest.locate(address & ~(length - 1))
         except GuestFault:
             continue
         if maddr < first + size and first < maddr + length:
-            xen.watch_hit |= 1 << number
-    if xen.watch_hit:
-        xen.step_flags = words[RFLAGS]
-        words[RFLAGS] |= X86_EFLAGS_TF
-        words[RESTART] = 1
+            hits |= 1 << number
+    return hits
 
 
 def debug_trap(xen: Hypervisor) -> None:
-    """#DB from the CPU: the guest's own single step, or the end of an instruction that hit a watch."""
+    """#DB from the CPU: a watched access was made, or the guest steps."""
     words, vcpu = xen.words, xen.vcpu
-    if xen.watch_hit:
-        vcpu.debug[6] |= xen.watch_hit
-        if xen.step_flags & X86_EFLAGS_TF:
-            vcpu.debug[6] |= _DR6_SINGLE_STEP
-        else:
-            words[RFLAGS] &= ~X86_EFLAGS_TF
-        xen.watch_hit = 0
-    else:
-        vcpu.debug[6] |= _DR6_SINGLE_STEP
+    steps = words[RFLAGS] & X86_EFLAGS_TF
+    hits = _watched(xen)
+    if not steps and not hits:
+        return
+    vcpu.debug[6] |= hits | (_DR6_SINGLE_STEP if steps else 0)
     traps.inject(xen, 1)

@@ -87,7 +87,7 @@ def _map_ldt(xen: Hypervisor, address: int) -> bool:
     if page * 512 >= vcpu.ldt_entries:
         return False
     try:
-        mfn = domain.guest.locate(vcpu.ldt_base + page * 4096) >> 12
+        mfn = domain.guest.locate_from(vcpu.kernel_root << 12, vcpu.ldt_base + page * 4096) >> 12
     except GuestFault:
         return False
     if domain.types.get_page_and_type(mfn, SEG_DESC):

@@ -107,9 +107,8 @@ class Hypervisor:
         self.nmi_pending = False
         # debug registers at work
         self.stop_points: set[int] = set()
-        self.watches: set[tuple[int, int]] = set()
+        self.watched = debugregs.NOTHING
         self.resume_at: int | None = None
-        self.watch_hit = self.step_flags = 0
         self._wide: dict[int, bool] = {}
         self._connect_devices(on_output)
         self._exits: dict[int, Callable[[], None]] = {
@@ -122,7 +121,6 @@ class Hypervisor:
             Exit.DEADLINE: self._on_deadline,
             Exit.SYSENTER: self._on_sysenter,
             Exit.STOP_POINT: lambda: debugregs.at_stop_point(self),
-            Exit.WATCH: lambda: debugregs.at_watch(self),
             Exit.DEAD: self._on_dead,
         }
 
@@ -417,9 +415,10 @@ class Hypervisor:
             if at >= self.vcpu.ldt_entries * 8:
                 return 0
             try:
-                return guest.read_u64(self.vcpu.ldt_base + at)
+                maddr = guest.locate_from(self.vcpu.kernel_root << 12, self.vcpu.ldt_base + at)
             except GuestFault:
                 return 0
+            return self.domain.ram.words[maddr >> 3]
         data = guest.read_available(GDT_VA + at, 8)
         return int.from_bytes(data, "little") if len(data) == 8 else 0
 

@@ -63,6 +63,14 @@ class GuestMemory:
             row = self._pages[vaddr >> 12] = self._walk(vaddr, write)
         return (row[2] & ~PAGE_MASK) | (vaddr & PAGE_MASK)
 
+    def locate_from(self, root: int, vaddr: int) -> int:
+        """As :meth:`locate`, through another root than the one in use."""
+        own, self.root = self.root, root
+        try:
+            return self._walk(vaddr, False)[2] & ~PAGE_MASK | (vaddr & PAGE_MASK)
+        finally:
+            self.root = own
+
     def locate_any(self, vaddr: int) -> int:
         """As :meth:`locate`, but also in Xen's own part of the address space (for fetching code)."""
         return self._walk(vaddr, False, True)[2] & ~PAGE_MASK | (vaddr & PAGE_MASK)

@@ -58,9 +58,9 @@ class UnicornEngine:
         """See :class:`stub.engine.base.Engine`."""
         self._core.stop_at(address)
 
-    def watch(self, maddr: int, size: int) -> None:
+    def watch(self, mask: int, value: int) -> None:
         """See :class:`stub.engine.base.Engine`."""
-        self._core.watch(maddr, maddr + size - 1)
+        self._core.watch(mask, value)
 
     def load_ldt(self, base: int, limit: int) -> None:
         """See :class:`stub.engine.base.Engine`."""

@@ -50,12 +50,14 @@ enum {
     RETIRED, TIME_SKEW, DEADLINE,
     /* the caller sets FLUSH to have the TLB dropped on resume; LEARN_* describe a question to the caller */
     FLUSH, LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE,
-    TSC_AUX, CODE_SWITCH, RESTART, RDTSCS, FLUSHES,
+    TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES,
+    WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, /* the last watched access; size 0: none */
     N_WORDS
 };
 
 enum { EXIT_SYSCALL, EXIT_EXCEPTION, EXIT_INVALID, EXIT_IN, EXIT_OUT, EXIT_CPUID, EXIT_DEADLINE, EXIT_LEARN,
-       EXIT_SYSENTER, EXIT_STOP_POINT, EXIT_DEAD, EXIT_WATCH };
+       EXIT_SYSENTER, EXIT_STOP_POINT, EXIT_DEAD };
+enum { TF = 0x100 }; /* RFLAGS */
 enum { AT_SYSCALL, AT_LOOP, AT_BLOCK, AT_MIDDLE };
 
 static const int register_ids[N_REGISTERS] = {
@@ -108,8 +110,8 @@ typedef struct {
     uc_engine *uc;
     uc_context *context, *target;
     size_t context_size;
-    int alive, started, draining, step_not_taken, exit_kind, where;
-    uint64_t drain_cr3;
+    int alive, started, draining, step_not_taken, watching, stepping, guest_steps, exit_kind, where;
+    uint64_t drain_cr3, watch_mask, watch_value;
     uint64_t start_from, empty_root;
     /* slots */
     Slot **chunks;
@@ -302,6 +304,8 @@ static void load_registers(Core *c)
     for (int i = CS; i <= GS; i++)
         c->seen[i] = 0; /* selectors are 16 bits wide */
     lib.uc_reg_read_batch(c->uc, (int *)register_ids, pointers, N_REGISTERS);
+    if (c->stepping && !c->guest_steps)
+        c->seen[RFLAGS] &= ~(uint64_t)TF;
     memcpy(c->word, c->seen, sizeof c->seen);
 }
 
@@ -359,7 +363,7 @@ static void set_program_counter_in_syscall(Core *c, uint64_t rip)
 {
     uint64_t flags;
     lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
-    c->step_not_taken = (flags & 0x100) != 0;
+    c->step_not_taken = (flags & TF) != 0;
     set_program_counter_whole(c, rip - 2);
 }
 
@@ -395,9 +399,12 @@ static void switch_code_width(Core *c, int to_32)
  * control registers, and RIP last in the way that the place allows. */
 static void apply(Core *c)
 {
-    int moved = c->word[RIP] != c->seen[RIP] || (c->where == AT_BLOCK && c->word[CR3] != c->seen[CR3]) ||
-                c->word[RESTART];
-    c->word[RESTART] = 0;
+    int moved = c->word[RIP] != c->seen[RIP] || (c->where == AT_BLOCK && c->word[CR3] != c->seen[CR3]);
+    if (c->stepping) { /* the CPU steps whatever the guest's own flag is */
+        c->guest_steps = (c->word[RFLAGS] & TF) != 0;
+        c->word[RFLAGS] |= TF;
+        c->seen[RFLAGS] = ~c->word[RFLAGS];
+    }
     if (c->word[CODE_SWITCH]) {
         switch_code_width(c, c->word[CODE_SWITCH] == 2);
         c->word[CODE_SWITCH] = 0;
@@ -586,6 +593,10 @@ static void on_interrupt(uc_engine *uc, uint32_t number, void *data)
         return;
     }
     c->step_not_taken = 0;
+    if (number == 1 && c->stepping && !c->guest_steps && !c->word[WATCH_SIZE]) {
+        hot.current = NULL;
+        return; /* nothing watched was touched */
+    }
     lib.uc_context_save(c->uc, c->context);
     c->word[EXIT_VECTOR] = number;
     c->word[EXIT_ERROR_CODE] = (uint32_t)context_word(c, c->at_error_code);
@@ -695,20 +706,17 @@ static void on_stop_point(uc_engine *uc, uint64_t pc, uint32_t size, void *data)
     leave(c, EXIT_STOP_POINT, AT_BLOCK); /* as at a block's start, the instruction has not begun */
 }
 
-/* An access to watched machine memory, before it is made. */
+/* An access to watched machine memory, before it is made: noted here, told when its instruction is done. */
 static void on_watch(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *data)
 {
-    (void)uc;
+    (void)uc, (void)value;
     Core *c = data;
-    if (c->draining || !inside)
+    uint64_t last = address + (uint64_t)size - 1;
+    if (c->draining || !inside || ((address & c->watch_mask) != c->watch_value && (last & c->watch_mask) != c->watch_value))
         return;
-    load_registers(c);
-    settle(c, c->word[RIP], 0, 0);
-    c->word[EXIT_PORT] = address;
-    c->word[EXIT_SIZE] = (uint64_t)size;
-    c->word[EXIT_VALUE] = (uint64_t)value;
-    c->word[EXIT_SOFTWARE] = type == UC_MEM_WRITE;
-    leave(c, EXIT_WATCH, AT_MIDDLE);
+    c->word[WATCH_ADDRESS] = address;
+    c->word[WATCH_SIZE] = (uint64_t)size;
+    c->word[WATCH_WRITE] = type == UC_MEM_WRITE;
 }
 
 /* ------------------------------------------------------------------ calibration
@@ -1079,19 +1087,26 @@ static PyObject *core_stop_at(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* watch(first, last): leave before each access to these bytes of machine memory. Memory gets slower for good. */
+/* watch(mask, value): #DB after each instruction that touched machine addresses that have `value` in the bits of
+ * `mask`; all ones for both: none. The CPU steps meanwhile, and memory stays slower for good. */
 static PyObject *core_watch(Core *c, PyObject *args)
 {
-    unsigned long long first, last;
-    uc_hook hook;
-    if (!PyArg_ParseTuple(args, "KK", &first, &last))
+    unsigned long long mask, value;
+    if (!PyArg_ParseTuple(args, "KK", &mask, &value))
         return NULL;
-    uc_err e = lib.uc_hook_add(c->uc, &hook, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, (void *)on_watch, c, (uint64_t)first,
-                               (uint64_t)last);
-    if (e != UC_ERR_OK)
-        return fail(c, "cannot add a watchpoint", e);
-    lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0));
-    lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0));
+    c->watch_mask = mask;
+    c->watch_value = value;
+    c->stepping = mask != ~0ULL;
+    if (!c->watching) {
+        uc_hook hook;
+        uc_err e = lib.uc_hook_add(c->uc, &hook, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, (void *)on_watch, c, (uint64_t)1,
+                                   (uint64_t)0);
+        if (e != UC_ERR_OK)
+            return fail(c, "cannot add a watchpoint", e);
+        lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0));
+        lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0));
+        c->watching = 1;
+    }
     Py_RETURN_NONE;
 }
 
