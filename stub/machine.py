@@ -19,7 +19,7 @@ from typing import Any
 from stub.devices.console import Console
 from stub.domain.builder import build
 from stub.domain.config import DomainConfig
-from stub.engine.base import CS, NEVER, RETIRED, Exit
+from stub.engine.base import CS, NEVER, RETIRED, RIP
 from stub.engine.unicorn import UnicornEngine
 from stub.errors import PvstubError, UsageError
 from stub.hypervisor.clock import SECOND
@@ -139,7 +139,7 @@ class Machine:
 
     def _output_came(self, data: bytes) -> None:
         self._files.keep(data)
-        self._fresh_output = True
+        self._fresh_output = self.xen.pause = True
         if self._on_output is not None:
             self._on_output(data)
 
@@ -185,16 +185,10 @@ class Machine:
         xen = self.xen
         vcpu, clock = xen.vcpu, xen.clock
         self._set_limits(deadline_ns)
-        while True:
-            if vcpu.blocked:
-                self._idle(deadline_ns)
-                break
-            kind = xen.run()
-            if xen.verdict is not None:
-                self._end(xen.verdict)
-                return
-            if kind == Exit.DEADLINE or self._fresh_output:
-                break
+        if vcpu.blocked:
+            self._idle(deadline_ns)
+        else:
+            xen.run()
         if xen.verdict is not None:
             self._end(xen.verdict)
             return
@@ -332,7 +326,7 @@ class Machine:
         self._closed = True
         verdict = self.verdict
         if verdict is not None:
-            self.log.end(self.now_ns, self.xen.words[16], verdict.kind, verdict.reason, verdict.exit_status)
+            self.log.end(self.now_ns, self.xen.words[RIP], verdict.kind, verdict.reason, verdict.exit_status)
         if self.run_directory is not None:
             summary.write(self.run_directory / summary.FILE_NAME, self.summarise())
         self.log.close()

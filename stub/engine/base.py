@@ -27,6 +27,7 @@ transfer at or after it, which depends on nothing but the instructions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Protocol
 
@@ -76,8 +77,9 @@ class Engine(Protocol):
         with no entry. CR0, CR3, CR4 and the general registers are taken from the register file.
         """
 
-    def run(self) -> int:
-        """Run until something leaves the guest; returns an :class:`Exit`."""
+    @property
+    def run(self) -> Callable[[], int]:
+        """Call it to run until something leaves the guest; the answer is an :class:`Exit`."""
 
     def stop_at(self, address: int) -> None:
         """Exit with STOP_POINT before each instruction at this virtual address, in any address space, from now on."""

@@ -29,6 +29,9 @@ LAYOUTS: Final = [HEAD, *(STRUCTS[kind] for kind in Kind)]  # by number: an enum
 EXCEPTION: Final = int(Kind.EXCEPTION)
 EXCEPTION_SIZE: Final = STRUCTS[Kind.EXCEPTION].size
 _pack_exception = STRUCTS[Kind.EXCEPTION].pack_into
+PORT_IO: Final = int(Kind.PORT_IO)
+PORT_IO_SIZE: Final = STRUCTS[Kind.PORT_IO].size
+_pack_port_io = STRUCTS[Kind.PORT_IO].pack_into
 WIDE: Final = {Kind.HYPERCALL: Kind.WIDE, Kind.NESTED: Kind.NESTED_WIDE}
 
 
@@ -146,7 +149,14 @@ class HypercallLog:
 
     def port_io(self, time_ns: int, rip: int, port: int, size: int, value: int, write: bool) -> None:
         """An ``in`` or ``out`` of ``size`` bytes."""
-        self._record(Kind.PORT_IO, time_ns, rip, write, (port, size, value))
+        pos = self._pos
+        if pos > self._limit:
+            pos = self._advance()
+        window = self._map
+        _pack_port_io(window, pos, 0, self.vcpu, write, 3, 0, 0, time_ns, rip, port, size, value)
+        window[pos] = PORT_IO
+        self._pos = pos + PORT_IO_SIZE
+        self._others[PORT_IO] += 1
 
     def pt_write(self, time_ns: int, rip: int, vaddr: int, maddr: int, value: int, size: int, rc: int) -> None:
         """A direct write to a page table, emulated; ``rc`` 0 when it was done."""

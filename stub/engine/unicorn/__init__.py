@@ -9,7 +9,6 @@ from pathlib import Path
 from stub.engine.base import EXIT_VALUE, LEARN_END, LEARN_SIZE, LEARN_SLOT, LEARN_START, N_WORDS
 from stub.errors import EngineError
 
-_LEARN = 7  # the C part's question; never leaves this file
 _MAX_INSTRUCTION = 15  # bytes (x86 manual, vol. 2, 2.3.11)
 
 
@@ -33,10 +32,10 @@ class UnicornEngine:
         if _core.N_WORDS != N_WORDS:
             raise EngineError("unicorn engine: the C extension is of another version; rebuild it (pip install .)")
         try:
-            self._core = _core.Core(str(library()), ram)
+            self._core = _core.Core(str(library()), ram, self._answer)
         except _core.CoreError as error:
             raise EngineError(str(error)) from error
-        self._run = self._core.run
+        self.run: Callable[[], int] = self._core.run
         self.words = memoryview(self._core)
         self._fetch = fetch
         self._is_64bit = is_64bit
@@ -45,14 +44,6 @@ class UnicornEngine:
     def start(self, trampoline: int, stack: int, gdt: int, gdt_limit: int, empty_root: int) -> None:
         """See :class:`stub.engine.base.Engine`."""
         self._core.start(trampoline, stack, gdt, gdt_limit, empty_root)
-
-    def run(self) -> int:
-        """See :class:`stub.engine.base.Engine`."""
-        kind: int = self._run()
-        while kind == _LEARN:
-            self._answer()
-            kind = self._run()
-        return kind
 
     def stop_at(self, address: int) -> None:
         """See :class:`stub.engine.base.Engine`."""

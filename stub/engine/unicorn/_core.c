@@ -132,6 +132,7 @@ typedef struct {
     Hot kept; /* of a core that is not the running one */
     uc_err error;
     Py_buffer ram;
+    PyObject *answer;  /* called for EXIT_LEARN */
     void *region;      /* libunicorn's name for guest memory */
     uint8_t *executed; /* by frame: whether code was ever fetched from it */
 } Core;
@@ -937,10 +938,10 @@ static int core_setup(Core *c, unsigned long long ram_base)
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"library", "ram", NULL};
+    static char *names[] = {"library", "ram", "answer", NULL};
     const char *library;
-    PyObject *ram;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sO", names, &library, &ram) || !load_library(library))
+    PyObject *ram, *answer;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sOO", names, &library, &ram, &answer) || !load_library(library))
         return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Core *c = (Core *)allocate(type, 0);
@@ -949,6 +950,8 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     c->learnt_mask = 1023;
     c->learnt = calloc(1024, sizeof(Learnt));
     c->word[DEADLINE] = ~0ULL;
+    Py_INCREF(answer);
+    c->answer = answer;
     if (PyObject_GetBuffer(ram, &c->ram, PyBUF_WRITABLE) < 0 || !core_setup(c, 0)) {
         Py_DECREF(c);
         return NULL;
@@ -982,6 +985,7 @@ static void release(Core *c)
     c->stack = NULL;
     if (c->ram.obj)
         PyBuffer_Release(&c->ram);
+    Py_CLEAR(c->answer);
 }
 
 static PyObject *core_close(Core *c, PyObject *unused)
@@ -1042,13 +1046,8 @@ static PyObject *core_start(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *core_run(Core *c, PyObject *unused)
+static void switch_to_engine(Core *c)
 {
-    (void)unused;
-    if (!c->alive) {
-        PyErr_SetString(engine_error, "unicorn engine: run() before start() or after the end");
-        return NULL;
-    }
     if (running != c) {
         if (running)
             running->kept = hot;
@@ -1070,7 +1069,25 @@ static PyObject *core_run(Core *c, PyObject *unused)
         }
         _longjmp(c->engine, 1);
     }
-    return PyLong_FromLong(c->exit_kind);
+}
+
+/* run(): to the next exit; what the engine asks on the way is answered by the callable that it was made with. */
+static PyObject *core_run(Core *c, PyObject *unused)
+{
+    (void)unused;
+    do {
+        if (!c->alive) {
+            PyErr_SetString(engine_error, "unicorn engine: run() before start() or after the end");
+            return NULL;
+        }
+        switch_to_engine(c);
+        if (c->exit_kind != EXIT_LEARN)
+            return PyLong_FromLong(c->exit_kind);
+        PyObject *nothing = PyObject_CallNoArgs(c->answer);
+        if (!nothing)
+            return NULL;
+        Py_DECREF(nothing);
+    } while (1);
 }
 
 /* stop_at(address): leave before each instruction there. The translations made so far are dropped. */

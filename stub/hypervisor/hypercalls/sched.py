@@ -54,7 +54,7 @@ def block(xen: Hypervisor, _: int) -> int:
     vcpu = xen.vcpu
     xen.ram_bytes[vcpu.info_at + VCPU_INFO_MASK] = 0
     if not xen.ram_bytes[vcpu.info_at]:
-        vcpu.blocked = True
+        vcpu.blocked = xen.pause = True
     return 0
 
 
@@ -83,6 +83,7 @@ def poll(xen: Hypervisor, arg: int) -> int:
     if xen.ram_bytes[at] and not xen.ram_bytes[at + VCPU_INFO_MASK]:
         return 0
     vcpu.blocked, vcpu.polling = True, ports
+    xen.pause = True
     if request.timeout:
         xen.clock.arm("poll", request.timeout)
     return 0
