@@ -1,0 +1,31 @@
+"""From the start of the command to the initramfs's first line, against QEMU on the same kernel and ramdisk."""
+
+from __future__ import annotations
+
+from benchmarks.commands import INIT_REACHED, Setting, pvstub, qemu
+from benchmarks.process import to_line
+from benchmarks.samples import alternate
+from benchmarks.table import Row, Section
+from harness.catalogue import load
+
+TARGETS = {"debian-cloud": 1.3, "debian-amd64": 1.0}
+
+
+def run(setting: Setting) -> Section:
+    """Both kernels, QEMU beside each."""
+    return Section(
+        "Boot",
+        "From the start of the command to the initramfs's first line; images fetched, log on. "
+        "The peer is QEMU's TCG with the same kernel and ramdisk and no hypervisor.",
+        [_row(setting, name, target) for name, target in TARGETS.items()],
+    )
+
+
+def _row(setting: Setting, name: str, target: float) -> Row:
+    image = load(name)
+    ours, peer = alternate(
+        setting.rounds,
+        lambda: to_line(pvstub(setting, name), INIT_REACHED),
+        lambda: to_line(qemu(image), INIT_REACHED),
+    )
+    return Row(name, ours, peer, target=target)

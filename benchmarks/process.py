@@ -1,0 +1,101 @@
+"""Commands run and measured from outside: to their end, or to a line of their output."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from benchmarks.samples import Sample
+
+LIMIT_S = 300.0
+_TAIL = 2000
+
+
+class Unexpected(Exception):
+    """A command did something else than what it was measured for."""
+
+
+def clean_environment() -> Mapping[str, str]:
+    """The environment without what changes how Python starts: users have none of that."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def to_line(command: Sequence[str], line: bytes, look: Callable[[int], None] | None = None) -> Sample:
+    """From the start of ``command`` to the moment ``line`` is in its output; then it is killed.
+
+    ``look`` is called with the process id at that moment.
+    """
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        process = _start(command, errors.fileno())
+        try:
+            output = _read_until(process, line, started + LIMIT_S)
+            wall = time.perf_counter() - started
+            if line in output and look is not None:
+                look(process.pid)
+        finally:
+            process.kill()
+            cpu = _reap(process)
+        if line not in output:
+            raise Unexpected(_story(command, f"its output has no {line.decode()!r}", output, errors.fileno()))
+    return Sample(wall, cpu)
+
+
+def to_end(command: Sequence[str], status: int = 0) -> Sample:
+    """The whole of ``command``, which must exit with ``status``."""
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        process = _start(command, errors.fileno())
+        output = _read_until(process, None, started + LIMIT_S)
+        cpu = _reap(process)
+        wall = time.perf_counter() - started
+        if process.returncode != status:
+            raise Unexpected(_story(command, f"exit status {process.returncode}", output, errors.fileno()))
+    return Sample(wall, cpu)
+
+
+def _start(command: Sequence[str], errors: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        bufsize=0,
+        env=clean_environment(),
+    )
+
+
+def _read_until(process: subprocess.Popen[bytes], line: bytes | None, deadline: float) -> bytes:
+    """Output up to ``line`` or to its end."""
+    assert process.stdout is not None
+    output = bytearray()
+    with process.stdout as pipe:
+        while True:
+            if not select.select([pipe], [], [], max(deadline - time.perf_counter(), 0))[0]:
+                process.kill()
+                break
+            data = os.read(pipe.fileno(), 65536)
+            if not data:
+                break
+            seen = max(len(output) - len(line or b""), 0)
+            output += data
+            if line is not None and output.find(line, seen) >= 0:
+                break
+    return bytes(output)
+
+
+def _reap(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process; its CPU seconds, with those of the children it waited for."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _story(command: Sequence[str], what: str, output: bytes, errors: int) -> str:
+    size = os.fstat(errors).st_size
+    said = output[-_TAIL:] + os.pread(errors, _TAIL, max(size - _TAIL, 0))
+    return f"{' '.join(command)}: {what}; it said:\n{said.decode(errors='replace')}"
