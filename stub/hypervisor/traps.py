@@ -22,7 +22,7 @@ from stub.abi.x86_defns import (
     X86_EFLAGS_VM,
 )
 from stub.engine.base import CR3, CS, GS_BASE, R11, RAX, RCX, RFLAGS, RIP, RSP, SS
-from stub.hypervisor.vcpu import VCPU_INFO_CR2, VCPU_INFO_MASK, Gate
+from stub.hypervisor.vcpu import VCPU_INFO_CR2, VCPU_INFO_MASK
 from stub.memory.guest import GuestFault
 from stub.units import U64, is_canonical
 
@@ -33,12 +33,15 @@ _FRAME = struct.Struct("<7Q")
 _FRAME_WITH_CODE = struct.Struct("<8Q")
 _IRET = struct.Struct("<9Q")
 _FAILSAFE = struct.Struct("<11Q")
+# rip, rflags, cs, ss stand together in the register file
+_PLACE = 8 * RIP
+_read_place, _write_place = struct.Struct("<4Q").unpack_from, struct.Struct("<4Q").pack_into
 _CLEARED_ON_ENTRY = ~(X86_EFLAGS_AC | X86_EFLAGS_VM | X86_EFLAGS_RF | X86_EFLAGS_NT | X86_EFLAGS_TF)
 _ALWAYS = 0x202  # reserved bit 1, and IF: what masks events is in vcpu_info
 VGCF_IN_SYSCALL = 0x100
 _USER_SETTABLE = 0x247FD7 & ~X86_EFLAGS_IOPL  # what iret may give the guest back
 TO_64, TO_32 = 1, 2
-HOLE = range(0xFFFF_8000_0000_0000, 0xFFFF_8800_0000_0000)
+_HOLE_START, _HOLE_END = 0xFFFF_8000_0000_0000, 0xFFFF_8800_0000_0000
 
 
 def switch_mode(xen: Hypervisor) -> bool:
@@ -55,82 +58,83 @@ def switch_mode(xen: Hypervisor) -> bool:
     return True
 
 
-def bounce(xen: Hypervisor, gate: Gate, error_code: int | None = None, clear: int = 0) -> bool:
-    """create_bounce_frame: push a frame and run the guest's handler. False when the domain was crashed instead."""
+def bounce(
+    xen: Hypervisor, address: int, masks_events: bool, error_code: int | None = None, clear: int = 0
+) -> tuple[int, int] | None:
+    """create_bounce_frame: push a frame and run the guest's handler at ``address``.
+
+    The interrupted rip and rsp; None when the domain was crashed instead.
+    """
     words, vcpu = xen.words, xen.vcpu
     from_kernel = vcpu.kernel_mode
-    cs, rip, ss = words[CS], words[RIP], words[SS]
+    rip, flags, cs, ss = _read_place(words, _PLACE)
     stack = words[RSP]
-    if gate.address == 0:
+    if not address:
         xen.crash("unhandled trap: the guest has no handler")
-        return False
-    if not from_kernel:
-        switch_mode(xen)
-        saved_cs, top = cs | 3, vcpu.kernel_sp
+        return None
+    if from_kernel:
+        saved_cs, top = cs & 0xFFFC, stack & ~0xF
     else:
-        saved_cs, top = cs & 0xFFFC, stack
-    mask_at = vcpu.info_at + VCPU_INFO_MASK
+        switch_mode(xen)
+        saved_cs, top = cs | 3, vcpu.kernel_sp & ~0xF
+    mask_at = vcpu.info_at + 1
     mask = xen.ram_bytes[mask_at] & 1
-    flags = words[RFLAGS] & ~(X86_EFLAGS_IF | X86_EFLAGS_IOPL)
-    saved_flags = flags | (0 if mask else X86_EFLAGS_IF)
+    flags &= ~(X86_EFLAGS_IF | X86_EFLAGS_IOPL)
+    saved_flags = flags if mask else flags | X86_EFLAGS_IF
     if xen.architectural_iopl:
         saved_flags |= vcpu.iopl << 12
-    top &= ~0xF
     if error_code is None:
         frame = _FRAME.pack(words[RCX], words[R11], rip, saved_cs | mask << 32, saved_flags, stack, ss)
+        top -= 56
     else:
         frame = _FRAME_WITH_CODE.pack(
             words[RCX], words[R11], error_code, rip, saved_cs | mask << 32, saved_flags, stack, ss
         )
-    top -= len(frame)
+        top -= 64
     try:
-        if top in HOLE:
+        if _HOLE_START <= top < _HOLE_END:
             raise GuestFault(top, True, False)
         xen.domain.guest.write(top, frame)
     except GuestFault as fault:
         xen.crash(f"fault on the kernel stack at {fault.vaddr:#x} while an exception frame was pushed", fault.vaddr)
-        return False
-    if gate.masks_events:
+        return None
+    if masks_events:
         xen.ram_bytes[mask_at] = 1
-    enter_kernel_at(xen, gate.address, top, flags & ~clear)
-    return True
-
-
-def enter_kernel_at(xen: Hypervisor, rip: int, rsp: int, flags: int) -> None:
-    """Put the CPU at a kernel entry point."""
-    words = xen.words
-    xen.select_code_width(words[CS], FLAT_KERNEL_CS)
-    words[RIP], words[RSP] = rip, rsp
-    words[CS], words[SS] = FLAT_KERNEL_CS, FLAT_KERNEL_SS
-    words[RFLAGS] = flags & _CLEARED_ON_ENTRY | _ALWAYS
+    if cs != FLAT_KERNEL_CS:
+        xen.select_code_width(cs, FLAT_KERNEL_CS)
+    _write_place(words, _PLACE, address, flags & ~clear & _CLEARED_ON_ENTRY | _ALWAYS, FLAT_KERNEL_CS, FLAT_KERNEL_SS)
+    words[RSP] = top
+    return rip, stack
 
 
 def inject(xen: Hypervisor, vector: int, error_code: int | None = None, cr2: int | None = None) -> None:
     """Hand an exception to the guest's handler (pv_inject_event)."""
-    words, vcpu = xen.words, xen.vcpu
+    vcpu = xen.vcpu
     if cr2 is not None:
         vcpu.cr2 = cr2
-        at = (vcpu.info_at + VCPU_INFO_CR2) >> 3
-        xen.domain.ram.words[at] = cr2
+        xen.domain.ram.words[(vcpu.info_at + VCPU_INFO_CR2) >> 3] = cr2
     trap = vcpu.traps[vector]
-    if trap is None or trap.address == 0:
+    if trap is None:
         xen.crash(f"unhandled exception: vector {vector}, error code {error_code or 0:#x}", cr2)
         return
-    rip, rsp, user = words[RIP], words[RSP], not vcpu.kernel_mode
-    if bounce(xen, Gate(trap.address, trap.masks_events), error_code):
-        xen.log.exception(
-            xen.clock.now, rip, vector, -1 if error_code is None else error_code, cr2 or 0, rsp, trap.address, user
-        )
+    user = not vcpu.kernel_mode
+    came_from = bounce(xen, trap.address, trap.masks_events, error_code)
+    if came_from is not None:
+        rip, rsp = came_from
+        code = -1 if error_code is None else error_code
+        xen.log.exception(xen.clock.now, rip, vector, code, cr2 or 0, rsp, trap.address, user)
 
 
 def deliver_upcall(xen: Hypervisor) -> None:
     """Run the guest's event callback; its gate always masks events."""
-    words, vcpu = xen.words, xen.vcpu
-    rip, rsp, user = words[RIP], words[RSP], not vcpu.kernel_mode
-    if vcpu.event.address == 0:
+    vcpu = xen.vcpu
+    if not vcpu.event.address:
+        xen.crash("an event is pending and unmasked, and the guest has no event callback")
         return
-    if bounce(xen, Gate(vcpu.event.address, True)):
-        xen.log.upcall(xen.clock.now, rip, rsp, vcpu.event.address, user)
+    user = not vcpu.kernel_mode
+    came_from = bounce(xen, vcpu.event.address, True)
+    if came_from is not None:
+        xen.log.upcall(xen.clock.now, *came_from, vcpu.event.address, user)
 
 
 def system_call(xen: Hypervisor) -> None:
@@ -141,7 +145,7 @@ def system_call(xen: Hypervisor) -> None:
         words[RIP] = (words[RIP] - 2) & U64
         inject(xen, 6)
         return
-    bounce(xen, gate, clear=X86_EFLAGS_DF)
+    bounce(xen, gate.address, gate.masks_events, clear=X86_EFLAGS_DF)
 
 
 def iret(xen: Hypervisor) -> None:
@@ -173,8 +177,8 @@ def iret(xen: Hypervisor) -> None:
         words[RCX], words[R11] = rcx, r11
     if xen.architectural_iopl:
         vcpu.iopl = rflags >> 12 & 3
-    words[RIP], words[RSP], words[CS], words[SS] = rip, rsp, cs, ss
-    words[RFLAGS] = rflags & _USER_SETTABLE | _ALWAYS
+    _write_place(words, _PLACE, rip, rflags & _USER_SETTABLE | _ALWAYS, cs, ss)
+    words[RSP] = rsp
     if rflags & X86_EFLAGS_RF:
         xen.resume_at = rip
     if old_cs != cs:
@@ -207,4 +211,8 @@ def failsafe(xen: Hypervisor, selectors: tuple[int, int, int, int]) -> None:
         return
     if vcpu.failsafe.masks_events:
         xen.ram_bytes[mask_at] = 1
-    enter_kernel_at(xen, vcpu.failsafe.address, top - len(frame), flags)
+    xen.select_code_width(cs, FLAT_KERNEL_CS)
+    _write_place(
+        words, _PLACE, vcpu.failsafe.address, flags & _CLEARED_ON_ENTRY | _ALWAYS, FLAT_KERNEL_CS, FLAT_KERNEL_SS
+    )
+    words[RSP] = top - len(frame)

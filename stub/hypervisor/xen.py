@@ -272,7 +272,7 @@ class Hypervisor:
         if self.vcpu.kernel_mode or gate.address == 0:
             traps.inject(self, 13, 0)
         else:
-            traps.bounce(self, gate)
+            traps.bounce(self, gate.address, gate.masks_events)
 
     def _on_deadline(self) -> None:
         self.pause = True
