@@ -81,13 +81,13 @@ if {"bdist_wheel", "editable_wheel", "build_ext"} & set(sys.argv):
 
 core = Extension(
     NAME,
-    [str(SOURCE)],
+    [str(path) for path in sorted(SOURCE.parent.glob("*.c"))],
     depends=[str(path) for path in sorted(SOURCE.parent.glob("*.h"))],
     include_dirs=[str(unicorn_headers())],
     libraries=["dl"],
     define_macros=[("Py_LIMITED_API", LIMITED_API)],
     undef_macros=["_FORTIFY_SOURCE"],
-    extra_compile_args=["-O2", "-std=c11", "-fno-strict-aliasing"],
+    extra_compile_args=["-O2", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"],
     py_limited_api=True,
 )
 

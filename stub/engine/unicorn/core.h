@@ -1,0 +1,162 @@
+/* The Unicorn engine's C part: what its files share. The law stands in _core.c. */
+#ifndef PVSTUB_UNICORN_CORE_H
+#define PVSTUB_UNICORN_CORE_H
+
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030B0000
+#endif
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unicorn/unicorn.h>
+
+/* The register file shared with Python: 64-bit words, in this order. */
+enum {
+    RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15,
+    RIP, RFLAGS, CS, SS, DS, ES, FS, GS, FS_BASE, GS_BASE, CR0, CR2, CR3, CR4,
+    N_REGISTERS,
+    /* what the exit says */
+    EXIT_VECTOR = N_REGISTERS, EXIT_ERROR_CODE, EXIT_SOFTWARE, EXIT_PORT, EXIT_SIZE, EXIT_VALUE,
+    /* clock: RETIRED at the exit; TIME_SKEW is added to it to give rdtsc; DEADLINE in retired instructions */
+    RETIRED, TIME_SKEW, DEADLINE,
+    /* the caller sets FLUSH to have the TLB dropped on resume; LEARN_* describe a question to the caller */
+    FLUSH, LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE,
+    TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES,
+    WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, /* the last watched access; size 0: none */
+    N_WORDS
+};
+
+enum { EXIT_SYSCALL, EXIT_EXCEPTION, EXIT_INVALID, EXIT_IN, EXIT_OUT, EXIT_CPUID, EXIT_DEADLINE, EXIT_LEARN,
+       EXIT_SYSENTER, EXIT_STOP_POINT, EXIT_DEAD };
+enum { TF = 0x100 }; /* RFLAGS */
+enum { AT_SYSCALL, AT_LOOP, AT_BLOCK, AT_MIDDLE };
+
+extern const int register_ids[N_REGISTERS];
+
+#define LIBRARY_FUNCTIONS(F) \
+    F(uc_open) F(uc_close) F(uc_ctl) F(uc_version) F(uc_strerror) F(uc_mem_map_ptr) F(uc_mem_map) F(uc_mem_write) \
+    F(uc_mem_unmap) F(uc_hook_add) F(uc_hook_del) F(uc_emu_start) F(uc_emu_stop) F(uc_reg_read) F(uc_reg_write) \
+    F(uc_reg_read_batch) F(uc_context_alloc) F(uc_context_save) F(uc_context_restore) F(uc_context_size) \
+    F(uc_context_reg_write) F(uc_context_free)
+
+extern struct library {
+    void *handle;
+#define DECLARE(name) __typeof__(&name) name;
+    LIBRARY_FUNCTIONS(DECLARE)
+#undef DECLARE
+} lib;
+
+typedef struct {
+    uint64_t pc;
+    uint32_t size;
+    uint32_t icount; /* 0: not known yet */
+} Slot;
+
+typedef struct {
+    uint64_t slot, pc;
+    uint32_t count;
+    uint32_t used;
+} Learnt;
+
+/* What the block hook touches on every block: `count` instructions retired once `current` has run to its end. */
+typedef struct {
+    uint64_t count, deadline;
+    const Slot *current; /* NULL: between blocks */
+} Hot;
+
+#define SLOTS_PER_CHUNK 4096
+#define STACK_SIZE (1 << 20)
+#define NOWHERE 0x8000000000000000ULL /* never canonical: libunicorn compares `until` with the PC */
+
+typedef struct {
+    PyObject_HEAD
+    uint64_t word[N_WORDS];
+    uint64_t seen[N_REGISTERS];
+    uc_engine *uc;
+    uc_context *context, *target;
+    size_t context_size;
+    int alive, started, draining, step_not_taken, watching, stepping, guest_steps, exit_kind, where;
+    uint64_t drain_cr3, watch_mask, watch_value;
+    uint64_t start_from, empty_root;
+    /* slots */
+    Slot **chunks;
+    size_t n_chunks, n_slots;
+    void **block_data; /* the word inside libunicorn's hook object that holds the block hook's user_data */
+    Slot *next_slot, odd;
+    Learnt *learnt;
+    size_t learnt_mask, learnt_used;
+    /* places in a saved CPU context, found by calibrate() */
+    size_t at_error_code, at_is_software, at_old_exception, context_data;
+    struct { size_t at; uint32_t wide, narrow; } modes[8];
+    int n_modes;
+    uint64_t last_interrupt;
+    /* the two stacks */
+    jmp_buf caller, engine;
+    ucontext_t boot;
+    void *stack;
+    Hot kept; /* of a core that is not the running one */
+    uc_err error;
+    Py_buffer ram;
+    PyObject *answer;  /* called for EXIT_LEARN */
+    void *region;      /* libunicorn's name for guest memory */
+    uint8_t *executed; /* by frame: whether code was ever fetched from it */
+} Core;
+
+
+extern PyObject *engine_error;
+extern Core *running; /* run() holds the GIL until the next exit, so there is one */
+extern Hot hot;       /* the running one's */
+extern int inside;    /* the engine's stack is running, for the core `running` */
+
+extern struct own_functions {
+    void (*call)(void *, void *, void *, int, void **);
+    uint64_t (*load)(void *, void *, uint64_t, uint32_t, uint32_t *);
+    void (*store)(void *, void *, uint64_t, uint32_t, uint32_t, uint32_t *);
+    void *(*region)(void *, uint64_t);
+    bool (*fill)(void *, uint64_t, int, int, int, bool, uintptr_t);
+    void (*set_page)(void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t);
+    void (*leave_block)(void *, uint32_t);
+} own; /* libunicorn's own functions of these names */
+
+/* count.c */
+Slot *slot_at(Core *c, uint64_t index);
+void fresh_slot(Core *c);
+uint64_t slot_index(Core *c, const Slot *slot);
+void learnt_add(Core *c, uint64_t slot, uint64_t pc, uint32_t count);
+uint64_t start_of_block(void);
+void between_blocks(uint64_t retired);
+uint32_t retired_before(Core *c, uint64_t pc);
+void settle(Core *c, uint64_t pc, int done, int block_ends);
+void on_block(uc_engine *uc, uint64_t pc, uint32_t size, void *data);
+void on_edge(uc_engine *uc, uc_tb *block, uc_tb *previous, void *data);
+
+/* switch.c */
+void load_registers(Core *c);
+void switch_to_caller(Core *c);
+void switch_to_engine(Core *c);
+void leave(Core *c, int kind, int where);
+int drained(Core *c, int where);
+
+/* hooks.c */
+int add_hooks(Core *c);
+void on_stop_point(uc_engine *uc, uint64_t pc, uint32_t size, void *data);
+void on_watch(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *data);
+
+/* shortcuts.c */
+void come_first(void);
+void find_own_functions(void *handle);
+
+/* calibrate.c */
+int calibrate(Core *c);
+
+/* _core.c */
+PyObject *fail(const char *what, uc_err error);
+
+#endif

@@ -1,0 +1,219 @@
+/* libunicorn's hooks: each says what left the guest. */
+#include "core.h"
+
+void on_syscall(uc_engine *uc, void *data)
+{
+    (void)uc;
+    Core *c = data;
+    if (drained(c, AT_SYSCALL))
+        return;
+    load_registers(c);
+    c->word[RETIRED] = hot.count; /* a syscall ends its block */
+    hot.current = NULL;
+    c->seen[RIP] += 2;
+    c->word[RIP] = c->seen[RIP];
+    c->word[RCX] = c->seen[RIP];
+    c->word[R11] = c->seen[RFLAGS];
+    leave(c, EXIT_SYSCALL, AT_SYSCALL);
+}
+
+void on_sysenter(uc_engine *uc, void *data)
+{
+    (void)uc;
+    Core *c = data;
+    if (drained(c, AT_MIDDLE))
+        return;
+    load_registers(c);
+    settle(c, c->word[RIP], 1, 0);
+    leave(c, EXIT_SYSENTER, AT_MIDDLE);
+}
+
+int32_t context_word(Core *c, size_t offset)
+{
+    int32_t value;
+    memcpy(&value, (const char *)c->context + offset, sizeof value);
+    return value;
+}
+
+void on_interrupt(uc_engine *uc, uint32_t number, void *data)
+{
+    (void)uc;
+    Core *c = data;
+    if (drained(c, AT_LOOP))
+        return;
+    if (number == 1 && c->step_not_taken) {
+        c->step_not_taken = 0;
+        return;
+    }
+    c->step_not_taken = 0;
+    if (number == 1 && c->stepping && !c->guest_steps && !c->word[WATCH_SIZE]) {
+        hot.current = NULL;
+        return; /* nothing watched was touched */
+    }
+    lib.uc_context_save(c->uc, c->context);
+    c->word[EXIT_VECTOR] = number;
+    c->word[EXIT_ERROR_CODE] = (uint32_t)context_word(c, c->at_error_code);
+    c->word[EXIT_SOFTWARE] = context_word(c, c->at_is_software) != 0;
+    if (context_word(c, c->at_old_exception) != -1) { /* or the next fault would be reported as a double fault */
+        int32_t none = -1;
+        memcpy((char *)c->context + c->at_old_exception, &none, sizeof none);
+        lib.uc_context_restore(c->uc, c->context);
+    }
+    load_registers(c);
+    if (c->word[EXIT_SOFTWARE] || number == 1) {
+        /* int n and a single step report the next instruction: the one before it has retired and ended its block */
+        c->word[RETIRED] = hot.count;
+        hot.current = NULL;
+    } else {
+        settle(c, c->word[RIP], 0, 1);
+    }
+    leave(c, EXIT_EXCEPTION, AT_LOOP);
+}
+
+bool on_invalid(uc_engine *uc, void *data)
+{
+    (void)uc;
+    Core *c = data;
+    if (drained(c, AT_LOOP))
+        return true;
+    load_registers(c);
+    settle(c, c->word[RIP], 0, 1);
+    leave(c, EXIT_INVALID, AT_LOOP);
+    return true;
+}
+
+uint32_t on_in(uc_engine *uc, uint32_t port, int size, void *data)
+{
+    (void)uc;
+    Core *c = data;
+    if (drained(c, AT_MIDDLE))
+        return 0;
+    load_registers(c);
+    settle(c, c->word[RIP], 0, 0);
+    c->word[EXIT_PORT] = port;
+    c->word[EXIT_SIZE] = (uint64_t)size;
+    c->word[EXIT_VALUE] = 0;
+    leave(c, EXIT_IN, AT_MIDDLE);
+    return (uint32_t)c->word[EXIT_VALUE];
+}
+
+void on_out(uc_engine *uc, uint32_t port, int size, uint32_t value, void *data)
+{
+    (void)uc;
+    Core *c = data;
+    if (drained(c, AT_MIDDLE))
+        return;
+    load_registers(c);
+    settle(c, c->word[RIP], 0, 0);
+    c->word[EXIT_PORT] = port;
+    c->word[EXIT_SIZE] = (uint64_t)size;
+    c->word[EXIT_VALUE] = value;
+    leave(c, EXIT_OUT, AT_MIDDLE);
+}
+
+int on_cpuid(uc_engine *uc, void *data)
+{
+    (void)uc;
+    Core *c = data;
+    if (drained(c, AT_MIDDLE))
+        return 1;
+    load_registers(c);
+    settle(c, c->word[RIP], 0, 0);
+    leave(c, EXIT_CPUID, AT_MIDDLE);
+    return 1;
+}
+
+int on_rdtsc(uc_engine *uc, void *data)
+{
+    Core *c = data;
+    if (c->draining)
+        return 1;
+    uint64_t rip, tsc;
+    lib.uc_reg_read(uc, UC_X86_REG_RIP, &rip);
+    tsc = start_of_block() + retired_before(c, rip) + c->word[TIME_SKEW];
+    uint64_t low = tsc & 0xffffffff, high = tsc >> 32;
+    lib.uc_reg_write(uc, UC_X86_REG_RAX, &low);
+    lib.uc_reg_write(uc, UC_X86_REG_RDX, &high);
+    c->word[RDTSCS]++;
+    return 1;
+}
+
+int on_rdtscp(uc_engine *uc, void *data)
+{
+    Core *c = data;
+    int done = on_rdtsc(uc, data);
+    if (!c->draining)
+        lib.uc_reg_write(uc, UC_X86_REG_RCX, &c->word[TSC_AUX]);
+    return done;
+}
+
+void on_stop_point(uc_engine *uc, uint64_t pc, uint32_t size, void *data)
+{
+    (void)uc, (void)size;
+    Core *c = data;
+    if (c->draining)
+        return;
+    load_registers(c);
+    c->word[RIP] = c->seen[RIP] = pc;
+    settle(c, pc, 0, 0);
+    leave(c, EXIT_STOP_POINT, AT_BLOCK); /* as at a block's start, the instruction has not begun */
+}
+
+/* An access to watched machine memory, before it is made: noted here, told when its instruction is done. */
+void on_watch(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *data)
+{
+    (void)uc, (void)value;
+    Core *c = data;
+    uint64_t last = address + (uint64_t)size - 1;
+    if (c->draining || !inside || ((address & c->watch_mask) != c->watch_value && (last & c->watch_mask) != c->watch_value))
+        return;
+    c->word[WATCH_ADDRESS] = address;
+    c->word[WATCH_SIZE] = (uint64_t)size;
+    c->word[WATCH_WRITE] = type == UC_MEM_WRITE;
+}
+
+static int add_hook(Core *c, int type, void *callback, void *data, int instruction, uc_hook *out)
+{
+    uc_hook hook;
+    uc_err e = instruction
+        ? lib.uc_hook_add(c->uc, &hook, type, callback, data, (uint64_t)1, (uint64_t)0, instruction)
+        : lib.uc_hook_add(c->uc, &hook, type, callback, data, (uint64_t)1, (uint64_t)0);
+    if (out)
+        *out = hook;
+    if (e != UC_ERR_OK)
+        fail("cannot add a hook", e);
+    return e == UC_ERR_OK;
+}
+
+/* The block hook's user_data, found behind its callback in the hook object. */
+static int find_block_data(Core *c, uc_hook hook, void *callback, void *data)
+{
+    void **words = (void **)hook;
+    for (int i = 0; i < 12; i++)
+        if (words[i] == callback && words[i + 1] == data) {
+            c->block_data = &words[i + 1];
+            return 1;
+        }
+    PyErr_SetString(engine_error, "unicorn engine: this build of libunicorn keeps hooks in an unknown form; use 2.1.4");
+    return 0;
+}
+
+/* All hooks, on a CPU that was calibrated. */
+int add_hooks(Core *c)
+{
+    uc_hook block;
+    static char cookie;
+    if (!add_hook(c, UC_HOOK_BLOCK, (void *)on_block, &cookie, 0, &block) || !find_block_data(c, block, (void *)on_block, &cookie))
+        return 0;
+    fresh_slot(c);
+    return add_hook(c, UC_HOOK_EDGE_GENERATED, (void *)on_edge, c, 0, NULL) &&
+           add_hook(c, UC_HOOK_INTR, (void *)on_interrupt, c, 0, NULL) &&
+           add_hook(c, UC_HOOK_INSN_INVALID, (void *)on_invalid, c, 0, NULL) &&
+           add_hook(c, UC_HOOK_INSN, (void *)on_syscall, c, UC_X86_INS_SYSCALL, NULL) &&
+           add_hook(c, UC_HOOK_INSN, (void *)on_sysenter, c, UC_X86_INS_SYSENTER, NULL) &&
+           add_hook(c, UC_HOOK_INSN, (void *)on_in, c, UC_X86_INS_IN, NULL) &&
+           add_hook(c, UC_HOOK_INSN, (void *)on_out, c, UC_X86_INS_OUT, NULL) &&
+           add_hook(c, UC_HOOK_INSN, (void *)on_cpuid, c, UC_X86_INS_CPUID, NULL) &&
+           add_hook(c, UC_HOOK_INSN, (void *)on_rdtsc, c, UC_X86_INS_RDTSC, NULL) &&
+           add_hook(c, UC_HOOK_INSN, (void *)on_rdtscp, c, UC_X86_INS_RDTSCP, NULL);
+}

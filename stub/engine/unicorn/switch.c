@@ -1,0 +1,198 @@
+/* Leaving the guest and going back: the two stacks, the register file, the ways to put a program counter in place. */
+#include "core.h"
+
+void load_registers(Core *c)
+{
+    static void *pointers[N_REGISTERS];
+    for (int i = 0; i < N_REGISTERS; i++)
+        pointers[i] = &c->seen[i];
+    for (int i = CS; i <= GS; i++)
+        c->seen[i] = 0; /* selectors are 16 bits wide */
+    lib.uc_reg_read_batch(c->uc, (int *)register_ids, pointers, N_REGISTERS);
+    if (c->stepping && !c->guest_steps)
+        c->seen[RFLAGS] &= ~(uint64_t)TF;
+    memcpy(c->word, c->seen, sizeof c->seen);
+}
+
+void switch_to_caller(Core *c)
+{
+    inside = 0;
+    if (_setjmp(c->engine) == 0)
+        _longjmp(c->caller, 1);
+    inside = 1;
+}
+
+static void write_register(Core *c, int index)
+{
+    if (lib.uc_reg_write(c->uc, register_ids[index], &c->word[index]) != UC_ERR_OK) {
+        uint64_t zero = 0;
+        lib.uc_reg_write(c->uc, register_ids[index], &zero);
+    }
+}
+
+void set_program_counter_whole(Core *c, uint64_t rip);
+
+/* For a place inside the syscall instruction's helper, which adds the length and then looks at TF at once: that #DB
+ * is libunicorn's alone, and is passed over. */
+static void set_program_counter_in_syscall(Core *c, uint64_t rip)
+{
+    uint64_t flags;
+    lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
+    c->step_not_taken = (flags & TF) != 0;
+    set_program_counter_whole(c, rip - 2);
+}
+
+void set_program_counter_whole(Core *c, uint64_t rip)
+{
+    lib.uc_context_save(c->uc, c->context);
+    lib.uc_context_reg_write(c->context, UC_X86_REG_RIP, &rip);
+    lib.uc_context_restore(c->uc, c->context);
+}
+
+/* Leaves a block that has not begun for another program counter. */
+void leave_block(Core *c, uint64_t rip)
+{
+    lib.uc_reg_write(c->uc, UC_X86_REG_RIP, &rip);
+    if (own.leave_block)
+        own.leave_block(c->uc, 0); /* does not return */
+}
+
+/* Changes between 64-bit and 32-bit code: the words in which a saved context differs between the two, found at
+ * start-up, take the wanted mode's bits. (Writing CS as a register only changes the selector.) */
+static void switch_code_width(Core *c, int to_32)
+{
+    lib.uc_context_save(c->uc, c->context);
+    for (int i = 0; i < c->n_modes; i++) {
+        uint32_t *word = (uint32_t *)((char *)c->context + c->modes[i].at);
+        uint32_t mask = c->modes[i].wide ^ c->modes[i].narrow;
+        *word = (*word & ~mask) | ((to_32 ? c->modes[i].narrow : c->modes[i].wide) & mask);
+    }
+    lib.uc_context_restore(c->uc, c->context);
+}
+
+/* Puts the caller's changes into the CPU. Order: plain registers, selectors before the bases that they would reset,
+ * control registers, and RIP last in the way that the place allows. */
+static void apply(Core *c)
+{
+    int moved = c->word[RIP] != c->seen[RIP] || (c->where == AT_BLOCK && c->word[CR3] != c->seen[CR3]);
+    if (c->stepping) { /* the CPU steps whatever the guest's own flag is */
+        c->guest_steps = (c->word[RFLAGS] & TF) != 0;
+        c->word[RFLAGS] |= TF;
+        c->seen[RFLAGS] = ~c->word[RFLAGS];
+    }
+    if (c->word[CODE_SWITCH]) {
+        switch_code_width(c, c->word[CODE_SWITCH] == 2);
+        c->word[CODE_SWITCH] = 0;
+    }
+    if (moved || memcmp(c->word, c->seen, sizeof c->seen) != 0) {
+        if (c->where == AT_MIDDLE && (moved || c->word[CR3] != c->seen[CR3])) {
+            /* wanted state whole into `target`, then drain the block */
+            for (int i = 0; i < N_REGISTERS; i++)
+                if (i != RIP && i != CR3 && c->word[i] != c->seen[i])
+                    write_register(c, i);
+            lib.uc_context_save(c->uc, c->target);
+            lib.uc_context_reg_write(c->target, UC_X86_REG_RIP, &c->word[RIP]);
+            lib.uc_context_reg_write(c->target, UC_X86_REG_CR2, &c->word[CR2]);
+            c->draining = 1;
+            hot.deadline = 0; /* so that the next block is a special one */
+            c->drain_cr3 = c->word[CR3];
+            between_blocks(c->word[RETIRED]);
+            c->word[FLUSH] = 0;
+            lib.uc_reg_write(c->uc, UC_X86_REG_CR3, &c->empty_root);
+            return;
+        }
+        for (int i = 0; i < N_REGISTERS; i++) {
+            if (i == RIP)
+                continue;
+            if (c->word[i] != c->seen[i] || ((i == FS_BASE || i == GS_BASE) && c->word[i - 2] != c->seen[i - 2])) {
+                write_register(c, i);
+                c->word[FLUSHES] += i == CR3;
+                if (i == CR3)
+                    c->word[FLUSH] = 0;
+            }
+        }
+        if (moved) {
+            if (c->where == AT_SYSCALL)
+                set_program_counter_in_syscall(c, c->word[RIP]);
+            else if (c->where == AT_LOOP)
+                set_program_counter_whole(c, c->word[RIP]);
+        }
+    }
+    if (c->word[FLUSH]) {
+        lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0));
+        c->word[FLUSH] = 0;
+        c->word[FLUSHES]++;
+    }
+    if (moved && c->where == AT_BLOCK) {
+        between_blocks(c->word[RETIRED]);
+        leave_block(c, c->word[RIP]);
+    }
+}
+
+void leave(Core *c, int kind, int where)
+{
+    c->exit_kind = kind;
+    c->where = where;
+    switch_to_caller(c);
+    apply(c);
+}
+
+/* While a block drains its hooks are not exits. Returns 1 when the caller's hook must do nothing. */
+int drained(Core *c, int where)
+{
+    if (!c->draining)
+        return 0;
+    if (where == AT_MIDDLE)
+        return 1; /* still inside the block that is being drained */
+    c->draining = 0;
+    hot.deadline = c->word[DEADLINE];
+    lib.uc_context_restore(c->uc, c->target);
+    lib.uc_reg_write(c->uc, UC_X86_REG_CR3, &c->drain_cr3);
+    if (where == AT_BLOCK)
+        leave_block(c, c->word[RIP]);
+    else if (where == AT_SYSCALL)
+        set_program_counter_in_syscall(c, c->word[RIP]);
+    return 1;
+}
+
+static Core *entering;
+
+static void engine_main(void)
+{
+    Core *c = entering;
+    inside = 1;
+    c->error = lib.uc_emu_start(c->uc, c->start_from, NOWHERE, 0, 0);
+    inside = 0;
+    c->alive = 0;
+    c->exit_kind = EXIT_DEAD;
+    load_registers(c);
+    c->word[EXIT_VALUE] = c->error;
+    c->word[RETIRED] = hot.count;
+    _longjmp(c->caller, 1);
+}
+
+void switch_to_engine(Core *c)
+{
+    if (running != c) {
+        if (running)
+            running->kept = hot;
+        hot = c->kept;
+        running = c;
+    }
+    if (!c->draining)
+        hot.deadline = c->word[DEADLINE];
+    if (_setjmp(c->caller) == 0) {
+        if (c->started == 1) {
+            c->started = 2;
+            entering = c;
+            getcontext(&c->boot);
+            c->boot.uc_stack.ss_sp = c->stack;
+            c->boot.uc_stack.ss_size = STACK_SIZE;
+            c->boot.uc_link = NULL;
+            makecontext(&c->boot, engine_main, 0);
+            setcontext(&c->boot);
+        }
+        _longjmp(c->engine, 1);
+    }
+}
+
