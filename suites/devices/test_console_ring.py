@@ -21,7 +21,7 @@ def script(*commands: str) -> dict[str, str]:
 
 
 def test_a_fast_writer_loses_nothing(guest: Guest) -> None:
-    """A megabyte of numbered lines, written in blocks that are larger than the ring (2 KiB)."""
+    """A megabyte of numbered lines, written in blocks that are larger than the ring; the log has the same bytes."""
     lines_file = f"seq -w 1 {LINES} | sed 's/$/{REST}/' >/tmp/lines"
     writer = guest(files=script(lines_file, "echo begin", "cat /tmp/lines", "echo end"))
     writer.wait("poweroff", timeout=300)
@@ -31,12 +31,6 @@ def test_a_fast_writer_loses_nothing(guest: Guest) -> None:
     first_wrong = next((i for i in range(LINES) if lines[begin + i] != expected[i]), None)
     assert first_wrong is None, f"line {first_wrong} came as {lines[begin + first_wrong]!r}"
     assert lines[begin + LINES] == "end"
-
-
-def test_the_log_is_what_was_read(guest: Guest) -> None:
-    """The run folder's console.log has the same bytes as the console that the test reads."""
-    writer = guest(files=script("seq -w 1 5000"))
-    writer.wait("poweroff", timeout=60)
     assert (writer.run_directory / "console.log").read_bytes() == bytes(writer.machine.console.output)
 
 

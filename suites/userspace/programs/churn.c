@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #define PAGES 192
-#define STEPS 2500
+#define STEPS 1500
 
 /* What a page should be: its protection (-1: not mapped) and the number that fills it. */
 static struct page {

@@ -98,7 +98,7 @@ static void *keeper(void *argument)
 {
     uintptr_t me = (uintptr_t)argument;
     CHECK(local_number == 0x1d && local_zero == 0, "a new thread starts with %#lx and %#lx", local_number, local_zero);
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 150; i++) {
         local_number = random_at(me, i);
         local_zero = ~local_number;
         local_errno = (int)me;
