@@ -22,6 +22,7 @@ from stub.domain.config import DomainConfig
 from stub.engine.base import CS, NEVER, RETIRED, RIP
 from stub.engine.unicorn import UnicornEngine
 from stub.errors import PvstubError, UsageError
+from stub.hypervisor import runstate, segments
 from stub.hypervisor.clock import SECOND
 from stub.hypervisor.report import registers
 from stub.hypervisor.verdict import Verdict
@@ -129,7 +130,7 @@ class Machine:
         domain = build(self._image, self.config)
 
         def is_64bit() -> bool:
-            return self.xen.is_64bit_code(engine.words[CS])
+            return segments.is_64bit_code(self.xen, engine.words[CS])
 
         engine = UnicornEngine(domain.ram.map, domain.guest.read_available, is_64bit)
         self.xen = Hypervisor(domain, engine, self.log, self._output_came)
@@ -227,16 +228,16 @@ class Machine:
         at = xen.vcpu.info_at
         xen.run_backends()
         if xen.ram_bytes[at]:
-            xen.wake()
+            runstate.wake(xen)
         if not xen.vcpu.blocked:
             return
-        if not GUEST_TIMERS & clock.timers.keys() or xen.sleeps_for_good():
+        if not GUEST_TIMERS & clock.timers.keys() or runstate.sleeps_for_good(xen):
             if self.config.realtime:
                 time.sleep(0.01)
                 return
             self._stop("deadlock", "every vCPU is blocked and nothing is due that could wake one")
             return
-        xen.sleep()
+        runstate.sleep(xen)
         ends = [t - self._done_ns for t in (deadline_ns, self.limits.virtual_ns) if t is not None]
         target = min([clock.next_event, *ends])
         if self.config.realtime:

@@ -31,7 +31,7 @@ from stub.abi.x86_defns import (
 )
 from stub.engine.base import CR0, CR4, FS_BASE, GS_BASE, RAX, RBX, RCX, RDX, RIP
 from stub.engine.base import TSC_AUX as TSC_AUX_WORD
-from stub.hypervisor import cpuid, traps
+from stub.hypervisor import cpuid, segments, traps
 from stub.hypervisor.debugregs import read_debug, write_debug
 from stub.units import U64, is_canonical
 
@@ -170,7 +170,7 @@ def _mov_to_cr(xen: Hypervisor, modrm: int) -> int:
     elif number == 2:
         vcpu.cr2 = value
     elif number == 3:
-        return _DONE if xen.new_base_pointer(value >> 12) == 0 else _REFUSED
+        return _DONE if segments.new_base_pointer(xen, value >> 12) == 0 else _REFUSED
     elif number == 4:
         changed = value ^ (GUEST_CR4 | vcpu.cr4)
         if changed & ~_CR4_MAY_CHANGE:
@@ -245,7 +245,7 @@ def emulate(xen: Hypervisor) -> bool:
     rex = 0
     while at < len(code) and code[at] in b"\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\xf0":
         at += 1
-    if at < len(code) and xen.is_64bit_code(xen.words[18]) and 0x40 <= code[at] <= 0x4F:
+    if at < len(code) and segments.is_64bit_code(xen, xen.words[18]) and 0x40 <= code[at] <= 0x4F:
         rex = code[at]
         at += 1
     if at >= len(code):

@@ -22,6 +22,7 @@ from stub.abi.x86_defns import (
     X86_EFLAGS_VM,
 )
 from stub.engine.base import CR3, CS, GS_BASE, R11, RAX, RCX, RFLAGS, RIP, RSP, SS
+from stub.hypervisor import segments
 from stub.hypervisor.vcpu import VCPU_INFO_CR2, VCPU_INFO_MASK
 from stub.memory.guest import GuestFault
 from stub.units import U64, is_canonical
@@ -40,7 +41,7 @@ _CLEARED_ON_ENTRY = ~(X86_EFLAGS_AC | X86_EFLAGS_VM | X86_EFLAGS_RF | X86_EFLAGS
 _ALWAYS = 0x202  # reserved bit 1, and IF: what masks events is in vcpu_info
 VGCF_IN_SYSCALL = 0x100
 _USER_SETTABLE = 0x247FD7 & ~X86_EFLAGS_IOPL  # what iret may give the guest back
-TO_64, TO_32 = 1, 2
+
 _HOLE_START, _HOLE_END = 0xFFFF_8000_0000_0000, 0xFFFF_8800_0000_0000
 
 
@@ -101,7 +102,7 @@ def bounce(
     if masks_events:
         xen.ram_bytes[mask_at] = 1
     if cs != FLAT_KERNEL_CS:
-        xen.select_code_width(cs, FLAT_KERNEL_CS)
+        segments.select_code_width(xen, cs, FLAT_KERNEL_CS)
     _write_place(words, _PLACE, address, flags & ~clear & _CLEARED_ON_ENTRY | _ALWAYS, FLAT_KERNEL_CS, FLAT_KERNEL_SS)
     words[RSP] = top
     return rip, stack
@@ -140,7 +141,7 @@ def deliver_upcall(xen: Hypervisor) -> None:
 def system_call(xen: Hypervisor) -> None:
     """A ``syscall`` by user code: the kernel's entry point for the caller's width, or #UD."""
     words, vcpu = xen.words, xen.vcpu
-    gate = vcpu.syscall if xen.is_64bit_code(words[CS]) else vcpu.syscall32
+    gate = vcpu.syscall if segments.is_64bit_code(xen, words[CS]) else vcpu.syscall32
     if gate.address == 0:
         words[RIP] = (words[RIP] - 2) & U64
         inject(xen, 6)
@@ -182,7 +183,7 @@ def iret(xen: Hypervisor) -> None:
     if rflags & X86_EFLAGS_RF:
         xen.resume_at = rip
     if old_cs != cs:
-        xen.select_code_width(old_cs, cs)
+        segments.select_code_width(xen, old_cs, cs)
 
 
 def failsafe(xen: Hypervisor, selectors: tuple[int, int, int, int]) -> None:
@@ -211,7 +212,7 @@ def failsafe(xen: Hypervisor, selectors: tuple[int, int, int, int]) -> None:
         return
     if vcpu.failsafe.masks_events:
         xen.ram_bytes[mask_at] = 1
-    xen.select_code_width(cs, FLAT_KERNEL_CS)
+    segments.select_code_width(xen, cs, FLAT_KERNEL_CS)
     _write_place(
         words, _PLACE, vcpu.failsafe.address, flags & _CLEARED_ON_ENTRY | _ALWAYS, FLAT_KERNEL_CS, FLAT_KERNEL_SS
     )

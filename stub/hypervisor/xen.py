@@ -16,9 +16,8 @@ from stub.devices.console import Console
 from stub.devices.xenstore import Store, XenStore
 from stub.domain.builder import CONSOLE_PORT, XENSTORE_PORT, start_registers
 from stub.domain.domain import Domain
-from stub.domain.xenarea import GDT_LIMIT, GDT_VA, LDT_SLOT, LDT_VA, TRAMPOLINE_VA
+from stub.domain.xenarea import GDT_LIMIT, GDT_VA, TRAMPOLINE_VA
 from stub.engine.base import (
-    CODE_SWITCH,
     CR0,
     CR3,
     CR4,
@@ -29,8 +28,6 @@ from stub.engine.base import (
     EXIT_VALUE,
     EXIT_VECTOR,
     FLUSH,
-    GS,
-    GS_BASE,
     RAX,
     RIP,
     RSI,
@@ -42,24 +39,22 @@ from stub.hypervisor import (
     faults,
     hypercalls,  # noqa: F401 - fills the registry
     privileged,
+    runstate,
     traps,
 )
 from stub.hypervisor.clock import SECOND, Clock
 from stub.hypervisor.events import INTERDOMAIN, EventChannels, Port
 from stub.hypervisor.grants import GrantTable
 from stub.hypervisor.registry import HYPERCALLS
-from stub.hypervisor.vcpu import VCPU_INFO_MASK, VCPU_INFO_TIME, Vcpu
+from stub.hypervisor.vcpu import VCPU_INFO_MASK, Vcpu
 from stub.hypervisor.verdict import Verdict
 from stub.memory.frames import L4
-from stub.memory.guest import GuestFault
 from stub.trace.writer import HypercallLog
 from stub.units import PAGE_SIZE, U64
 
 _ENGINE_CR0 = 0x8001_0033  # PE MP ET NE WP PG
 _ENGINE_CR4 = 0x0000_0668  # DE PAE MCE OSFXSR OSXMMEXCPT
 _TIME_UPDATE = SECOND
-_RUNSTATE = struct.Struct("<I4xQ4Q")
-RUNNING, BLOCKED = 0, 2
 # rax, rdx, rsi, rdi, r8, r10, rip, retired, skew of the register file in one go: word by word takes twice as long
 _CALL = struct.Struct("<Q8xQ24xQQQ8xQ40xQ152xQQ").unpack_from
 
@@ -108,7 +103,7 @@ class Hypervisor:
         self.stop_points: set[int] = set()
         self.watched = debugregs.NOTHING
         self.resume_at: int | None = None
-        self._wide: dict[int, bool] = {}
+        self.code_widths: dict[int, bool] = {}
         self._connect_devices(on_output)
         self._exits: dict[int, Callable[[], None]] = {
             Exit.SYSCALL: self._on_syscall,
@@ -151,7 +146,7 @@ class Hypervisor:
         for number in range(32):
             self.ram_bytes[shared_info + 64 * number + VCPU_INFO_MASK] = 1
         self.clock.write_wallclock(shared_info, domain.config.epoch * SECOND)
-        self.update_time()
+        runstate.update_time(self)
         vcpu.kernel_root = domain.root
         domain.types.get_page_and_type(domain.root, L4)
         vcpu.kernel_sp = registers["rsp"]
@@ -208,6 +203,9 @@ class Hypervisor:
             rc = words[RAX]
         else:
             words[RAX] = rc & U64
+            if rc < 0 and self.refusal:
+                self.log.note(retired + skew, rip - 2, self.refusal)
+                self.refusal = ""
         self.log.hypercall(retired + skew, rip - 2, nr, a1, a2, a3, a4, a5, rc, self.payload, self.out)
 
     def _on_exception(self) -> None:
@@ -288,74 +286,24 @@ class Hypervisor:
         for name in self.clock.due():
             if name in ("singleshot", "timer_op"):
                 self.events.raise_virq(VIRQ_TIMER)
-                self.wake()
+                runstate.wake(self)
             elif name == "periodic":
                 self.clock.arm("periodic", self.clock.now + self.period)
                 if self.events.raise_virq(VIRQ_TIMER):
-                    self.wake()
+                    runstate.wake(self)
             elif name == "time":
-                self.update_time()
+                runstate.update_time(self)
                 self.clock.arm("time", self.clock.now + _TIME_UPDATE)
             elif name == "poll":
-                self.wake()
+                runstate.wake(self)
             elif name.startswith("watchdog"):
                 self.shutdown(sched.SHUTDOWN_watchdog)
-
-    def update_time(self) -> None:
-        """Refresh the guest's time information."""
-        self.clock.write_time_info(self.vcpu.info_at + VCPU_INFO_TIME)
-        if self.time_area:
-            at = self.vcpu.info_at + VCPU_INFO_TIME
-            try:
-                self.domain.guest.write(self.time_area, bytes(self.ram_bytes[at : at + 32]))
-            except GuestFault:
-                self.time_area = 0
 
     def _polled_port(self, port: int) -> None:
         """A port became pending: SCHEDOP_poll may be waiting for it."""
         if port in self.vcpu.polling:
             self.clock.arm("poll", None)
-            self.wake()
-
-    def wake(self) -> None:
-        """Let a blocked vCPU run."""
-        vcpu = self.vcpu
-        if vcpu.blocked:
-            self.account_runstate(RUNNING)
-            vcpu.blocked, vcpu.polling = False, frozenset()
-
-    def sleeps_for_good(self) -> bool:
-        """Whether no timer that is set could wake the blocked vCPU: none of those that raise VIRQ_TIMER, unbound."""
-        timers = self.clock.timers.keys()
-        if timers & {"poll", "watchdog 1", "watchdog 2"}:
-            return False
-        return not self.events.virq_port(VIRQ_TIMER)
-
-    def sleep(self) -> None:
-        """Note that the vCPU is blocked from now on."""
-        self.account_runstate(BLOCKED)
-
-    def account_runstate(self, state: int) -> None:
-        """Charge the time since the last change, and enter ``state``."""
-        vcpu, now = self.vcpu, self.clock.now
-        vcpu.runstate_times[vcpu.runstate] += now - vcpu.runstate_since
-        vcpu.runstate, vcpu.runstate_since = state, now
-        if vcpu.runstate_at and state == RUNNING:
-            self.write_runstate()
-
-    def runstate(self) -> bytes:
-        """A vcpu_runstate_info."""
-        vcpu, now = self.vcpu, self.clock.now
-        times = list(vcpu.runstate_times)
-        times[vcpu.runstate] += now - vcpu.runstate_since
-        return _RUNSTATE.pack(vcpu.runstate, now, *times)
-
-    def write_runstate(self) -> None:
-        """Refresh the area that the guest registered."""
-        try:
-            self.domain.guest.write(self.vcpu.runstate_at, self.runstate())
-        except GuestFault:
-            return
+            runstate.wake(self)
 
     # -- devices
 
@@ -364,94 +312,9 @@ class Hypervisor:
         moved = self.console.service()
         return self.xenstore.service() or moved
 
-    # -- memory and segments
-
-    def new_base_pointer(self, mfn: int) -> int:
-        """MMUEXT_NEW_BASEPTR: load a kernel root table."""
-        vcpu, types = self.vcpu, self.domain.types
-        old = vcpu.kernel_root
-        if mfn != old:
-            rc = types.get_page_and_type(mfn, L4)
-            if rc:
-                return rc
-            vcpu.kernel_root = mfn
-            types.put_page_and_type(old)
-            self._drop_ldt_pages()
-            self.words[CR3] = mfn << 12
-            self.domain.guest.use_root(mfn << 12)
-        elif types.stale:
-            self.words[FLUSH] = 1
-        types.stale = False
-        return 0
-
     def flush_tlb(self) -> None:
         """Drop every translation on the way back to the guest."""
         self.words[FLUSH] = 1
-
-    def set_ldt(self, address: int, entries: int) -> None:
-        """MMUEXT_SET_LDT."""
-        self._drop_ldt_pages()
-        self.vcpu.ldt_base, self.vcpu.ldt_entries = address, entries
-        self._wide.clear()
-        self.engine.load_ldt(LDT_VA if entries else 0, entries * 8 - 1 if entries else 0)
-
-    def _drop_ldt_pages(self) -> None:
-        for page, mfn in self.ldt_frames.items():
-            self.domain.area.map_page(LDT_SLOT + page, None)
-            self.domain.types.put_page_and_type(mfn)
-        if self.ldt_frames:
-            self.ldt_frames.clear()
-            self.flush_tlb()
-
-    def descriptors_changed(self) -> None:
-        """Forget what was read from the descriptor tables."""
-        self._wide.clear()
-
-    def descriptor(self, selector: int) -> int:
-        """The 8-byte descriptor that a selector names; 0 where there is none."""
-        guest = self.domain.guest
-        at = selector & ~7
-        if selector & 4:
-            if at >= self.vcpu.ldt_entries * 8:
-                return 0
-            try:
-                maddr = guest.locate_from(self.vcpu.kernel_root << 12, self.vcpu.ldt_base + at)
-            except GuestFault:
-                return 0
-            return self.domain.ram.words[maddr >> 3]
-        data = guest.read_available(GDT_VA + at, 8)
-        return int.from_bytes(data, "little") if len(data) == 8 else 0
-
-    def is_64bit_code(self, selector: int) -> bool:
-        """Whether code in this segment runs in 64-bit mode (the descriptor's L bit)."""
-        wide = self._wide.get(selector)
-        if wide is None:
-            wide = bool(self.descriptor(selector) >> 53 & 1)
-            if selector & 4 == 0:
-                self._wide[selector] = wide
-        return wide
-
-    def select_code_width(self, old: int, new: int) -> None:
-        """Tell the engine when a change of CS is one of mode."""
-        before, after = self.is_64bit_code(old), self.is_64bit_code(new)
-        if before != after:
-            self.words[CODE_SWITCH] = traps.TO_64 if after else traps.TO_32
-
-    def load_user_gs(self, selector: int) -> int:
-        """SEGBASE_GS_USER_SEL: the user's GS selector, and the base that its descriptor has."""
-        base = 0
-        if selector & ~3:
-            descriptor = self.descriptor(selector)
-            if not descriptor >> 47 & 1:
-                self.words[GS] = 0
-                self.vcpu.gs_base_other = 0
-                return 0
-            base = descriptor >> 16 & 0xFFFFFF | descriptor >> 32 & 0xFF000000
-        kernel_base = self.words[GS_BASE]
-        self.words[GS] = selector
-        self.words[GS_BASE] = kernel_base
-        self.vcpu.gs_base_other = base
-        return 0
 
     # -- ends
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stub.abi.arch_x86 import FIRST_RESERVED_GDT_ENTRY
 from stub.abi.errno import EFAULT, EINVAL
 from stub.abi.xen import Hypercall
+from stub.hypervisor import segments
 from stub.hypervisor.registry import hypercall
 from stub.memory.frames import SEG_DESC
 from stub.memory.guest import GuestFault
@@ -46,7 +47,7 @@ def set_gdt(xen: Hypervisor, frame_list: int, entries: int, _: int, __: int, ___
     for slot in range(_GUEST_PAGES):
         xen.domain.area.map_page(slot, frames[slot] if slot < count else xen.domain.area.zero)
     xen.flush_tlb()
-    xen.descriptors_changed()
+    segments.descriptors_changed(xen)
     return 0
 
 
@@ -89,6 +90,6 @@ def update_descriptor(xen: Hypervisor, maddr: int, descriptor: int, _: int, __: 
         rc = -EINVAL
     else:
         xen.domain.ram.words[maddr >> 3] = value
-        xen.descriptors_changed()
+        segments.descriptors_changed(xen)
     frames.put(mfn)
     return rc

@@ -13,7 +13,7 @@ from stub.abi import xen as abi
 from stub.abi.errno import EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from stub.abi.xen import Hypercall
 from stub.engine.base import FS_BASE, GS_BASE
-from stub.hypervisor import traps
+from stub.hypervisor import segments, traps
 from stub.hypervisor.debugregs import read_debug, write_debug
 from stub.hypervisor.hypercalls.event_channel import EVENT_CHANNEL_OPS
 from stub.hypervisor.privileged import set_task_switched
@@ -98,7 +98,7 @@ def set_segment_base(xen: Hypervisor, which: int, base: int, _: int, __: int, __
     words, vcpu = xen.words, xen.vcpu
     which &= 0xFFFFFFFF
     if which == arch.SEGBASE_GS_USER_SEL:
-        return xen.load_user_gs(base & 0xFFFF)
+        return segments.load_user_gs(xen, base & 0xFFFF)
     if not is_canonical(base):
         return -EINVAL
     if which == arch.SEGBASE_FS:
@@ -133,6 +133,19 @@ def vm_assist(xen: Hypervisor, command: int, kind: int, _: int, __: int, ___: in
 def iret(xen: Hypervisor, _: int, __: int, ___: int, ____: int, _____: int) -> None:
     """Return from a trap; sets every register itself."""
     traps.iret(xen)
+
+
+@hypercall(Hypercall.set_timer_op)
+def set_timer_op(xen: Hypervisor, when: int, _: int, __: int, ___: int, ____: int) -> int:
+    """One timer event at an absolute system time, 0 to cancel; nonsense far ahead fires in 100 ms (do_set_timer_op)."""
+    now = xen.clock.now
+    if when == 0:
+        xen.clock.arm("timer_op", None)
+    elif when >> 63 or when - now > 1 << 50:
+        xen.clock.arm("timer_op", now + 100_000_000)
+    else:
+        xen.clock.arm("timer_op", when)
+    return 0
 
 
 @hypercall(Hypercall.nmi_op)

@@ -10,6 +10,7 @@ from stub.abi import xen as abi
 from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from stub.abi.xen import Hypercall
 from stub.engine.base import FLUSH
+from stub.hypervisor import segments
 from stub.hypervisor.registry import hypercall
 from stub.memory import entries as e
 from stub.memory.frames import GUEST, L1, L4, SEG_DESC, WRITABLE
@@ -239,7 +240,7 @@ def _unpin(xen: Hypervisor, mfn: int, _: int) -> int:
 
 @_mmuext(abi.MMUEXT_NEW_BASEPTR)
 def _new_baseptr(xen: Hypervisor, mfn: int, _: int) -> int:
-    return xen.new_base_pointer(mfn)
+    return segments.new_base_pointer(xen, mfn)
 
 
 @_mmuext(abi.MMUEXT_NEW_USER_BASEPTR)
@@ -293,7 +294,7 @@ def _set_ldt(xen: Hypervisor, address: int, entries: int) -> int:
     entries &= 0xFFFFFFFF
     if address & (PAGE_SIZE - 1) or entries > 8192 or (entries and not 0 <= address <= U64):
         return -EINVAL
-    xen.set_ldt(address, entries)
+    segments.set_ldt(xen, address, entries)
     return 0
 
 

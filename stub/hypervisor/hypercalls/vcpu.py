@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stub.abi import vcpu as abi
 from stub.abi.errno import EEXIST, EFAULT, EINVAL, ENOENT, ENOSYS, ENXIO, ETIME
 from stub.abi.xen import Hypercall
+from stub.hypervisor import runstate
 from stub.hypervisor.registry import hypercall
 from stub.hypervisor.vcpu import VCPU_INFO_SELECTOR
 from stub.memory.frames import WRITABLE
@@ -75,7 +76,7 @@ def is_up(_: Hypervisor, __: int, ___: int) -> int:
 @_op(abi.VCPUOP_get_runstate_info)
 def get_runstate_info(xen: Hypervisor, _: int, arg: int) -> int:
     """Times in each state."""
-    xen.out = xen.runstate()
+    xen.out = runstate.current(xen)
     xen.domain.guest.write(arg, xen.out)
     return 0
 
@@ -85,7 +86,7 @@ def register_runstate(xen: Hypervisor, _: int, arg: int) -> int:
     """Keep the times at a guest virtual address."""
     xen.payload = xen.domain.guest.read(arg, 8)
     xen.vcpu.runstate_at = int.from_bytes(xen.payload, "little")
-    xen.write_runstate()
+    runstate.write(xen)
     return 0
 
 
@@ -167,5 +168,5 @@ def register_time_area(xen: Hypervisor, _: int, arg: int) -> int:
     """A second copy of the time information, at a guest virtual address; null drops it."""
     xen.payload = xen.domain.guest.read(arg, 8)
     xen.time_area = int.from_bytes(xen.payload, "little")
-    xen.update_time()
+    runstate.update_time(xen)
     return 0

@@ -1,0 +1,73 @@
+"""What a vCPU does and since when, and the time pages that the guest reads (common/sched/core.c, arch/x86/time.c)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from stub.abi.xen import VIRQ_TIMER
+from stub.hypervisor.vcpu import VCPU_INFO_TIME
+from stub.memory.guest import GuestFault
+
+if TYPE_CHECKING:
+    from stub.hypervisor.xen import Hypervisor
+
+_RUNSTATE = struct.Struct("<I4xQ4Q")  # struct vcpu_runstate_info
+RUNNING, BLOCKED = 0, 2
+
+
+def update_time(xen: Hypervisor) -> None:
+    """Refresh the guest's time information."""
+    xen.clock.write_time_info(xen.vcpu.info_at + VCPU_INFO_TIME)
+    if xen.time_area:
+        at = xen.vcpu.info_at + VCPU_INFO_TIME
+        try:
+            xen.domain.guest.write(xen.time_area, bytes(xen.ram_bytes[at : at + 32]))
+        except GuestFault:
+            xen.time_area = 0
+
+
+def wake(xen: Hypervisor) -> None:
+    """Let a blocked vCPU run."""
+    vcpu = xen.vcpu
+    if vcpu.blocked:
+        account(xen, RUNNING)
+        vcpu.blocked, vcpu.polling = False, frozenset()
+
+
+def sleeps_for_good(xen: Hypervisor) -> bool:
+    """Whether no timer that is set could wake the blocked vCPU: none of those that raise VIRQ_TIMER, unbound."""
+    timers = xen.clock.timers.keys()
+    if timers & {"poll", "watchdog 1", "watchdog 2"}:
+        return False
+    return not xen.events.virq_port(VIRQ_TIMER)
+
+
+def sleep(xen: Hypervisor) -> None:
+    """Note that the vCPU is blocked from now on."""
+    account(xen, BLOCKED)
+
+
+def account(xen: Hypervisor, state: int) -> None:
+    """Charge the time since the last change, and enter ``state``."""
+    vcpu, now = xen.vcpu, xen.clock.now
+    vcpu.runstate_times[vcpu.runstate] += now - vcpu.runstate_since
+    vcpu.runstate, vcpu.runstate_since = state, now
+    if vcpu.runstate_at and state == RUNNING:
+        write(xen)
+
+
+def current(xen: Hypervisor) -> bytes:
+    """A vcpu_runstate_info."""
+    vcpu, now = xen.vcpu, xen.clock.now
+    times = list(vcpu.runstate_times)
+    times[vcpu.runstate] += now - vcpu.runstate_since
+    return _RUNSTATE.pack(vcpu.runstate, now, *times)
+
+
+def write(xen: Hypervisor) -> None:
+    """Refresh the area that the guest registered."""
+    try:
+        xen.domain.guest.write(xen.vcpu.runstate_at, current(xen))
+    except GuestFault:
+        return

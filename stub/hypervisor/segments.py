@@ -1,0 +1,109 @@
+"""Segments and address spaces: base tables, descriptor tables, the user's GS, the width of code.
+
+A guest loads selectors natively; what Xen keeps is where the tables are and which code segment runs in which mode.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stub.domain.xenarea import GDT_VA, LDT_SLOT, LDT_VA
+from stub.engine.base import CODE_SWITCH, CR3, FLUSH, GS, GS_BASE
+from stub.memory.frames import L4
+from stub.memory.guest import GuestFault
+
+if TYPE_CHECKING:
+    from stub.hypervisor.xen import Hypervisor
+
+TO_64, TO_32 = 1, 2
+
+
+def new_base_pointer(xen: Hypervisor, mfn: int) -> int:
+    """MMUEXT_NEW_BASEPTR: load a kernel root table."""
+    vcpu, types = xen.vcpu, xen.domain.types
+    old = vcpu.kernel_root
+    if mfn != old:
+        rc = types.get_page_and_type(mfn, L4)
+        if rc:
+            return rc
+        vcpu.kernel_root = mfn
+        types.put_page_and_type(old)
+        drop_ldt_pages(xen)
+        xen.words[CR3] = mfn << 12
+        xen.domain.guest.use_root(mfn << 12)
+    elif types.stale:
+        xen.words[FLUSH] = 1
+    types.stale = False
+    return 0
+
+
+def set_ldt(xen: Hypervisor, address: int, entries: int) -> None:
+    """MMUEXT_SET_LDT."""
+    drop_ldt_pages(xen)
+    xen.vcpu.ldt_base, xen.vcpu.ldt_entries = address, entries
+    xen.code_widths.clear()
+    xen.engine.load_ldt(LDT_VA if entries else 0, entries * 8 - 1 if entries else 0)
+
+
+def drop_ldt_pages(xen: Hypervisor) -> None:
+    for page, mfn in xen.ldt_frames.items():
+        xen.domain.area.map_page(LDT_SLOT + page, None)
+        xen.domain.types.put_page_and_type(mfn)
+    if xen.ldt_frames:
+        xen.ldt_frames.clear()
+        xen.flush_tlb()
+
+
+def descriptors_changed(xen: Hypervisor) -> None:
+    """Forget what was read from the descriptor tables."""
+    xen.code_widths.clear()
+
+
+def descriptor(xen: Hypervisor, selector: int) -> int:
+    """The 8-byte descriptor that a selector names; 0 where there is none."""
+    guest = xen.domain.guest
+    at = selector & ~7
+    if selector & 4:
+        if at >= xen.vcpu.ldt_entries * 8:
+            return 0
+        try:
+            maddr = guest.locate_from(xen.vcpu.kernel_root << 12, xen.vcpu.ldt_base + at)
+        except GuestFault:
+            return 0
+        return xen.domain.ram.words[maddr >> 3]
+    data = guest.read_available(GDT_VA + at, 8)
+    return int.from_bytes(data, "little") if len(data) == 8 else 0
+
+
+def is_64bit_code(xen: Hypervisor, selector: int) -> bool:
+    """Whether code in this segment runs in 64-bit mode (the descriptor's L bit)."""
+    wide = xen.code_widths.get(selector)
+    if wide is None:
+        wide = bool(descriptor(xen, selector) >> 53 & 1)
+        if selector & 4 == 0:
+            xen.code_widths[selector] = wide
+    return wide
+
+
+def select_code_width(xen: Hypervisor, old: int, new: int) -> None:
+    """Tell the engine when a change of CS is one of mode."""
+    before, after = is_64bit_code(xen, old), is_64bit_code(xen, new)
+    if before != after:
+        xen.words[CODE_SWITCH] = TO_64 if after else TO_32
+
+
+def load_user_gs(xen: Hypervisor, selector: int) -> int:
+    """SEGBASE_GS_USER_SEL: the user's GS selector, and the base that its descriptor has."""
+    base = 0
+    if selector & ~3:
+        found = descriptor(xen, selector)
+        if not found >> 47 & 1:
+            xen.words[GS] = 0
+            xen.vcpu.gs_base_other = 0
+            return 0
+        base = found >> 16 & 0xFFFFFF | found >> 32 & 0xFF000000
+    kernel_base = xen.words[GS_BASE]
+    xen.words[GS] = selector
+    xen.words[GS_BASE] = kernel_base
+    xen.vcpu.gs_base_other = base
+    return 0
