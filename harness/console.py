@@ -120,9 +120,10 @@ class GuestConsole(SpawnBase):  # type: ignore[misc]
 
     def _pull(self, machine: MachineLike, size: int, deadline_ns: int | None) -> str:
         output = machine.console.output
-        if len(output) == self._taken and machine.verdict is None:
-            if deadline_ns is not None and machine.now_ns >= deadline_ns:
+        if len(output) == self._taken:
+            if machine.verdict is None and deadline_ns is not None and machine.now_ns >= deadline_ns:
                 raise pexpect.TIMEOUT("the virtual deadline has passed")
+            # Also after a verdict: one verdict is not final, a deadlock that input resolves.
             machine.run(deadline_ns=deadline_ns, until=lambda: len(machine.console.output) > self._taken)
             output = machine.console.output
         data = bytes(output[self._taken : self._taken + size])

@@ -276,7 +276,7 @@ class Guest:
     def run(self, seconds: float) -> VerdictLike | None:
         """Run for ``seconds`` of virtual time; the verdict if that was the end of it."""
         machine = self.machine
-        return machine.verdict or machine.run(deadline_ns=machine.now_ns + round(seconds * NS_PER_SECOND))
+        return machine.run(deadline_ns=machine.now_ns + round(seconds * NS_PER_SECOND))
 
     def wait(self, kind: str | None = None, timeout: float | None = None) -> VerdictLike:
         """Run to the verdict, at most ``timeout`` virtual seconds (None: as far as its limits let it).
@@ -285,8 +285,7 @@ class Guest:
         """
         __tracebackhide__ = True
         machine = self.machine
-        if machine.verdict is None:
-            machine.run(deadline_ns=None if timeout is None else machine.now_ns + round(timeout * NS_PER_SECOND))
+        machine.run(deadline_ns=None if timeout is None else machine.now_ns + round(timeout * NS_PER_SECOND))
         verdict = machine.verdict
         if verdict is None:
             raise WrongVerdict(f"the guest still runs at {self.now:.3f} virtual seconds, after {timeout} of waiting")

@@ -49,7 +49,7 @@ class MachineLike(Protocol):
 
     @property
     def verdict(self) -> VerdictLike | None:
-        """Set once the run is over, and final."""
+        """Set once the run is over. Final, but for a deadlock that console input can resolve."""
 
     def registers(self) -> dict[str, int]: ...
 

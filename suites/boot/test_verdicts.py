@@ -73,6 +73,15 @@ def test_the_instruction_budget_is_exact(guest: Guest, tmp_path: Path) -> None:
     assert busy.machine.retired == 1_000_000
 
 
+@pytest.mark.pv_limits(instructions=40)
+def test_a_reboot_may_boot_again(guest: Guest, tmp_path: Path) -> None:
+    """The new boot is part of the same run: its time and its instructions go on."""
+    again = guest(kernel(tmp_path, shutdown(SHUTDOWN_reboot)), on_reboot="restart")
+    again.wait("instruction-budget")
+    assert again.machine.boots > 2
+    assert again.hypercalls.count("sched_op:SCHEDOP_shutdown") >= again.machine.boots - 1
+
+
 @pytest.mark.pv_limits(wall=0.2)
 def test_the_wall_limit(guest: Guest, tmp_path: Path) -> None:
     assert guest(kernel(tmp_path, SPIN)).wait("wall-limit").exit_status == 4

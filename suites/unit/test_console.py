@@ -162,6 +162,14 @@ def test_input_reaches_the_guest_when_it_runs_again() -> None:
     assert machine.console.input == b"\x03"
 
 
+def test_input_resolves_a_deadlock() -> None:
+    console, machine = opened((0, "# "))
+    machine.console.answer = lambda data: b"you said " + data
+    assert console.expect(["never", pexpect.EOF], timeout=None) == 1
+    console.sendline("go on")
+    console.expect("you said go on")
+
+
 def test_tail_and_text_run_nothing() -> None:
     console, machine = opened((0, "\x1b[1mbold\x1b[0m\r\nx\x07y\r\n"), (1, "more"))
     console.expect("bold")
