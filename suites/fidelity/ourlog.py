@@ -10,9 +10,8 @@ from stub.abi.xen import Hypercall
 from stub.domain.builder import LOW_FRAMES, shuffled
 from stub.trace import records as log
 from stub.trace.reader import LogReader
-
-from . import events
-from .events import SHOWN, Event, Frames
+from suites.fidelity import events
+from suites.fidelity.events import SHOWN, Event, Frames
 
 UNSEEN = {Hypercall.multicall, Hypercall.console_io}
 """Hypercalls that the recorder does not show; the entries of a multicall it does."""
@@ -63,9 +62,7 @@ def _privileged(record: Any, _: Frames) -> Iterator[Event]:
 
 
 def _exception(record: Any, _: Frames) -> Iterator[Event]:
-    yield events.exception(
-        record.seq, record.vector, record.error_code, record.cr2, record.rip, record.to_rip
-    )
+    yield events.exception(record.seq, record.vector, record.error_code, record.cr2, record.rip, record.to_rip)
 
 
 _MAKERS: dict[type[log.Record], Callable[[Any, Frames], Iterator[Event]]] = {

@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from . import events
-from .events import SHOWN, Event
+from suites.fidelity import events
+from suites.fidelity.events import SHOWN, Event
 
 FILE: Final = Path(__file__).with_name("linux-cloud.trace.xz")
 IMAGE: Final = "debian-cloud"
 PACKAGE: Final = "6.1.192-2"
 CMDLINE: Final = "console=hvc0 earlyprintk=xen"
 MEMORY: Final = 256  # MiB
+RAMDISK_PAGES: Final = 0x1E5  # as the frames show that come after it
 
 _CHUNK: Final = 9  # the toolstack gave the guest its memory in 2 MiB pieces
 _PIECES: Final = ((range(0x10, 0x80), 0x7F), (range(0x2A0, 0x2B0), 0x31F))
@@ -111,6 +112,4 @@ def _privileged(number: int, code: bytes, before: dict[str, int], after: dict[st
         return events.privileged(number, code, before, after)
     which = code[code.index(opcode) + 1] if opcode in _IMMEDIATE else before["dx"] & 0xFFFF
     write = opcode in _OUT
-    return events.port(
-        number, write, which, 2 if short and size == 4 else size, before["ax"] if write else after["ax"]
-    )
+    return events.port(number, write, which, 2 if short and size == 4 else size, before["ax"] if write else after["ax"])

@@ -1,0 +1,50 @@
+"""One boot of the recorded guest for all of the suite."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.cpio import Archive
+from harness.guests import GuestSpec, ImageLaunch
+from harness.machine import RunLimits
+from suites.fidelity import ourlog, recording
+from suites.fidelity.events import Event
+
+SEED = 0
+_LAST_LINE = b"Freeing initrd memory"
+"""What the kernel says soon after the recording's end."""
+
+
+@pytest.fixture(scope="session")
+def recorded() -> list[Event]:
+    """What real Xen was asked and answered."""
+    return recording.read()
+
+
+@pytest.fixture(scope="session")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
+    """What we were asked and answered, up to a little after the recording's end."""
+    run = tmp_path_factory.mktemp("fidelity")
+    spec = GuestSpec(
+        image=recording.IMAGE,
+        memory=recording.MEMORY,
+        cmdline=recording.CMDLINE,
+        ramdisk=ramdisk(recording.RAMDISK_PAGES),
+        seed=SEED,
+    )
+    machine = ImageLaunch(spec).start(run, RunLimits(virtual=5, wall=300))
+    try:
+        verdict = machine.run(until=lambda: _LAST_LINE in machine.console.output)
+    finally:
+        machine.close()
+    assert verdict is None, f"the guest ended before the recording does: {verdict}"
+    return ourlog.read(run, ourlog.frames(recording.MEMORY, SEED))
+
+
+def ramdisk(pages: int) -> bytes:
+    """A ramdisk of just this size: where the guest's first free page is depends on it. Nothing in it is ever run."""
+    archive = Archive()
+    archive.file("/padding", bytes((pages << 12) - 1024))
+    data = archive.bytes()
+    assert len(data) <= pages << 12
+    return data.ljust(pages << 12, b"\0")
