@@ -172,7 +172,8 @@ class MemoryBudget:
     def close(self) -> None:
         """Leave the ledger, with all that is held."""
         if self._file is not None:
-            self._record(Member())
-            os.close(self._file)
-            self._path.unlink(missing_ok=True)
-            self._file = None
+            with self._ledger():  # to the end: who reads the ledger must not find half of us
+                self._write(Member())
+                self._path.unlink()
+                os.close(self._file)
+                self._file = None

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,9 +45,9 @@ class Later:
 
 def waiting(folder: Path, count: int) -> None:
     """Return once ``count`` accounts wait."""
-    tries = iter(range(100_000))
+    end = time.monotonic() + PATIENCE
     while len(list(folder.glob("*.wake"))) != count:
-        next(tries)
+        assert time.monotonic() < end
         os.sched_yield()
 
 
