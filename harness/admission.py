@@ -149,8 +149,8 @@ class MemoryBudget:
             return
         try:
             os.write(bell, b"!")
-        except BlockingIOError:
-            pass  # full: it has been rung for already
+        except (BlockingIOError, BrokenPipeError):
+            pass  # full: it has been rung for already; broken: it has just stopped waiting
         finally:
             os.close(bell)
 
