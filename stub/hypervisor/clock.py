@@ -66,6 +66,11 @@ class Clock:
         """When the next timer is due; NEVER without one."""
         return self._next
 
+    @property
+    def horizon(self) -> int:
+        """How far time may be let pass without asking the caller."""
+        return self._limit
+
     def due(self) -> list[str]:
         """The timers that are due, earliest first; they are disarmed."""
         now = self.now

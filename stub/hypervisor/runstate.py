@@ -71,3 +71,17 @@ def write(xen: Hypervisor) -> None:
         xen.domain.guest.write(xen.vcpu.runstate_at, current(xen))
     except GuestFault:
         return
+
+
+def pass_time(xen: Hypervisor) -> bool:
+    """While the vCPU is blocked, jump from timer to timer until one wakes it; False when the caller must decide."""
+    clock = xen.clock
+    if xen.realtime or xen.console.has_input or not xen.events.virq_port(VIRQ_TIMER):
+        return False
+    sleep(xen)
+    while xen.vcpu.blocked:
+        if "singleshot" not in clock.timers or clock.next_event > clock.horizon:
+            return False
+        clock.jump_to(clock.next_event)
+        xen.fire_timers()
+    return True

@@ -84,6 +84,7 @@ class Hypervisor:
         self.events.polled = self._polled_port
         self.verdict: Verdict | None = None
         self.pause = False
+        self.realtime = domain.config.realtime
         self.unimplemented: Counter[int] = Counter()
         # what a hypercall leaves for the log
         self.payload = self.out = b""
