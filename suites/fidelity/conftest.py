@@ -8,6 +8,7 @@ from harness.cpio import Archive
 from harness.guests import GuestSpec, ImageLaunch
 from harness.machine import RunLimits
 from suites.fidelity import ourlog, recording
+from suites.fidelity.compare import Comparison, compare
 from suites.fidelity.events import Event
 
 SEED = 0
@@ -39,6 +40,12 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
         machine.close()
     assert verdict is None, f"the guest ended before the recording does: {verdict}"
     return ourlog.read(run, ourlog.frames(recording.MEMORY, SEED))
+
+
+@pytest.fixture(scope="session")
+def comparison(recorded: list[Event], ours: list[Event]) -> Comparison:
+    """The two, compared."""
+    return compare(recorded, ours)
 
 
 def ramdisk(pages: int) -> bytes:

@@ -5,20 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from harness import catalogue
 from suites.fidelity import recording
 from suites.fidelity.allowed import ALLOWED, unexplained, unused
-from suites.fidelity.compare import Comparison, compare
+from suites.fidelity.compare import Comparison
 from suites.fidelity.events import Event
 
 PAGE = Path(__file__).parents[2] / "docs" / "fidelity.md"
-
-
-@pytest.fixture(scope="session")
-def comparison(recorded: list[Event], ours: list[Event]) -> Comparison:
-    return compare(recorded, ours)
 
 
 def test_the_recorded_kernel_is_the_one_that_boots() -> None:
@@ -44,9 +37,9 @@ def test_the_comparison_reaches_the_end(comparison: Comparison, recorded: list[E
     assert len(recorded) < comparison.paired * 1.06, "little is left to the schedule"
 
 
-def test_xen_hides_what_we_hide(ours: list[Event], recorded: list[Event]) -> None:
+def test_xen_hides_what_we_hide(comparison: Comparison) -> None:
     """No leaf has a feature here that Xen, whose machine has more of them, does not show."""
-    assert not [text for text in compare(recorded, ours).differences if "offered, not by Xen" in text]
+    assert not [text for text in comparison.differences if "offered, not by Xen" in text]
 
 
 def test_the_page_lists_exactly_these_differences() -> None:
