@@ -316,7 +316,7 @@ class Machine:
             retired=self.retired,
             wall_s=time.monotonic() - self._started_at,
             counts=self.log.counts(),
-            unimplemented=xen.unimplemented_by_name(),
+            unimplemented=xen.unimplemented,
             digests={"console": self._files.digest.hexdigest(), "hypercalls": self.log.digest()},
         )
 

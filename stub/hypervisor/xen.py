@@ -55,6 +55,8 @@ from stub.units import PAGE_SIZE, U64
 _ENGINE_CR0 = 0x8001_0033  # PE MP ET NE WP PG
 _ENGINE_CR4 = 0x0000_0668  # DE PAE MCE OSFXSR OSXMMEXCPT
 _TIME_UPDATE = SECOND
+_NAMES = {int(number): number.name for number in Hypercall}
+_BACKEND_DELAY = 50_000  # ns
 # rax, rdx, rsi, rdi, r8, r10, rip, retired, skew of the register file in one go: word by word takes twice as long
 _CALL = struct.Struct("<Q8xQ24xQQQ8xQ40xQ152xQQ").unpack_from
 
@@ -85,7 +87,7 @@ class Hypervisor:
         self.verdict: Verdict | None = None
         self.pause = False
         self.realtime = domain.config.realtime
-        self.unimplemented: Counter[int] = Counter()
+        self.unimplemented: Counter[str] = Counter()
         # what a hypercall leaves for the log
         self.payload = self.out = b""
         self.start_extent = self.element_count = 0
@@ -136,8 +138,8 @@ class Hypervisor:
             store,
             lambda: self.events.raise_port(XENSTORE_PORT),
         )
-        for port, service in ((XENSTORE_PORT, self.xenstore.service), (CONSOLE_PORT, self.console.service)):
-            self.events.ports[port] = Port(INTERDOMAIN, remote_port=0, notify=_ignoring_result(service))
+        for port in (XENSTORE_PORT, CONSOLE_PORT):
+            self.events.ports[port] = Port(INTERDOMAIN, notify=self._backend_notified)
 
     def start(self) -> None:
         """Put the vCPU at the guest's entry point."""
@@ -196,8 +198,7 @@ class Hypervisor:
         self.payload = self.out = b""
         handler = HYPERCALLS.get(nr)
         if handler is None:
-            rc: int | None = -ENOSYS
-            self.unimplemented[nr] += 1
+            rc: int | None = self.not_there(nr)
         else:
             rc = handler(self, a1, a2, a3, a4, a5)
         if rc is None:
@@ -295,6 +296,10 @@ class Hypervisor:
             elif name == "time":
                 runstate.update_time(self)
                 self.clock.arm("time", self.clock.now + _TIME_UPDATE)
+            elif name == "backends":
+                self.run_backends()
+                if self.ram_bytes[self.vcpu.info_at]:
+                    runstate.wake(self)
             elif name == "poll":
                 runstate.wake(self)
             elif name.startswith("watchdog"):
@@ -307,6 +312,11 @@ class Hypervisor:
             runstate.wake(self)
 
     # -- devices
+
+    def _backend_notified(self) -> None:
+        """The guest rang a back end: it runs elsewhere, a little later, and takes what it finds then in one go."""
+        if "backends" not in self.clock.timers:
+            self.clock.arm("backends", self.clock.now + _BACKEND_DELAY)
 
     def run_backends(self) -> bool:
         """Let the back ends move what waits; whether anything did."""
@@ -332,9 +342,11 @@ class Hypervisor:
         """A line in the log, with the hypercall that follows."""
         self.log.note(self.clock.now, self.words[RIP], text)
 
-    def count_unimplemented(self, number: int) -> None:
-        """A hypercall that nobody handles."""
-        self.unimplemented[number] += 1
+    def not_there(self, number: int, operation: int | None = None) -> int:
+        """Count a hypercall, or an operation of one, that nobody handles: -ENOSYS."""
+        name = _NAMES.get(number, str(number))
+        self.unimplemented[name if operation is None else f"{name}:{operation}"] += 1
+        return -ENOSYS
 
     def shutdown(self, reason: int) -> None:
         """SCHEDOP_shutdown with a reason of Xen's, or another number that the guest made up."""
@@ -350,11 +362,6 @@ class Hypervisor:
         if self.verdict is None:
             self.verdict = Verdict("crash", reason, tuple(describe_crash(self, address)))
 
-    def unimplemented_by_name(self) -> dict[str, int]:
-        """Hypercalls answered -ENOSYS, by name where the number has one."""
-        names = {int(number): number.name for number in Hypercall}
-        return {names.get(number, str(number)): count for number, count in sorted(self.unimplemented.items())}
-
 
 def toolstack_values(domain: Domain) -> dict[str, bytes]:
     """What a toolstack writes to XenStore for a domain without devices, relative to its home (PV-ABI 6.7)."""
@@ -368,10 +375,3 @@ def toolstack_values(domain: Domain) -> dict[str, bytes]:
         "control/platform-feature-xs_reset_watches": b"1",
         "control/shutdown": b"",
     }
-
-
-def _ignoring_result(service: Callable[[], bool]) -> Callable[[], None]:
-    def notify() -> None:
-        service()
-
-    return notify

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import callback as abi
-from stub.abi.errno import EFAULT, EINVAL, ENOSYS
+from stub.abi.errno import EFAULT, EINVAL
 from stub.abi.xen import Hypercall
 from stub.hypervisor.registry import hypercall
 from stub.hypervisor.vcpu import Gate
@@ -36,7 +36,7 @@ def callback_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
             request = abi.CallbackRegister64.unpack_from(xen.payload)
             name = _GATES.get(request.type)
             if name is None:
-                return -ENOSYS
+                return xen.not_there(Hypercall.callback_op, command)
             if not is_canonical(request.address):
                 return -EINVAL
             masks = name == "event" or bool(request.flags & abi.CALLBACKF_mask_events)
@@ -51,4 +51,4 @@ def callback_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
             return -EINVAL
     except GuestFault:
         return -EFAULT
-    return -ENOSYS
+    return xen.not_there(Hypercall.callback_op, command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import event_channel as abi
-from stub.abi.errno import EFAULT, EINVAL, ENOENT, ENOSYS, EPERM, ESRCH
+from stub.abi.errno import EFAULT, EINVAL, ENOENT, EPERM, ESRCH
 from stub.abi.xen import DOMID_SELF, Hypercall
 from stub.hypervisor import events
 from stub.hypervisor.registry import SubOps, hypercall
@@ -26,7 +26,7 @@ def event_channel_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, _
     """Dispatch on the command."""
     handler = EVENT_CHANNEL_OPS.handlers.get(command & 0xFFFFFFFF)
     if handler is None:
-        return -ENOSYS
+        return xen.not_there(Hypercall.event_channel_op, command & 0xFFFFFFFF)
     try:
         return handler(xen, arg)
     except GuestFault:

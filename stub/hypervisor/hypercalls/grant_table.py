@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import grant_table as abi
-from stub.abi.errno import EBUSY, EFAULT, EINVAL, ENOSYS
+from stub.abi.errno import EBUSY, EFAULT, EINVAL
 from stub.abi.xen import DOMID_SELF, Hypercall
 from stub.hypervisor.grants import MAX_FRAMES, RESERVED_ENTRIES
 from stub.hypervisor.registry import SubOps, hypercall
@@ -27,7 +27,7 @@ def grant_table_op(xen: Hypervisor, command: int, arg: int, count: int, _: int, 
         return -EINVAL
     handler = GRANT_OPS.handlers.get(command & 0xFFFFFFFF)
     if handler is None:
-        return -ENOSYS
+        return xen.not_there(Hypercall.grant_table_op, command & 0xFFFFFFFF)
     xen.element_count = count
     try:
         return handler(xen, arg)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from stub.abi import memory as abi
 from stub.abi.arch_x86 import MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START
-from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
+from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM, ESRCH
 from stub.abi.xen import DOMID_SELF, Hypercall
+from stub.domain.xenarea import INVALID_M2P_ENTRY
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.memory.frames import GUEST
 from stub.memory.guest import GuestFault
@@ -26,7 +27,7 @@ def memory_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int
     command &= 0xFFFFFFFF
     handler = MEMORY_OPS.handlers.get(command & abi.MEMOP_CMD_MASK)
     if handler is None:
-        return -ENOSYS
+        return xen.not_there(Hypercall.memory_op, command & abi.MEMOP_CMD_MASK)
     xen.start_extent = command >> abi.MEMOP_EXTENT_SHIFT
     try:
         return handler(xen, arg)
@@ -119,6 +120,48 @@ def increase_reservation(xen: Hypervisor, arg: int) -> int:
 def populate_physmap(xen: Hypervisor, arg: int) -> int:
     """Take frames for the PFNs in the list, which become their MFNs."""
     return _populate(xen, arg, True)
+
+
+@MEMORY_OPS(abi.XENMEM_exchange)
+def exchange(xen: Hypervisor, arg: int) -> int:
+    """Give frames for as many others, contiguous as asked; each given one may have no mapping and no type left."""
+    domain = xen.domain
+    guest, frames = domain.guest, domain.frames
+    data = xen.payload = guest.read(arg, abi.XenMemoryExchange64.size)
+    whole = abi.XenMemoryExchange64.unpack_from(data)
+    given, wanted = (abi.XenMemoryReservation64.unpack_from(part) for part in (whole.in_, whole.out))
+    if whole.nr_exchanged > given.nr_extents or max(given.nr_extents, wanted.nr_extents) > 1 << 40:
+        return -EINVAL
+    if given.extent_order > _MAX_ORDER or wanted.extent_order > _MAX_ORDER:
+        return -EPERM
+    if not (_self(xen, given.domid) and _self(xen, wanted.domid)) or (
+        given.nr_extents << given.extent_order != wanted.nr_extents << wanted.extent_order
+    ):
+        return -EINVAL
+    a_time = max(given.extent_order, wanted.extent_order)  # frames are exchanged in blocks of this order
+    per_in, per_out = 1 << a_time - given.extent_order, 1 << a_time - wanted.extent_order
+    for block in range(whole.nr_exchanged >> a_time - given.extent_order, given.nr_extents // per_in):
+        out: list[int] = []
+        for i in range(block * per_in, (block + 1) * per_in):
+            first = guest.read_u64(given.extent_start + 8 * i)
+            out += range(first, first + (1 << given.extent_order))
+        if any(mfn >= frames.frames or frames.owner[mfn] != GUEST or frames.refs[mfn] != 1 for mfn in out):
+            return -EINVAL
+        for mfn in out:
+            domain.ram.words[domain.area.m2p_word + mfn] = INVALID_M2P_ENTRY
+            frames.disown(mfn)
+        for i in range(block * per_out, (block + 1) * per_out):
+            taken = _take_frames(xen, wanted.extent_order)
+            if taken is None:
+                return -ENOMEM
+            pfn = guest.read_u64(wanted.extent_start + 8 * i)
+            for k, mfn in enumerate(taken):
+                frames.give_one(mfn)
+                domain.ram.pages[mfn] = 0
+                domain.ram.words[domain.area.m2p_word + mfn] = pfn + k
+            guest.write_u64(wanted.extent_start + 8 * i, taken[0])
+        guest.write_u64(arg + abi.XenMemoryExchange64.offset("nr_exchanged"), (block + 1) * per_in)
+    return 0
 
 
 @MEMORY_OPS(abi.XENMEM_maximum_ram_page)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import xen as abi
-from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
+from stub.abi.errno import EACCES, EFAULT, EINVAL, EOPNOTSUPP, EPERM, ESRCH
 from stub.abi.xen import Hypercall
 from stub.engine.base import FLUSH
 from stub.hypervisor import segments
@@ -229,7 +229,7 @@ def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, domain: 
 
 def _pin(xen: Hypervisor, command: int, mfn: int) -> int:
     if command > abi.MMUEXT_PIN_L4_TABLE:
-        return -ENOSYS
+        return xen.not_there(Hypercall.mmuext_op, command)
     return xen.domain.types.pin(mfn, command + 1)
 
 

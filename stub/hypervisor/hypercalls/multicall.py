@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from stub.abi.errno import EFAULT, EINVAL, ENOSYS
+from stub.abi.errno import EFAULT, EINVAL
 from stub.abi.xen import Hypercall
 from stub.engine.base import RIP
 from stub.hypervisor.registry import HYPERCALLS, hypercall
@@ -20,7 +20,7 @@ _RESULT = struct.Struct("<Q")
 
 
 @hypercall(Hypercall.multicall)
-def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int) -> int:
+def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int) -> int | None:
     """Run each entry and store its result; a nested multicall's is -EINVAL."""
     if xen.in_multicall:
         return -EINVAL
@@ -34,14 +34,14 @@ def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int
             xen.payload = xen.out = b""
             handler = HYPERCALLS.get(op)
             if handler is None:
-                rc: int | None = -ENOSYS
-                xen.count_unimplemented(op)
+                rc: int | None = xen.not_there(op)
             else:
                 rc = handler(xen, a1, a2, a3, a4, a5)
-            if rc is None or xen.verdict is not None:  # iret: the list ends here
-                return 0
-            log.nested(xen.clock.now, rip, op, a1, a2, a3, a4, a5, rc, xen.payload, xen.out)
-            guest.write(calls + 8, _RESULT.pack(rc & U64))
+            ends = rc is None or xen.verdict is not None  # iret, or the domain's end
+            log.nested(xen.clock.now, rip, op, a1, a2, a3, a4, a5, rc or 0, xen.payload, xen.out)
+            if ends:
+                return None if rc is None else 0
+            guest.write(calls + 8, _RESULT.pack((rc or 0) & U64))
             calls += _ENTRY.size
     except GuestFault:
         return -EFAULT

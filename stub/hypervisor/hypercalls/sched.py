@@ -24,7 +24,7 @@ def sched_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int)
     """Dispatch on the command."""
     handler = SCHED_OPS.handlers.get(command & 0xFFFFFFFF)
     if handler is None:
-        return -ENOSYS
+        return xen.not_there(Hypercall.sched_op, command & 0xFFFFFFFF)
     try:
         return handler(xen, arg)
     except GuestFault:

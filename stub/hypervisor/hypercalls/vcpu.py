@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import vcpu as abi
-from stub.abi.errno import EEXIST, EFAULT, EINVAL, ENOENT, ENOSYS, ENXIO, ETIME
+from stub.abi.errno import EEXIST, EFAULT, EINVAL, ENOENT, ENXIO, ETIME
 from stub.abi.xen import Hypercall
 from stub.hypervisor import runstate
 from stub.hypervisor.registry import hypercall
@@ -41,7 +41,7 @@ def vcpu_op(xen: Hypervisor, command: int, vcpu: int, arg: int, _: int, __: int)
         return -ENOENT
     handler = VCPU_HANDLERS.get(command & 0xFFFFFFFF)
     if handler is None:
-        return -ENOSYS
+        return xen.not_there(Hypercall.vcpu_op, command & 0xFFFFFFFF)
     try:
         return handler(xen, vcpu & 0xFFFFFFFF, arg)
     except GuestFault:

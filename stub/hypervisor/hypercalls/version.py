@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stub.abi import features, version
 from stub.abi.arch_x86 import HYPERVISOR_VIRT_START
-from stub.abi.errno import EFAULT, EINVAL, ENOSYS, EPERM
+from stub.abi.errno import EFAULT, EINVAL, EPERM
 from stub.abi.xen import Hypercall
 from stub.hypervisor.registry import hypercall
 from stub.memory.guest import GuestFault
@@ -60,7 +60,7 @@ def xen_version(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
             return 0
         answer = _BUFFERS.get(command)
         if answer is None:
-            return -ENOSYS
+            return xen.not_there(Hypercall.xen_version, command)
         guest.write(arg, answer)
         xen.out = answer
     except GuestFault:
