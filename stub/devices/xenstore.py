@@ -17,6 +17,7 @@ _REQUEST, _RESPONSE, _INDEXES = 0, 1024, 2048
 _FOUR = struct.Struct("<4I")  # req_cons, req_prod, rsp_cons, rsp_prod
 _HEADER = struct.Struct("<4I")
 _MAX_PAYLOAD = 4096
+_MAX_NODES, _MAX_WATCHES = 1000, 128  # xenstored's quotas for a domain
 
 
 class Store:
@@ -91,6 +92,8 @@ class Store:
         absolute = asked if asked.startswith("@") else self._absolute(asked)
         if (absolute, asked, parts[1]) in self.watches:
             return "EEXIST"
+        if len(self.watches) >= _MAX_WATCHES:
+            return "E2BIG"
         self.watches.append((absolute, asked, parts[1]))
         self._events.append(parts[0] + b"\0" + parts[1] + b"\0")
         return b"OK\0"
@@ -115,6 +118,8 @@ class Store:
         absolute = self._absolute(path.decode(errors="surrogateescape"))
         if not absolute.startswith(self.home + "/"):
             return "EACCES"
+        if absolute not in self.values and len(self.values) >= _MAX_NODES:
+            return "ENOSPC"
         self.values[absolute] = value
         self._fire(absolute)
         return b"OK\0"
@@ -124,6 +129,8 @@ class Store:
         if not path.startswith(self.home + "/"):
             return "EACCES"
         if not self._exists(path):
+            if len(self.values) >= _MAX_NODES:
+                return "ENOSPC"
             self.values[path] = b""
             self._fire(path)
         return b"OK\0"

@@ -29,6 +29,7 @@ from stub.engine.base import (
     EXIT_VECTOR,
     FLUSH,
     RAX,
+    RDI,
     RIP,
     RSI,
     Engine,
@@ -347,6 +348,14 @@ class Hypervisor:
         name = _NAMES.get(number, str(number))
         self.unimplemented[name if operation is None else f"{name}:{operation}"] += 1
         return -ENOSYS
+
+    def continue_later(self, number: int, first: int, second: int) -> int:
+        """Have the guest make the rest of a long hypercall by itself (hypercall_create_continuation)."""
+        words = self.words
+        words[RIP] = (words[RIP] - 2) & U64
+        words[RDI], words[RSI] = first, second
+        self.pause = True
+        return number
 
     def shutdown(self, reason: int) -> None:
         """SCHEDOP_shutdown with a reason of Xen's, or another number that the guest made up."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from stub.abi.errno import EBUSY, EINVAL, EPERM
 from stub.memory import entries as e
-from stub.memory.frames import GUEST, L1, L4, PINNED, WRITABLE, FrameTable
+from stub.memory.descriptors import checked
+from stub.memory.frames import GUEST, L1, L4, PINNED, SEG_DESC, WRITABLE, FrameTable
 from stub.memory.ram import Ram
 
 _P, _RW, _US = np.uint64(e.P), np.uint64(e.RW), np.uint64(e.US)
@@ -50,11 +51,12 @@ class PageTypes:
         frames.type_count[mfn] = count + 1
         if not count:
             frames.type[mfn] = kind
-            if kind <= L4:
-                rc = self._validate_l1(mfn) if kind == L1 else self._validate_upper(mfn, kind)
-                if rc:
-                    frames.type_count[mfn] = 0
-                    return rc
+            if kind == WRITABLE:
+                return 0
+            rc = self._validate(mfn, kind)
+            if rc:
+                frames.type_count[mfn] = 0
+                return rc
         return 0
 
     def put_type(self, mfn: int) -> None:
@@ -100,6 +102,22 @@ class PageTypes:
         return 0
 
     # -- whole tables
+
+    def _validate(self, mfn: int, kind: int) -> int:
+        if kind == L1:
+            return self._validate_l1(mfn)
+        return self._validate_descriptors(mfn) if kind == SEG_DESC else self._validate_upper(mfn, kind)
+
+    def _validate_descriptors(self, mfn: int) -> int:
+        """Every descriptor of a page, its privilege level mended in place."""
+        base = mfn * e.ENTRIES
+        for slot in np.flatnonzero(self.table[mfn]).tolist():
+            mended = checked(self.words[base + slot])
+            if mended is None:
+                self.refusal = f"descriptor {self.words[base + slot]:#018x} in frame {mfn:#x} leads out of ring 3"
+                return -EINVAL
+            self.words[base + slot] = mended
+        return 0
 
     def _validate_l1(self, mfn: int) -> int:
         frames = self.frames

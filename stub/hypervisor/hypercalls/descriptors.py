@@ -10,6 +10,7 @@ from stub.abi.errno import EFAULT, EINVAL
 from stub.abi.xen import Hypercall
 from stub.hypervisor import segments
 from stub.hypervisor.registry import hypercall
+from stub.memory.descriptors import checked
 from stub.memory.frames import SEG_DESC
 from stub.memory.guest import GuestFault
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 _GUEST_PAGES = 14
-_S, _P = 1 << 44, 1 << 47
-_DPL = 3 << 45
 
 
 @hypercall(Hypercall.set_gdt)
@@ -36,7 +35,7 @@ def set_gdt(xen: Hypervisor, frame_list: int, entries: int, _: int, __: int, ___
     types = xen.domain.types
     taken: list[int] = []
     for mfn in frames:
-        if types.get_page_and_type(mfn, SEG_DESC) or not _descriptors_are_valid(xen, mfn):
+        if types.get_page_and_type(mfn, SEG_DESC):
             for done in taken:
                 types.put_page_and_type(done)
             return -EINVAL
@@ -49,32 +48,6 @@ def set_gdt(xen: Hypervisor, frame_list: int, entries: int, _: int, __: int, ___
     xen.flush_tlb()
     segments.descriptors_changed(xen)
     return 0
-
-
-def _descriptors_are_valid(xen: Hypervisor, mfn: int) -> bool:
-    """check_descriptor over a page, mending privilege levels in place."""
-    words = xen.domain.ram.words
-    base = mfn * 512
-    for i in range(base, base + 512):
-        if words[i]:
-            fixed = checked(words[i])
-            if fixed is None:
-                return False
-            words[i] = fixed
-    return True
-
-
-def checked(descriptor: int) -> int | None:
-    """A descriptor as Xen lets a 64-bit guest have it (DPL raised to 3), or None for one it refuses."""
-    if not descriptor & _P:
-        return descriptor
-    if descriptor & _S:
-        return descriptor | _DPL
-    # system descriptors: of these only a not-present or null one is harmless
-    kind = descriptor >> 40 & 0x1F
-    if kind == 0 or descriptor & ((1 << 64) - 1) == 0:
-        return descriptor
-    return None
 
 
 @hypercall(Hypercall.update_descriptor)

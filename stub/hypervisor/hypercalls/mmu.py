@@ -24,6 +24,7 @@ _PAIR = struct.Struct("<QQ")
 _EXT = struct.Struct("<IIQQ")
 _PREEMPT = 1 << 31  # MMU_UPDATE_PREEMPTED in count: a continuation, made by Xen itself
 _PAYLOAD_CAP = 4096
+A_TIME = 4096  # list entries before the guest is made to ask again
 
 
 def flush_if_stale(xen: Hypervisor) -> None:
@@ -86,6 +87,10 @@ def mmu_update(xen: Hypervisor, requests: int, count: int, pdone: int, domain: i
         else:
             xen.payload = guest.read_available(requests, min(16 * count, _PAYLOAD_CAP))
             while done < count:
+                if done == A_TIME and not xen.in_multicall:
+                    settle(xen)
+                    write_done(xen, pdone, done, 0)
+                    return xen.continue_later(Hypercall.mmu_update, requests + 16 * done, count - done | _PREEMPT)
                 pointer, value = _PAIR.unpack(guest.read(requests + 16 * done, 16))
                 rc = _update_one(xen, pointer, value)
                 if rc:
@@ -211,6 +216,10 @@ def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, domain: 
     payload = b""
     try:
         while done < count:
+            if done == A_TIME and not xen.in_multicall:
+                settle(xen)
+                write_done(xen, pdone, done, 0)
+                return xen.continue_later(Hypercall.mmuext_op, operations + 24 * done, count - done | _PREEMPT)
             data = guest.read(operations + 24 * done, 24)
             if len(payload) < _PAYLOAD_CAP:
                 payload += data

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ENTRY = struct.Struct("<8Q")
 _RESULT = struct.Struct("<Q")
+A_TIME = 1024  # calls before the guest is made to ask again
 
 
 @hypercall(Hypercall.multicall)
@@ -29,7 +30,9 @@ def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int
     rip = words[RIP] - 2
     xen.in_multicall = True
     try:
-        for _i in range(count):
+        for done in range(count):
+            if done == A_TIME:
+                return xen.continue_later(Hypercall.multicall, calls, count - done)
             op, _result, a1, a2, a3, a4, a5, _a6 = _ENTRY.unpack(guest.read(calls, _ENTRY.size))
             xen.payload = xen.out = b""
             handler = HYPERCALLS.get(op)
