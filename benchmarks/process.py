@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -38,7 +39,7 @@ def to_line(command: Sequence[str], line: bytes, look: Callable[[int], None] | N
             if line in output and look is not None:
                 look(process.pid)
         finally:
-            process.kill()
+            _kill(process)
             cpu = _reap(process)
         if line not in output:
             raise Unexpected(_story(command, f"its output has no {line.decode()!r}", output, errors.fileno()))
@@ -76,7 +77,7 @@ def _read_until(process: subprocess.Popen[bytes], line: bytes | None, deadline: 
     with process.stdout as pipe:
         while True:
             if not select.select([pipe], [], [], max(deadline - time.perf_counter(), 0))[0]:
-                process.kill()
+                _kill(process)
                 break
             data = os.read(pipe.fileno(), 65536)
             if not data:
@@ -86,6 +87,11 @@ def _read_until(process: subprocess.Popen[bytes], line: bytes | None, deadline: 
             if line is not None and output.find(line, seen) >= 0:
                 break
     return bytes(output)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Not by ``Popen.kill``, which would reap a process that has ended, and lose what it used."""
+    os.kill(process.pid, signal.SIGKILL)
 
 
 def _reap(process: subprocess.Popen[bytes]) -> float:
