@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from stub.engine.base import CR2, NAMES, RIP, RSP
+from stub.engine.base import NAMES, RIP, RSP
 from stub.memory import entries as e
 from stub.memory.frames import TYPE_NAMES
 
@@ -75,4 +75,7 @@ def describe_crash(xen: Hypervisor, address: int | None) -> Iterator[str]:
         yield "stack: " + " ".join(
             f"{int.from_bytes(stack[i : i + 8], 'little'):016x}" for i in range(0, len(stack) - 7, 8)
         )
-    yield from page_walk(xen, words[CR2] if address is None else address)
+    if address is not None:
+        yield from page_walk(xen, address)
+    elif not code:
+        yield from page_walk(xen, words[RIP])

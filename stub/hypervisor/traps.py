@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from stub.abi.arch_x86 import FLAT_KERNEL_CS, FLAT_KERNEL_SS
 from stub.abi.x86_defns import (
+    VECTORS,
     X86_EFLAGS_AC,
     X86_EFLAGS_DF,
     X86_EFLAGS_IF,
@@ -21,7 +22,7 @@ from stub.abi.x86_defns import (
     X86_EFLAGS_TF,
     X86_EFLAGS_VM,
 )
-from stub.engine.base import CR3, CS, GS_BASE, R11, RAX, RCX, RFLAGS, RIP, RSP, SS
+from stub.engine.base import CR3, CS, DS, ES, FS, GS, GS_BASE, R11, RAX, RCX, RFLAGS, RIP, RSP, SS
 from stub.hypervisor import segments
 from stub.hypervisor.vcpu import VCPU_INFO_CR2, VCPU_INFO_MASK
 from stub.memory.guest import GuestFault
@@ -116,7 +117,8 @@ def inject(xen: Hypervisor, vector: int, error_code: int | None = None, cr2: int
         xen.domain.ram.words[(vcpu.info_at + VCPU_INFO_CR2) >> 3] = cr2
     trap = vcpu.traps[vector]
     if trap is None:
-        xen.crash(f"unhandled exception: vector {vector}, error code {error_code or 0:#x}", cr2)
+        name = VECTORS.get(vector, f"vector {vector}").replace("X86_EXC_", "#")
+        xen.crash(f"Unhandled: vec {vector}, {name}[{error_code or 0:04x}]: the guest has no handler for it", cr2)
         return
     user = not vcpu.kernel_mode
     came_from = bounce(xen, trap.address, trap.masks_events, error_code)
@@ -136,6 +138,15 @@ def deliver_upcall(xen: Hypervisor) -> None:
     came_from = bounce(xen, vcpu.event.address, True)
     if came_from is not None:
         xen.log.upcall(xen.clock.now, *came_from, vcpu.event.address, user)
+
+
+def deliver_nmi(xen: Hypervisor) -> None:
+    """Run the guest's NMI handler, which masks further ones until it returns by iret."""
+    vcpu = xen.vcpu
+    trap = vcpu.traps[2]
+    address = vcpu.nmi.address or (trap.address if trap else 0)
+    if address and bounce(xen, address, bool(trap and trap.masks_events)) is not None:
+        vcpu.nmi_masked = True
 
 
 def system_call(xen: Hypervisor) -> None:
@@ -182,6 +193,10 @@ def iret(xen: Hypervisor) -> None:
     words[RSP] = rsp
     if rflags & X86_EFLAGS_RF:
         xen.resume_at = rip
+    vcpu.nmi_masked = False
+    if not (segments.loadable(xen, cs, True) and segments.loadable(xen, ss, False)):
+        failsafe(xen, (words[DS], words[ES], words[FS], words[GS]))
+        return
     if old_cs != cs:
         segments.select_code_width(xen, old_cs, cs)
 

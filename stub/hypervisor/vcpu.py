@@ -45,6 +45,7 @@ class Vcpu:
     syscall32: Gate = field(default_factory=Gate)
     sysenter: Gate = field(default_factory=Gate)
     nmi: Gate = field(default_factory=Gate)
+    nmi_masked: bool = False
     info_at: int = 0
     info_registered: bool = False
     iopl: int = 0

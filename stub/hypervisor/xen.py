@@ -108,6 +108,7 @@ class Hypervisor:
         self.watched = debugregs.NOTHING
         self.resume_at: int | None = None
         self.code_widths: dict[int, bool] = {}
+        self.loadable: dict[tuple[int, bool], bool] = {}
         self._connect_devices(on_output)
         self._exits: dict[int, Callable[[], None]] = {
             Exit.SYSCALL: self._on_syscall,
@@ -182,6 +183,9 @@ class Hypervisor:
         """Run the guest, acting on each exit, until ``pause`` is set: there is a verdict, or something to look at."""
         vcpu, memory, exits, run = self.vcpu, self.ram_bytes, self._exits, self.engine.run
         self.pause = False
+        if self.nmi_pending and not vcpu.nmi_masked:
+            self.nmi_pending = False
+            traps.deliver_nmi(self)
         while not self.pause:
             at = vcpu.info_at
             if memory[at] and not memory[at + 1]:

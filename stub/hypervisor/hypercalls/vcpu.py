@@ -153,7 +153,7 @@ def send_nmi(xen: Hypervisor, _: int, arg: int) -> int:
     """Raise an NMI on the vCPU."""
     if arg:
         return -EINVAL
-    xen.nmi_pending = True
+    xen.nmi_pending = xen.pause = True
     return 0
 
 
