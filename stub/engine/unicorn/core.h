@@ -57,7 +57,10 @@ typedef struct {
     uint64_t pc;
     uint32_t size;
     uint32_t icount; /* 0: not known yet */
+    uint64_t add;    /* what translated code adds: icount, or UNKNOWN, which is past every deadline */
 } Slot;
+#define UNKNOWN (1ULL << 63)
+#define LAST_DEADLINE (1ULL << 62)
 
 typedef struct {
     uint64_t slot, pc;
@@ -69,6 +72,7 @@ typedef struct {
 typedef struct {
     uint64_t count, deadline;
     const Slot *current; /* NULL: between blocks */
+    uint64_t size;       /* of the block that begins, where translated code counts */
 } Hot;
 
 #define SLOTS_PER_CHUNK 4096
@@ -89,7 +93,7 @@ typedef struct {
     Slot **chunks;
     size_t n_chunks, n_slots;
     void **block_data; /* the word inside libunicorn's hook object that holds the block hook's user_data */
-    Slot *next_slot, odd;
+    Slot *next_slot, *generated, odd;
     Learnt *learnt;
     size_t learnt_mask, learnt_used;
     /* places in a saved CPU context, found by calibrate() */
@@ -123,9 +127,21 @@ extern struct own_functions {
     bool (*fill)(void *, uint64_t, int, int, int, bool, uintptr_t);
     void (*set_page)(void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t);
     void (*leave_block)(void *, uint32_t);
+    void (*op1)(void *, int, uintptr_t);
+    void (*op2)(void *, int, uintptr_t, uintptr_t);
+    void (*op3)(void *, int, uintptr_t, uintptr_t, uintptr_t);
+    void *(*temporary)(void *, int, bool);
+    void (*free_temporary)(void *, void *);
+    uintptr_t (*constant64)(void *, int64_t);
+    uintptr_t (*constant32)(void *, int32_t);
+    void (*extend)(void *, uintptr_t, uintptr_t);
+    void (*branch)(void *, int, uintptr_t, uintptr_t, void *);
+    void *(*label)(void *);
+    void (*vector_add)(void *, unsigned, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t);
 } own; /* libunicorn's own functions of these names */
 
 /* count.c */
+void set_deadline(uint64_t deadline);
 Slot *slot_at(Core *c, uint64_t index);
 void fresh_slot(Core *c);
 uint64_t slot_index(Core *c, const Slot *slot);
@@ -152,6 +168,9 @@ void on_watch(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64
 /* shortcuts.c */
 void come_first(void);
 void find_own_functions(void *handle);
+/* inline.c */
+int count_inline(void *context, void **arguments);
+void find_translator(void *handle);
 
 /* calibrate.c */
 int calibrate(Core *c);

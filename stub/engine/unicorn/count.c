@@ -10,6 +10,7 @@ void fresh_slot(Core *c)
         c->chunks[c->n_chunks++] = calloc(SLOTS_PER_CHUNK, sizeof(Slot));
     }
     c->next_slot = slot_at(c, c->n_slots++);
+    c->next_slot->add = UNKNOWN;
     *c->block_data = c->next_slot;
 }
 
@@ -49,6 +50,8 @@ void learnt_add(Core *c, uint64_t slot, uint64_t pc, uint32_t count)
 }
 
 uint64_t start_of_block(void) { return hot.current ? hot.count - hot.current->icount : hot.count; }
+
+void set_deadline(uint64_t deadline) { hot.deadline = deadline < LAST_DEADLINE ? deadline : LAST_DEADLINE; }
 
 /* The running block is over, wherever it was left. */
 void between_blocks(uint64_t retired)
@@ -94,7 +97,7 @@ static __attribute__((noinline)) void on_special_block(uint64_t pc, uint32_t siz
     if (drained(c, AT_BLOCK))
         return;
     if (slot == c->next_slot) { /* translated without an edge: claim the slot */
-        *slot = (Slot){pc, size, 0};
+        *slot = (Slot){pc, size, 0, UNKNOWN};
         fresh_slot(c);
     }
     int taken = !hot.current || pc != hot.current->pc + hot.current->size;
@@ -116,16 +119,23 @@ static __attribute__((noinline)) void on_special_block(uint64_t pc, uint32_t siz
         switch_to_caller(c); /* the answer comes back in EXIT_VALUE */
         if (slot->pc != pc)
             slot = &c->odd; /* two blocks were given one slot */
-        *slot = (Slot){pc, size, (uint32_t)c->word[EXIT_VALUE]};
+        uint32_t icount = (uint32_t)c->word[EXIT_VALUE];
+        *slot = (Slot){pc, size, icount, icount ? icount : UNKNOWN};
     }
     hot.count += slot->icount;
     hot.current = slot;
 }
 
+/* The block hook. Where translated code counts by itself (inline.c) only the special case comes here, with size 0. */
 void on_block(uc_engine *uc, uint64_t pc, uint32_t size, void *data)
 {
     (void)uc;
     Slot *slot = data;
+    if (!size) {
+        hot.count -= slot->add; /* it was added already */
+        on_special_block(pc, (uint32_t)hot.size, slot);
+        return;
+    }
     uint64_t count = hot.count;
     uint32_t icount = slot->icount;
     if (__builtin_expect(slot->pc != pc || !icount || count >= hot.deadline, 0)) {
@@ -140,7 +150,9 @@ void on_edge(uc_engine *uc, uc_tb *block, uc_tb *previous, void *data)
 {
     (void)uc, (void)previous;
     Core *c = data;
-    *c->next_slot = (Slot){block->pc, block->size, block->icount};
-    fresh_slot(c);
+    Slot *slot = c->generated ? c->generated : c->next_slot;
+    *slot = (Slot){block->pc, block->size, block->icount, block->icount};
+    if (!c->generated)
+        fresh_slot(c);
+    c->generated = NULL;
 }
-

@@ -10,7 +10,7 @@ struct own_functions own;
 /* Generates a call in translated code. */
 EXPORT void tcg_gen_callN_x86_64(void *context, void *function, void *result, int count, void **arguments)
 {
-    if (inside && function == (void *)own.leave_block)
+    if (inside && (function == (void *)own.leave_block || (function == (void *)on_block && count_inline(context, arguments))))
         return;
     own.call(context, function, result, count, arguments);
 }
@@ -93,6 +93,7 @@ void find_own_functions(void *handle)
     own.region = (__typeof__(own.region))dlsym(handle, "find_memory_mapping_x86_64");
     own.fill = (__typeof__(own.fill))dlsym(handle, "x86_cpu_tlb_fill_x86_64");
     own.set_page = (__typeof__(own.set_page))dlsym(handle, "tlb_set_page_with_attrs_x86_64");
+    find_translator(handle);
     own.leave_block = (__typeof__(own.leave_block))dlsym(handle, "helper_check_exit_request_x86_64");
 }
 

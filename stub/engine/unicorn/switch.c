@@ -94,7 +94,7 @@ static void apply(Core *c)
             lib.uc_context_reg_write(c->target, UC_X86_REG_RIP, &c->word[RIP]);
             lib.uc_context_reg_write(c->target, UC_X86_REG_CR2, &c->word[CR2]);
             c->draining = 1;
-            hot.deadline = 0; /* so that the next block is a special one */
+            set_deadline(0); /* so that the next block is a special one */
             c->drain_cr3 = c->word[CR3];
             between_blocks(c->word[RETIRED]);
             c->word[FLUSH] = 0;
@@ -145,7 +145,7 @@ int drained(Core *c, int where)
     if (where == AT_MIDDLE)
         return 1; /* still inside the block that is being drained */
     c->draining = 0;
-    hot.deadline = c->word[DEADLINE];
+    set_deadline(c->word[DEADLINE]);
     lib.uc_context_restore(c->uc, c->target);
     lib.uc_reg_write(c->uc, UC_X86_REG_CR3, &c->drain_cr3);
     if (where == AT_BLOCK)
@@ -180,7 +180,7 @@ void switch_to_engine(Core *c)
         running = c;
     }
     if (!c->draining)
-        hot.deadline = c->word[DEADLINE];
+        set_deadline(c->word[DEADLINE]);
     if (_setjmp(c->caller) == 0) {
         if (c->started == 1) {
             c->started = 2;
