@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stub.abi.x86_defns import PFEC_insn_fetch, PFEC_page_present, PFEC_reserved_bit, PFEC_user_mode, PFEC_write_access
 from stub.domain.xenarea import LDT_SLOT, LDT_VA
-from stub.engine.base import CR2, EXIT_ERROR_CODE, FLUSH, RIP
+from stub.engine.base import FLUSH, RIP
 from stub.hypervisor import traps
 from stub.hypervisor.store import decode_store
 from stub.memory import entries as e
@@ -21,15 +21,13 @@ if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 _WRITE_TO_READ_ONLY = PFEC_write_access | PFEC_page_present
-_LDT = range(LDT_VA, LDT_VA + 16 * 4096)
+_LDT_START, _LDT_END = LDT_VA, LDT_VA + 16 * 4096
 
 
-def page_fault(xen: Hypervisor) -> None:
-    """A #PF at RIP."""
-    words = xen.words
-    address, code = words[CR2], words[EXIT_ERROR_CODE]
+def page_fault(xen: Hypervisor, address: int, code: int) -> None:
+    """A #PF at RIP for ``address``, with the CPU's error code."""
     kernel = xen.vcpu.kernel_mode
-    if address in _LDT:
+    if _LDT_START <= address < _LDT_END:
         if _map_ldt(xen, address):
             return
         address, code = xen.vcpu.ldt_base + address - LDT_VA, 0

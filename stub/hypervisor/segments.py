@@ -42,7 +42,7 @@ def set_ldt(xen: Hypervisor, address: int, entries: int) -> None:
     drop_ldt_pages(xen)
     xen.vcpu.ldt_base, xen.vcpu.ldt_entries = address, entries
     xen.code_widths.clear()
-    xen.loadable.clear()
+    xen.runnable.clear()
     xen.engine.load_ldt(LDT_VA if entries else 0, entries * 8 - 1 if entries else 0)
 
 
@@ -58,7 +58,7 @@ def drop_ldt_pages(xen: Hypervisor) -> None:
 def descriptors_changed(xen: Hypervisor) -> None:
     """Forget what was read from the descriptor tables."""
     xen.code_widths.clear()
-    xen.loadable.clear()
+    xen.runnable.clear()
 
 
 def descriptor(xen: Hypervisor, selector: int) -> int:
@@ -111,14 +111,11 @@ def load_user_gs(xen: Hypervisor, selector: int) -> int:
     return 0
 
 
-def loadable(xen: Hypervisor, selector: int, code: bool) -> bool:
-    """Whether ring 3 can run on this CS (``code``) or SS: present, of that kind, of its own privilege."""
-    known = xen.loadable.get((selector, code))
-    if known is None:
-        found = descriptor(xen, selector)
-        kind = found >> 40 & 0xFF
-        wanted = 0xF8 if code else 0xF2  # present, DPL 3, code; present, DPL 3, writable data
-        known = selector & 3 == 3 and kind & (wanted | (0 if code else 8)) == wanted
-        if selector & 4 == 0:
-            xen.loadable[selector, code] = known
-    return known
+def runnable(xen: Hypervisor, cs: int, ss: int) -> bool:
+    """Whether ring 3 can run on this CS and SS: present, of their kind, of ring 3; what is found good is kept."""
+    code, data = (descriptor(xen, selector) >> 40 & 0xFF for selector in (cs, ss))
+    # present, DPL 3, code; present, DPL 3, writable data
+    good = cs & ss & 3 == 3 and code & 0xF8 == 0xF8 and data & 0xFA == 0xF2
+    if good and not (cs | ss) & 4:
+        xen.runnable.add((cs, ss))
+    return good

@@ -37,7 +37,9 @@ _IRET = struct.Struct("<9Q")
 _FAILSAFE = struct.Struct("<11Q")
 # rip, rflags, cs, ss stand together in the register file
 _PLACE = 8 * RIP
-_read_place, _write_place = struct.Struct("<4Q").unpack_from, struct.Struct("<4Q").pack_into
+_write_place = struct.Struct("<4Q").pack_into
+# rcx, rsp, r11, rip, rflags, cs, ss of the register file in one go
+_INTERRUPTED = struct.Struct("<8xQ16xQ48xQ32x4Q").unpack_from
 _CLEARED_ON_ENTRY = ~(X86_EFLAGS_AC | X86_EFLAGS_VM | X86_EFLAGS_RF | X86_EFLAGS_NT | X86_EFLAGS_TF)
 _ALWAYS = 0x202  # reserved bit 1, and IF: what masks events is in vcpu_info
 VGCF_IN_SYSCALL = 0x100
@@ -69,8 +71,7 @@ def bounce(
     """
     words, vcpu = xen.words, xen.vcpu
     from_kernel = vcpu.kernel_mode
-    rip, flags, cs, ss = _read_place(words, _PLACE)
-    stack = words[RSP]
+    rcx, stack, r11, rip, flags, cs, ss = _INTERRUPTED(words)
     if not address:
         xen.crash("unhandled trap: the guest has no handler")
         return None
@@ -86,12 +87,10 @@ def bounce(
     if xen.architectural_iopl:
         saved_flags |= vcpu.iopl << 12
     if error_code is None:
-        frame = _FRAME.pack(words[RCX], words[R11], rip, saved_cs | mask << 32, saved_flags, stack, ss)
+        frame = _FRAME.pack(rcx, r11, rip, saved_cs | mask << 32, saved_flags, stack, ss)
         top -= 56
     else:
-        frame = _FRAME_WITH_CODE.pack(
-            words[RCX], words[R11], error_code, rip, saved_cs | mask << 32, saved_flags, stack, ss
-        )
+        frame = _FRAME_WITH_CODE.pack(rcx, r11, error_code, rip, saved_cs | mask << 32, saved_flags, stack, ss)
         top -= 64
     try:
         if _HOLE_START <= top < _HOLE_END:
@@ -194,7 +193,7 @@ def iret(xen: Hypervisor) -> None:
     if rflags & X86_EFLAGS_RF:
         xen.resume_at = rip
     vcpu.nmi_masked = False
-    if not (segments.loadable(xen, cs, True) and segments.loadable(xen, ss, False)):
+    if (cs, ss) not in xen.runnable and not segments.runnable(xen, cs, ss):
         failsafe(xen, (words[DS], words[ES], words[FS], words[GS]))
         return
     if old_cs != cs:

@@ -21,12 +21,9 @@ from stub.engine.base import (
     CR0,
     CR3,
     CR4,
-    EXIT_ERROR_CODE,
     EXIT_PORT,
     EXIT_SIZE,
-    EXIT_SOFTWARE,
     EXIT_VALUE,
-    EXIT_VECTOR,
     FLUSH,
     RAX,
     RDI,
@@ -56,6 +53,7 @@ from stub.units import PAGE_SIZE, U64
 _ENGINE_CR0 = 0x8001_0033  # PE MP ET NE WP PG
 _ENGINE_CR4 = 0x0000_0668  # DE PAE MCE OSFXSR OSXMMEXCPT
 _TIME_UPDATE = SECOND
+_FAULT = struct.Struct("<216xQ16xQQQ").unpack_from  # cr2, vector, error code, software
 _NAMES = {int(number): number.name for number in Hypercall}
 _BACKEND_DELAY = 50_000  # ns
 # rax, rdx, rsi, rdi, r8, r10, rip, retired, skew of the register file in one go: word by word takes twice as long
@@ -108,7 +106,7 @@ class Hypervisor:
         self.watched = debugregs.NOTHING
         self.resume_at: int | None = None
         self.code_widths: dict[int, bool] = {}
-        self.loadable: dict[tuple[int, bool], bool] = {}
+        self.runnable: set[tuple[int, int]] = set()  # (CS, SS) known to be good for ring 3
         self._connect_devices(on_output)
         self._exits: dict[int, Callable[[], None]] = {
             Exit.SYSCALL: self._on_syscall,
@@ -217,11 +215,11 @@ class Hypervisor:
 
     def _on_exception(self) -> None:
         words = self.words
-        vector, code = words[EXIT_VECTOR], words[EXIT_ERROR_CODE]
-        if words[EXIT_SOFTWARE]:
+        address, vector, code, software = _FAULT(words)
+        if software:
             self._software_interrupt(vector)
         elif vector == 14:
-            faults.page_fault(self)
+            faults.page_fault(self, address, code)
         elif vector == 13:
             privileged.general_protection(self, code)
         elif vector == 7:
