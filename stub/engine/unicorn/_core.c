@@ -300,7 +300,21 @@ static PyType_Slot core_slots[] = {
 
 static PyType_Spec core_spec = {"stub.engine.unicorn._core.Core", sizeof(Core), 0, Py_TPFLAGS_DEFAULT, core_slots};
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_core", "The hot inner part of the Unicorn engine.", -1, NULL, NULL, NULL, NULL, NULL};
+/* allow_inline(on): whether blocks that are translated from now on may count by themselves; for the tests. */
+static PyObject *allow_inline(PyObject *self, PyObject *on)
+{
+    (void)self;
+    if ((inline_allowed = PyObject_IsTrue(on)) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"allow_inline", allow_inline, METH_O, "allow_inline(on)"},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_core", "The hot inner part of the Unicorn engine.", -1, functions, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__core(void)
 {

@@ -5,6 +5,8 @@ from typing import final
 
 N_WORDS: int
 
+def allow_inline(on: bool, /) -> None: ...
+
 class CoreError(Exception): ...
 
 @final

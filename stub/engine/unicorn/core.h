@@ -169,6 +169,7 @@ void on_watch(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64
 void come_first(void);
 void find_own_functions(void *handle);
 /* inline.c */
+extern int inline_allowed;
 int count_inline(void *context, void **arguments);
 void find_translator(void *handle);
 

@@ -12,6 +12,7 @@
 enum { I64 = 1, LTU = 4, SET_LABEL = 1, LABEL_PRESENT = 1, MO_64 = 3 }; /* of libunicorn 2.1.4 (tcg.h, tcg-cond.h, tcg-opc.h) */
 #define VERSION 0x02010400 /* major, minor, patch, extra: 255 is a release */
 
+int inline_allowed = 1;
 static enum { UNTRIED, USABLE, UNUSABLE } state;
 static int learning, learnt[8], n_learnt;
 
@@ -85,7 +86,7 @@ int count_inline(void *s, void **arguments)
     uint64_t pc;
     if (state == UNTRIED)
         state = learn(s) ? USABLE : UNUSABLE;
-    if (state == UNUSABLE || !value_of(arguments[1], &pc))
+    if (state == UNUSABLE || !inline_allowed || !value_of(arguments[1], &pc))
         return 0;
     Core *c = running;
     const int load = learnt[0], add = learnt[2], store = learnt[3];
