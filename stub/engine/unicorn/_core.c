@@ -283,7 +283,7 @@ static PyMethodDef core_methods[] = {
     {"start", (PyCFunction)core_start, METH_VARARGS, "start(trampoline, stack, gdt, limit, empty_root)"},
     {"run", (PyCFunction)core_run, METH_NOARGS, "run() -> exit kind"},
     {"stop_at", (PyCFunction)core_stop_at, METH_VARARGS, "stop_at(address)"},
-    {"watch", (PyCFunction)core_watch, METH_VARARGS, "watch(first, last)"},
+    {"watch", (PyCFunction)core_watch, METH_VARARGS, "watch(mask, value)"},
     {"load_ldt", (PyCFunction)core_load_ldt, METH_VARARGS, "load_ldt(base, limit)"},
     {"close", (PyCFunction)core_close, METH_NOARGS, "close(): release all but the register file"},
     {"learn", (PyCFunction)core_learn, METH_VARARGS, "learn(slot, pc, count)"},
