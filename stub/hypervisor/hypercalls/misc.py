@@ -15,7 +15,7 @@ from stub.abi.xen import Hypercall
 from stub.engine.base import FS_BASE, GS_BASE
 from stub.hypervisor import segments, traps
 from stub.hypervisor.debugregs import read_debug, write_debug
-from stub.hypervisor.hypercalls.event_channel import EVENT_CHANNEL_OPS
+from stub.hypervisor.hypercalls.event_channel import event_channel_op
 from stub.hypervisor.privileged import set_task_switched
 from stub.hypervisor.registry import hypercall
 from stub.hypervisor.vcpu import Gate, TrapGate
@@ -173,8 +173,7 @@ def event_channel_op_compat(xen: Hypervisor, operation: int, _: int, __: int, __
         command = xen.domain.guest.read_u32(operation)
     except GuestFault:
         return -EFAULT
-    handler = EVENT_CHANNEL_OPS.handlers.get(command)
-    return handler(xen, operation + 4) if handler else -ENOSYS
+    return event_channel_op(xen, command, operation + 4, 0, 0, 0) or 0
 
 
 @hypercall(Hypercall.xenpmu_op)

@@ -1,0 +1,208 @@
+"""The guest is hostile (law 4 of the design): no Python exception leaves a run, each run ends, page types still hold."""
+
+from __future__ import annotations
+
+import resource
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hostile import (
+    CODE,
+    CONSOLE,
+    CURSOR,
+    TABLE,
+    STACK,
+    SS,
+    RSP,
+    CS,
+    POWER_OFF,
+    RAX,
+    RCX,
+    ROW,
+    SCRATCH,
+    STORE,
+    TABLES,
+    ZERO,
+    Caller,
+    Coder,
+    audit,
+    call,
+    handlers,
+    image,
+    io_rights,
+    machine,
+    mov,
+    user_mode,
+    va,
+)
+
+from stub.abi import callback, memory, physdev, sched, vcpu
+from stub.abi import event_channel as evtchn
+from stub.abi import xen as abi
+from stub.abi.errno import EFAULT, EINVAL
+from stub.abi.xen import Hypercall
+from stub.machine import Machine
+
+MEMORY = 200 << 20  # what all of the runs here together may add to the process, the guests' own 32 MiB apart
+SELF = abi.DOMID_SELF
+RESULT = CODE + ZERO  # where a piece of code leaves what it was answered
+KEEP = mov(RCX, RESULT) + b"\x48\x89\x01"  # mov %rax, (%rcx)
+
+
+def ran(made: Machine, allowed: frozenset[str] = frozenset()) -> int:
+    """Run to the end, which must come; audit. The number of hypercalls that were made."""
+    with made:
+        verdict = made.run()
+        assert verdict is not None
+        assert verdict.kind not in allowed
+        assert audit(made) == []
+        return sum(made.log.counts()["hypercalls"].values())
+
+
+def result(made: Machine) -> int:
+    """What ``KEEP`` kept, signed."""
+    at = (CODE + ZERO - va(0)) >> 3
+    value: int = made.xen.domain.ram.words[at]
+    return value - (1 << 64) if value >> 63 else value
+
+
+def peak() -> int:
+    """The most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded() -> Iterator[None]:
+    before = peak()
+    yield
+    assert peak() - before < MEMORY
+
+
+# -- made from a seed
+
+
+@pytest.mark.parametrize("batch", range(10))
+def test_random_hypercalls(tmp_path: Path, batch: int) -> None:
+    """Every number, random and half-valid arguments; a failure names the seed."""
+    made = 0
+    for seed in range(20 * batch, 20 * batch + 20):
+        print(f"seed {seed}")
+        caller = Caller(seed)
+        rows = caller.table(300)
+        made += ran(machine(image(tmp_path, rows, bytes(caller.blobs.data), prologue=handlers(), frame=caller.frame())))
+    assert made > 4000
+
+
+@pytest.mark.parametrize("batch", range(10))
+def test_random_code(tmp_path: Path, batch: int) -> None:
+    """Privileged instructions, port I/O, far jumps, selectors, undefined opcodes: in the kernel and in user mode."""
+    for seed in range(20 * batch, 20 * batch + 20):
+        print(f"seed {seed}")
+        coder = Coder(seed)
+        rows = [coder.piece() for _ in range(200)]
+        prologue = handlers() + user_mode() + (io_rights() if seed % 3 else b"")
+        ran(machine(image(tmp_path, rows, code=True, prologue=prologue, user=bool(seed % 2))))
+
+
+def test_a_seed_gives_the_same_run_again(tmp_path: Path) -> None:
+    digests = set()
+    for _ in range(2):
+        caller = Caller(7)
+        rows = caller.table(300)
+        made = machine(image(tmp_path, rows, bytes(caller.blobs.data), prologue=handlers()))
+        ran(made)
+        digests.add(made.log.digest())
+    assert len(digests) == 1
+
+
+def test_the_audit_sees_what_is_wrong(tmp_path: Path) -> None:
+    """A count too many, a count too few, and a writable mapping of a page table."""
+    with machine(image(tmp_path, [])) as made:
+        made.run()
+        frames, words = made.xen.domain.frames, made.xen.domain.ram.words
+        assert audit(made) == []
+        frames.refs[SCRATCH[0]] += 1
+        assert len(audit(made)) == 1
+        frames.refs[SCRATCH[0]] -= 1
+        frames.type_count[SCRATCH[0]] -= 1
+        assert len(audit(made)) == 1
+        frames.type_count[SCRATCH[0]] += 1
+        at = next(i for i in range(TABLES << 9, (TABLES + 13) << 9) if words[i] >> 12 & 0xFFFFFF == TABLES and words[i] & 1)
+        words[at] |= 2
+        assert any("serves as 7" in fault for fault in audit(made))
+
+
+# -- faults that were found
+
+
+def run_code(folder: Path, *pieces: bytes, blobs: bytes = b"", **options: int) -> Machine:
+    """A kernel of straight code, its handlers registered; then power off."""
+    made = machine(image(folder, [], blobs, prologue=b"".join((handlers(), *pieces, POWER_OFF))), **options)
+    made.run()
+    assert audit(made) == []
+    return made
+
+
+def test_the_old_event_channel_call_with_a_bad_argument(tmp_path: Path) -> None:
+    """Its command can be read, the argument behind it cannot."""
+    last = va(0x13FF) + 0xFFC
+    write = mov(RCX, last) + b"\xc7\x01" + struct.pack("<I", evtchn.EVTCHNOP_bind_interdomain)
+    with run_code(tmp_path, write, call(Hypercall.event_channel_op_compat, last), KEEP) as made:
+        assert result(made) == -EFAULT
+
+
+def update_va(vaddr: int, entry: int, flags: int = 0) -> bytes:
+    return call(Hypercall.update_va_mapping, vaddr, entry, flags)
+
+
+def extended(blob: int) -> bytes:
+    """One mmuext_op at ``blob``."""
+    return call(Hypercall.mmuext_op, blob, 1, 0, SELF)
+
+
+def pin(level: int, mfn: int) -> tuple[bytes, bytes]:
+    """(the code, the operation that belongs at SPARE)."""
+    return extended(SPARE), struct.pack("<IIQQ", level - 1, 0, mfn, 0)
+
+
+SPARE = CODE + 0x14000
+PAGE = SCRATCH[0]
+STORE_THERE = mov(RAX, 0x1234567) + mov(RCX, va(PAGE) + 8) + b"\x48\x89\x01"  # mov %rax, (%rcx)
+CLEAR = mov(RCX, va(PAGE)) + b"\x48\xc7\x41\x08\0\0\0\0"  # movq $0, 8(%rcx)
+
+
+def test_a_page_table_cannot_be_written_through_an_old_translation(tmp_path: Path) -> None:
+    """Mapped writable, written to, made read-only without a flush, pinned: the CPU must not write it any more."""
+    code, operation = pin(1, PAGE)
+    with run_code(tmp_path, CLEAR, update_va(va(PAGE), PAGE << 12 | 0x25), code, KEEP, STORE_THERE, blobs=operation) as made:
+        assert result(made) == 0
+        assert made.xen.domain.frames.type[PAGE] == 1
+        assert made.xen.domain.ram.words[(PAGE << 9) + 1] == 0
+
+
+@pytest.mark.parametrize("ring", [CONSOLE, STORE])
+def test_a_ring_cannot_become_a_page_table(tmp_path: Path, ring: int) -> None:
+    """Its back end writes to it: dom0's own mapping holds it writable (a grant, in Xen)."""
+    code, operation = pin(1, ring)
+    with run_code(tmp_path, update_va(va(ring), 0, 1), code, KEEP, blobs=operation) as made:
+        assert result(made) == -EINVAL
+
+
+def test_user_and_kernel_on_one_root(tmp_path: Path) -> None:
+    """Going to user mode and back must not forget what was narrowed before: CR3 keeps its value, the TLB its entries."""
+    pin_it, operation = pin(1, PAGE)
+    frame = struct.pack("<9Q", 0, 0, 0, 0, CODE + TABLE + 2 * ROW, CS, 0x202, STACK, SS)
+    blobs = operation.ljust(0x100, b"\0") + frame.ljust(0x100, b"\0") + pin_it + KEEP + STORE_THERE + POWER_OFF
+    rows = [
+        mov(RSP, SPARE + 0x100) + call(Hypercall.iret),
+        mov(RAX, SPARE + 0x200) + b"\xff\xe0",  # jmp *%rax
+        b"\x0f\x05",  # in user mode; then the kernel goes on with the second
+    ]
+    prologue = handlers() + user_mode() + CLEAR + update_va(va(PAGE), PAGE << 12 | 0x25)
+    with machine(image(tmp_path, rows, blobs, code=True, prologue=prologue)) as made:
+        made.run()
+        assert result(made) == 0
+        assert made.xen.domain.ram.words[(PAGE << 9) + 1] == 0
+        assert audit(made) == []
