@@ -3,7 +3,8 @@
 The law: a frame that serves as a page table is validated when it takes that type and is never mapped writable
 while it holds it; every entry it holds owns a reference to (and where writable, or a table, a type of) its target.
 ``stale`` is raised when an entry that a TLB may hold was taken away or narrowed: only then does a flush matter.
-``reshaped`` is raised when that happened to a table above the lowest level.
+``reshaped`` is raised when that happened to a table above the lowest level. ``retyped`` is raised when a frame
+becomes a table while the TLB may still hold a writable entry for it: then the flush cannot wait for the guest.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class PageTypes:
         self.table = ram.table
         self.frames = frames
         self.xen_slots = xen_slots
-        self.stale = self.reshaped = False
+        self.stale = self.reshaped = self.retyped = False
         self.refusal = ""
 
     # -- types
@@ -53,6 +54,7 @@ class PageTypes:
             frames.type[mfn] = kind
             if kind == WRITABLE:
                 return 0
+            self.retyped |= self.stale
             rc = self._validate(mfn, kind)
             if rc:
                 frames.type_count[mfn] = 0

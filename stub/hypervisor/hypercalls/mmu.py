@@ -41,6 +41,9 @@ def settle(xen: Hypervisor) -> None:
     if types.reshaped:
         types.reshaped = False
         xen.domain.guest.forget()
+    if types.retyped:
+        types.retyped = types.stale = False
+        xen.words[FLUSH] = 1
 
 
 def foreign_domain(xen: Hypervisor, value: int) -> int:
