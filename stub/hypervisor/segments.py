@@ -31,6 +31,9 @@ def new_base_pointer(xen: Hypervisor, mfn: int) -> int:
         drop_ldt_pages(xen)
         xen.words[CR3] = mfn << 12
         xen.domain.guest.use_root(mfn << 12)
+        if types.reshaped:
+            types.reshaped = False
+            xen.domain.guest.forget()
     elif types.stale:
         xen.words[FLUSH] = 1
     types.stale = False

@@ -22,7 +22,7 @@ from stub.abi.x86_defns import (
     X86_EFLAGS_TF,
     X86_EFLAGS_VM,
 )
-from stub.engine.base import CR3, CS, DS, ES, FS, GS, GS_BASE, R11, RAX, RCX, RFLAGS, RIP, RSP, SS
+from stub.engine.base import CR3, CS, DS, ES, FLUSH, FS, GS, GS_BASE, R11, RAX, RCX, RFLAGS, RIP, RSP, SS
 from stub.hypervisor import segments
 from stub.hypervisor.vcpu import VCPU_INFO_CR2, VCPU_INFO_MASK
 from stub.memory.guest import GuestFault
@@ -58,7 +58,9 @@ def switch_mode(xen: Hypervisor) -> bool:
     words[GS_BASE], vcpu.gs_base_other = vcpu.gs_base_other, words[GS_BASE]
     words[CR3] = root << 12
     xen.domain.guest.use_root(root << 12)
-    xen.domain.types.stale = False
+    if xen.domain.types.stale:  # where both roots are one table the CPU would see no change
+        xen.domain.types.stale = False
+        words[FLUSH] = 1
     return True
 
 
