@@ -46,7 +46,7 @@ from stub.hypervisor.grants import GrantTable
 from stub.hypervisor.registry import HYPERCALLS
 from stub.hypervisor.vcpu import VCPU_INFO_MASK, Vcpu
 from stub.hypervisor.verdict import Verdict
-from stub.memory.frames import L4
+from stub.memory.frames import L4, WRITABLE
 from stub.trace.writer import HypercallLog
 from stub.units import PAGE_SIZE, U64
 
@@ -138,6 +138,8 @@ class Hypervisor:
             store,
             lambda: self.events.raise_port(XENSTORE_PORT),
         )
+        for span in (layout.console, layout.xenstore):  # the back ends' own mappings, by grant
+            domain.types.get_page_and_type(int(domain.p2m[span.pfn]), WRITABLE)
         for port in (XENSTORE_PORT, CONSOLE_PORT):
             self.events.ports[port] = Port(INTERDOMAIN, notify=self._backend_notified)
 
