@@ -16,6 +16,7 @@ from stub.hypervisor.store import decode_store
 from stub.memory import entries as e
 from stub.memory.frames import L1, SEG_DESC
 from stub.memory.guest import GuestFault
+from stub.units import U64
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
@@ -30,7 +31,7 @@ def page_fault(xen: Hypervisor, address: int, code: int) -> None:
     if _LDT_START <= address < _LDT_END:
         if _map_ldt(xen, address):
             return
-        address, code = xen.vcpu.ldt_base + address - LDT_VA, 0
+        address, code = (xen.vcpu.ldt_base + address - LDT_VA) & U64, 0
     elif (
         kernel
         and xen.writable_pagetables
@@ -71,7 +72,7 @@ def write_page_table(xen: Hypervisor, address: int) -> bool:
     if rc:
         return False
     store.commit()
-    words[RIP] = rip + store.length
+    words[RIP] = (rip + store.length) & U64
     if domain.types.stale:
         words[FLUSH] = 1
         domain.types.stale = False

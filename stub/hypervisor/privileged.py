@@ -29,7 +29,7 @@ from stub.abi.x86_defns import (
     X86_CR4_TSD,
     XEN_MSR_PAT,
 )
-from stub.engine.base import CR0, CR4, FS_BASE, GS_BASE, RAX, RBX, RCX, RDX, RIP
+from stub.engine.base import CR0, CR4, CS, FS_BASE, GS_BASE, RAX, RBX, RCX, RDX, RIP
 from stub.engine.base import TSC_AUX as TSC_AUX_WORD
 from stub.hypervisor import cpuid, segments, traps
 from stub.hypervisor.debugregs import read_debug, write_debug
@@ -245,7 +245,7 @@ def emulate(xen: Hypervisor) -> bool:
     rex = 0
     while at < len(code) and code[at] in b"\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\xf0":
         at += 1
-    if at < len(code) and segments.is_64bit_code(xen, xen.words[18]) and 0x40 <= code[at] <= 0x4F:
+    if at < len(code) and segments.is_64bit_code(xen, xen.words[CS]) and 0x40 <= code[at] <= 0x4F:
         rex = code[at]
         at += 1
     if at >= len(code):
@@ -271,7 +271,7 @@ def emulate(xen: Hypervisor) -> bool:
     before = (words[RAX], words[RBX], words[RCX], words[RDX])
     if handler(xen, modrm) != _DONE:
         return False
-    words[RIP] = rip + at
+    words[RIP] = (rip + at) & U64
     after = (words[RAX], words[RBX], words[RCX], words[RDX])
     xen.log.privileged(xen.clock.now, rip, code[:at], before, after)
     return True
@@ -283,7 +283,7 @@ def forced_cpuid(xen: Hypervisor) -> bool:
     if xen.domain.guest.read_available(rip, len(_FORCED_CPUID)) != _FORCED_CPUID:
         return False
     answer_cpuid(xen, True)
-    xen.words[RIP] = rip + len(_FORCED_CPUID)
+    xen.words[RIP] = (rip + len(_FORCED_CPUID)) & U64
     return True
 
 
@@ -317,8 +317,6 @@ def port_in(xen: Hypervisor, port: int, size: int) -> int | None:
     value = (1 << 8 * size) - 1
     if port == 0xCF8 and size == 4:
         value = xen.pci_address
-    elif port in xen.latched_ports and size == 1:
-        value = xen.latched_ports[port]
     xen.log.port_io(xen.clock.now, xen.words[RIP], port, size, value, False)
     return value
 

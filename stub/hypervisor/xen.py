@@ -95,7 +95,6 @@ class Hypervisor:
         self.assists: set[int] = set()
         self.writable_pagetables = self.architectural_iopl = False
         self.pci_address = 0
-        self.latched_ports: dict[int, int] = {}
         self.rex_b = 0
         self.ldt_frames: dict[int, int] = {}
         self.period = 0
@@ -129,14 +128,14 @@ class Hypervisor:
         self.console = Console(
             domain.ram,
             int(domain.p2m[layout.console.pfn]) * PAGE_SIZE,
-            lambda: self.events.raise_port(CONSOLE_PORT),
+            lambda: self.events.raise_device(CONSOLE_PORT),
             on_output,
         )
         self.xenstore = XenStore(
             domain.ram,
             int(domain.p2m[layout.xenstore.pfn]) * PAGE_SIZE,
             store,
-            lambda: self.events.raise_port(XENSTORE_PORT),
+            lambda: self.events.raise_device(XENSTORE_PORT),
         )
         for span in (layout.console, layout.xenstore):  # the back ends' own mappings, by grant
             domain.types.get_page_and_type(int(domain.p2m[span.pfn]), WRITABLE)
@@ -201,6 +200,7 @@ class Hypervisor:
             return
         nr, a3, a2, a1, a5, a4, rip, retired, skew = _CALL(words)
         self.payload = self.out = b""
+        self.domain.types.refusal = ""
         handler = HYPERCALLS.get(nr)
         if handler is None:
             rc: int | None = self.not_there(nr)
@@ -212,7 +212,6 @@ class Hypervisor:
             words[RAX] = rc & U64
             if rc < 0 and self.refusal:
                 self.log.note(retired + skew, rip - 2, self.refusal)
-                self.refusal = ""
         self.log.hypercall(retired + skew, rip - 2, nr, a1, a2, a3, a4, a5, rc, self.payload, self.out)
 
     def _on_exception(self) -> None:
@@ -251,7 +250,7 @@ class Hypervisor:
             return
         words = self.words
         if self.domain.guest.read_available(words[RIP], 1) == b"\xf1":  # int1: a trap that the engine does not know
-            words[RIP] += 1
+            words[RIP] = (words[RIP] + 1) & U64
             traps.inject(self, 1)
         else:
             traps.inject(self, 6)
@@ -293,27 +292,24 @@ class Hypervisor:
         for name in self.clock.due():
             if name in ("singleshot", "timer_op"):
                 self.events.raise_virq(VIRQ_TIMER)
-                runstate.wake(self)
             elif name == "periodic":
                 self.clock.arm("periodic", self.clock.now + self.period)
-                if self.events.raise_virq(VIRQ_TIMER):
-                    runstate.wake(self)
+                self.events.raise_virq(VIRQ_TIMER)
             elif name == "time":
                 runstate.update_time(self)
                 self.clock.arm("time", self.clock.now + _TIME_UPDATE)
             elif name == "backends":
                 self.run_backends()
-                if self.ram_bytes[self.vcpu.info_at]:
-                    runstate.wake(self)
             elif name == "poll":
                 runstate.wake(self)
             elif name.startswith("watchdog"):
                 self.shutdown(sched.SHUTDOWN_watchdog)
+        if self.ram_bytes[self.vcpu.info_at]:
+            runstate.wake(self)
 
     def _polled_port(self, port: int) -> None:
         """A port became pending: SCHEDOP_poll may be waiting for it."""
         if port in self.vcpu.polling:
-            self.clock.arm("poll", None)
             runstate.wake(self)
 
     # -- devices
@@ -357,7 +353,7 @@ class Hypervisor:
         """Have the guest make the rest of a long hypercall by itself (hypercall_create_continuation)."""
         words = self.words
         words[RIP] = (words[RIP] - 2) & U64
-        words[RDI], words[RSI] = first, second
+        words[RDI], words[RSI] = first & U64, second
         self.pause = True
         return number
 

@@ -75,11 +75,11 @@ _LOAD_ROW = b"".join(
 )
 
 
-def image(folder: Path, rows: Sequence[bytes], blobs: bytes = b"", *, code: bool = False, prologue: bytes = b"", frame: bytes = b"", user: bool = False) -> Path:
+def image(folder: Path, rows: Sequence[bytes], blobs: bytes = b"", *, code: bool = False, prologue: bytes = b"", frame: bytes = b"", user: bool = False, scratch: bytes = b"") -> Path:
     """A kernel that works through ``rows``: hypercalls, or ``code`` to run. ``prologue`` goes first.
 
     Between two pieces of code events are unmasked and the segments made good again, by iret: to ``user`` mode if asked. ``frame`` is what an
-    iret among the rows finds on the stack; by default one that goes on with the next row.
+    iret among the rows finds on the stack; by default one that goes on with the next row. ``scratch`` is what the SCRATCH pages hold.
     """
     assert len(rows) <= ROWS
     assert BLOBS + len(blobs) <= BLOBS_END
@@ -97,6 +97,7 @@ def image(folder: Path, rows: Sequence[bytes], blobs: bytes = b"", *, code: bool
     assert len(text) <= CURSOR
     memory = bytearray(KERNEL_PAGES << 12)
     memory[: len(text)] = text
+    struct.pack_into("<Q", memory, CURSOR, CODE + TABLE)
     gates = b"".join(struct.pack("<BBHxxxxQ", vector, 3, CS, CODE + next_at) for vector in range(256))
     memory[TRAPS : TRAPS + len(gates)] = gates
     for i, kind in enumerate(CALLBACKS):
@@ -112,6 +113,7 @@ def image(folder: Path, rows: Sequence[bytes], blobs: bytes = b"", *, code: bool
         assert len(row) + len(tail) <= ROW
         memory[at : at + ROW] = row.ljust(ROW - len(tail), b"\x90" if code else b"\0") + tail
     memory[BLOBS : BLOBS + len(blobs)] = blobs
+    memory[BLOBS_END : BLOBS_END + len(scratch)] = scratch
     path = folder / "hostile"
     path.write_bytes(elf([Load(PSTART, bytes(memory))], xen_notes()))
     return path

@@ -206,3 +206,70 @@ def test_user_and_kernel_on_one_root(tmp_path: Path) -> None:
         assert result(made) == 0
         assert made.xen.domain.ram.words[(PAGE << 9) + 1] == 0
         assert audit(made) == []
+
+
+def at_the_top(folder: Path, last: bytes, *pieces: bytes, blobs: bytes = b"") -> Machine:
+    """As ``run_code``, with 64 KiB mapped up to the end of the address space: all ones, then ``last``."""
+    l1 = bytes(8 * 496) + b"".join(struct.pack("<Q", SCRATCH[2 + i] << 12 | 0x67) for i in range(16))
+    l2 = bytes(8 * 511) + struct.pack("<Q", SCRATCH[0] << 12 | 0x67)
+    update = struct.pack("<QQ", (TABLES + 1) << 12 | 8 * 511, SCRATCH[1] << 12 | 0x67)
+    set_up = b"".join(
+        [
+            handlers(),
+            update_va(va(SCRATCH[0]), SCRATCH[0] << 12 | 0x25),
+            update_va(va(SCRATCH[1]), SCRATCH[1] << 12 | 0x25),
+            call(Hypercall.mmu_update, SPARE + 0x800, 1, 0, SELF),
+        ]
+    )
+    made = machine(
+        image(
+            folder,
+            [],
+            blobs.ljust(0x800, b"\0") + update,
+            prologue=b"".join((set_up, *pieces, POWER_OFF)),
+            scratch=l1 + l2 + last.rjust(16 << 12, b"\xff"),
+        )
+    )
+    made.run()
+    assert audit(made) == []
+    return made
+
+
+@pytest.mark.parametrize("instruction", [b"\xfa", b"\xf1", b"\x0f\x0bxen\x0f\xa2"], ids=["cli", "int1", "cpuid"])
+def test_an_instruction_at_the_end_of_the_address_space(tmp_path: Path, instruction: bytes) -> None:
+    """What Xen emulates there goes on at address 0, which is a page fault."""
+    jump = mov(RAX, (1 << 64) - len(instruction)) + b"\xff\xe0"
+    with at_the_top(tmp_path, instruction, io_rights(), jump) as made:
+        assert made.verdict is not None
+        assert made.verdict.kind == "poweroff"
+        assert made.xen.vcpu.cr2 == 0 or instruction == b"\xf1"
+        assert made.log.counts()["exceptions"]
+
+
+@pytest.mark.parametrize("number", [Hypercall.multicall, Hypercall.mmuext_op])
+def test_a_list_that_ends_with_the_address_space(tmp_path: Path, number: Hypercall) -> None:
+    """Long enough to be done in parts: the second begins at 0, where nothing is mapped."""
+    with at_the_top(tmp_path, b"", call(number, (1 << 64) - (16 << 12), 5000, 0, SELF), KEEP) as made:
+        assert result(made) < 0
+
+
+def test_an_ldt_past_the_end_of_the_address_space(tmp_path: Path) -> None:
+    """A selector whose descriptor would lie beyond: the page fault's address wraps."""
+    operation = struct.pack("<IIQQ", abi.MMUEXT_SET_LDT, 0, (1 << 64) - 4096, 8192)
+    load = mov(RAX, 513 << 3 | 7) + b"\x8e\xd8"  # mov %eax, %ds
+    with run_code(tmp_path, extended(SPARE), KEEP, load, blobs=operation) as made:
+        assert result(made) == 0
+        assert made.xen.vcpu.cr2 == 8
+
+
+def test_pfns_past_the_last(tmp_path: Path) -> None:
+    """Two frames for the PFNs 2^64-1 and the next: the machine-to-physical table has 64 bits for each."""
+    give = memory.XenMemoryReservation64.pack(extent_start=SPARE + 0x80, nr_extents=2, domid=SELF)
+    take = memory.XenMemoryReservation64.pack(extent_start=SPARE + 0x90, nr_extents=1, extent_order=1, domid=SELF)
+    lists = struct.pack("<QQQ", 0x1500, 0x1501, (1 << 64) - 1)
+    blobs = give.ljust(0x40, b"\0") + take.ljust(0x40, b"\0") + lists
+    decrease = call(Hypercall.memory_op, memory.XENMEM_decrease_reservation, SPARE)
+    populate = call(Hypercall.memory_op, memory.XENMEM_populate_physmap, SPARE + 0x40)
+    with run_code(tmp_path, decrease, populate, KEEP, blobs=blobs) as made:
+        assert result(made) == 1
+        assert made.xen.domain.m2p(0x1501) == 0

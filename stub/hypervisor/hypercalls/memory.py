@@ -10,8 +10,9 @@ from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM, ES
 from stub.abi.xen import DOMID_SELF, Hypercall
 from stub.domain.xenarea import INVALID_M2P_ENTRY
 from stub.hypervisor.registry import SubOps, hypercall
-from stub.memory.frames import GUEST
+from stub.memory.frames import ALLOCATED, GUEST
 from stub.memory.guest import GuestFault
+from stub.units import U64
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
@@ -101,7 +102,7 @@ def _populate(xen: Hypervisor, arg: int, physmap: bool) -> int:
                 domain.frames.give_one(mfn)
                 domain.ram.pages[mfn] = 0
                 if physmap:
-                    domain.ram.words[domain.area.m2p_word + mfn] = pfn + i
+                    domain.ram.words[domain.area.m2p_word + mfn] = (pfn + i) & U64
             if start:
                 domain.guest.write_u64(start + 8 * done, block[0])
             done += 1
@@ -145,22 +146,45 @@ def exchange(xen: Hypervisor, arg: int) -> int:
         for i in range(block * per_in, (block + 1) * per_in):
             first = guest.read_u64(given.extent_start + 8 * i)
             out += range(first, first + (1 << given.extent_order))
-        if any(mfn >= frames.frames or frames.owner[mfn] != GUEST or frames.refs[mfn] != 1 for mfn in out):
-            return -EINVAL
-        for mfn in out:
-            domain.ram.words[domain.area.m2p_word + mfn] = INVALID_M2P_ENTRY
-            frames.disown(mfn)
-        for i in range(block * per_out, (block + 1) * per_out):
-            taken = _take_frames(xen, wanted.extent_order)
-            if taken is None:
-                return -ENOMEM
-            pfn = guest.read_u64(wanted.extent_start + 8 * i)
-            for k, mfn in enumerate(taken):
-                frames.give_one(mfn)
-                domain.ram.pages[mfn] = 0
-                domain.ram.words[domain.area.m2p_word + mfn] = pfn + k
-            guest.write_u64(wanted.extent_start + 8 * i, taken[0])
+        slots = [wanted.extent_start + 8 * i for i in range(block * per_out, (block + 1) * per_out)]
+        pfns = [guest.read_u64(slot) for slot in slots]
+        for slot in slots:
+            guest.locate(slot, True)
+        rc = _exchange_block(xen, out, pfns, slots, wanted.extent_order)
+        if rc:
+            return rc
         guest.write_u64(arg + abi.XenMemoryExchange64.offset("nr_exchanged"), (block + 1) * per_in)
+    return 0
+
+
+def _exchange_block(xen: Hypervisor, out: list[int], pfns: list[int], slots: list[int], order: int) -> int:
+    """Exchange the frames ``out`` for blocks of ``order`` that become ``pfns``; nothing is changed on failure."""
+    domain = xen.domain
+    frames, words = domain.frames, domain.ram.words
+    for mfn in out:
+        if mfn >= frames.frames or frames.owner[mfn] != GUEST:
+            return -EINVAL
+        if frames.refs[mfn] != 1 or not frames.flags[mfn] & ALLOCATED:
+            return -EINVAL
+    if len(set(out)) != len(out):
+        return -EINVAL
+    room = frames.free
+    frames.free = room + out
+    blocks = [_take_frames(xen, order) for _ in pfns]
+    frames.free = room
+    taken = [block for block in blocks if block is not None]
+    if len(taken) != len(pfns):
+        return -ENOMEM
+    for mfn in out:
+        words[domain.area.m2p_word + mfn] = INVALID_M2P_ENTRY
+        frames.disown(mfn)
+    for pfn, slot, block in zip(pfns, slots, taken, strict=True):
+        for k, mfn in enumerate(block):
+            frames.free.remove(mfn)
+            frames.give_one(mfn)
+            domain.ram.pages[mfn] = 0
+            words[domain.area.m2p_word + mfn] = (pfn + k) & U64
+        domain.guest.write_u64(slot, block[0])
     return 0
 
 
@@ -179,7 +203,7 @@ def _domain_of(xen: Hypervisor, arg: int) -> int:
 def current_reservation(xen: Hypervisor, arg: int) -> int:
     """How many pages the domain has."""
     rc = _domain_of(xen, arg)
-    return rc or int((xen.domain.frames.np_flags & 2 != 0).sum())
+    return rc or int((xen.domain.frames.np_flags & ALLOCATED != 0).sum())
 
 
 @MEMORY_OPS(abi.XENMEM_maximum_reservation)
