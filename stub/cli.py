@@ -18,6 +18,7 @@ from typing import Any
 
 from stub.errors import PvstubError, UsageError
 
+_LONGEST = 1e9  # seconds: thirty years
 COMMANDS_GROUP, IMAGES_GROUP = "pvstub.commands", "pvstub.images"
 
 
@@ -97,7 +98,7 @@ def _integer(text: str) -> int:
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not 0 <= value < float("inf"):
+    if not 0 <= value < _LONGEST:
         raise ValueError(text)
     return value
 
@@ -209,9 +210,12 @@ def _print_summary(machine: Any, directory: Path) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from stub.domain.config import MAX_MEMORY, MIN_MEMORY
     from stub.domain.layout import plan
     from stub.image.inspect import describe, render
 
+    if not MIN_MEMORY <= options.memory <= MAX_MEMORY:
+        raise UsageError(f"memory of {options.memory} MiB: use {MIN_MEMORY} to {MAX_MEMORY} MiB")
     report = describe(
         options.file,
         lambda image: plan(image, options.memory * 256, 0).describe(),

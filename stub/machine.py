@@ -19,6 +19,7 @@ from typing import Any
 from stub.devices.console import Console
 from stub.domain.builder import build
 from stub.domain.config import DomainConfig
+from stub.domain.domain import Domain
 from stub.engine.base import CS, NEVER, RETIRED, RIP
 from stub.engine.unicorn import UnicornEngine
 from stub.errors import PvstubError, UsageError
@@ -33,7 +34,6 @@ from stub.trace.writer import HypercallLog
 
 _SLICE = 20_000_000  # instructions between looks at the wall clock and at signals
 _REALTIME_SLICE = 1_000_000
-GUEST_TIMERS = frozenset({"singleshot", "timer_op", "periodic", "poll", "watchdog 1", "watchdog 2"})
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class Machine:
         self._provenance = dict(provenance or {})
         self._on_output = on_output
         self._image = load_image(config.kernel, cache=cache)
+        domain = build(self._image, config)  # what cannot be built leaves no run behind
         self._files = _Files(run_directory)
         identity = {
             "domain": 1,
@@ -124,11 +125,9 @@ class Machine:
         self._wall_zero = time.monotonic_ns()
         self._done_ns = self._done_instructions = 0
         self._closed = False
-        self._boot()
+        self._boot(domain)
 
-    def _boot(self) -> None:
-        domain = build(self._image, self.config)
-
+    def _boot(self, domain: Domain) -> None:
         def is_64bit() -> bool:
             return segments.is_64bit_code(self.xen, engine.words[CS])
 
@@ -192,6 +191,7 @@ class Machine:
             xen.run()
         if xen.verdict is not None:
             self._end(xen.verdict)
+            self._check_limits()
             return
         if self.config.realtime:
             self._follow_wall_clock()
@@ -209,6 +209,8 @@ class Machine:
 
     def _check_limits(self) -> None:
         limits = self.limits
+        if self.verdict is not None:
+            return
         if limits.virtual_ns is not None and self.now_ns >= limits.virtual_ns:
             self._stop("virtual-deadline", f"virtual time reached {limits.virtual_ns / SECOND:g} s")
         elif limits.instructions is not None and self.retired >= limits.instructions:
@@ -226,12 +228,12 @@ class Machine:
         """Every vCPU is blocked: pass the time to the next thing that can wake one."""
         xen, clock = self.xen, self.xen.clock
         at = xen.vcpu.info_at
-        xen.run_backends()
+        if xen.console.has_input:
+            xen.run_backends()
         if xen.ram_bytes[at]:
             runstate.wake(xen)
-        if not xen.vcpu.blocked:
             return
-        if not GUEST_TIMERS & clock.timers.keys() or runstate.sleeps_for_good(xen):
+        if runstate.sleeps_for_good(xen):
             if self.config.realtime:
                 time.sleep(0.01)
                 return
@@ -262,7 +264,7 @@ class Machine:
         if verdict.kind == "reboot" and self.config.on_reboot == "restart":
             self._done_ns, self._done_instructions = self.now_ns, self.retired
             self.xen.close()
-            self._boot()
+            self._boot(build(self._image, self.config))
             return
         self.verdict = verdict
 

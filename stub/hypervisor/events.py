@@ -32,6 +32,7 @@ class Port:
     remote_port: int = 0
     virq: int = 0
     priority: int = _DEFAULT_PRIORITY
+    pending: bool = False  # raised before the FIFO array had a word for it
     notify: Callable[[], None] | None = None
 
 
@@ -95,7 +96,10 @@ class EventChannels:
         """EVTCHNOP_close."""
         if port not in self.ports:
             return -EINVAL
-        del self.ports[port]
+        content = self.ports.pop(port)
+        peer = self.ports.get(content.remote_port) if content.state == INTERDOMAIN and not content.notify else None
+        if peer is not None and peer.state == INTERDOMAIN and peer.remote_port == port:
+            peer.state, peer.remote_port = UNBOUND, 0
         if self.fifo is None:
             self._words[self._shared + _PENDING_WORDS + (port >> 6)] &= ~(1 << (port & 63)) & ((1 << 64) - 1)
         else:
@@ -128,6 +132,12 @@ class EventChannels:
         return 0 if content.state == UNBOUND else -EINVAL
 
     # -- pending
+
+    def raise_device(self, port: int) -> None:
+        """A back end's own port, if the guest has not closed it."""
+        content = self.ports.get(port)
+        if content is not None and content.notify is not None:
+            self.raise_port(port)
 
     def raise_virq(self, virq: int) -> bool:
         """Make the port of a VIRQ pending; whether there is one."""
@@ -191,11 +201,9 @@ class EventChannels:
 
     def init_control(self, mfn: int, offset: int) -> None:
         """Switch to the FIFO ABI with this control block; two-level ports that are pending are carried over."""
-        first = self.fifo is None
         self.fifo = FifoQueues((mfn << 12) + offset)
-        if first:
-            for port in sorted(self.ports):
-                self.ports[port].priority = _DEFAULT_PRIORITY
+        for content in self.ports.values():
+            content.priority = _DEFAULT_PRIORITY
 
     def expand_array(self, mfn: int) -> int:
         """EVTCHNOP_expand_array."""
@@ -206,7 +214,9 @@ class EventChannels:
         first = len(self._arrays) * _PORTS_PER_PAGE
         self._arrays.append(mfn)
         for port in sorted(self.ports):
-            if first <= port < first + _PORTS_PER_PAGE and self._two_level_pending(port):
+            content = self.ports[port]
+            if first <= port < first + _PORTS_PER_PAGE and (content.pending or self._two_level_pending(port)):
+                content.pending = False
                 self._fifo_raise(port)
         return 0
 
@@ -216,7 +226,10 @@ class EventChannels:
             return -EOPNOTSUPP
         if port not in self.ports or priority > 15:
             return -EINVAL
-        self.ports[port].priority = priority
+        content = self.ports[port]
+        if self.fifo.tails[content.priority] == port:
+            self.fifo.tails[content.priority] = 0  # what follows in the old queue must not be linked behind it
+        content.priority = priority
         return 0
 
     def _two_level_pending(self, port: int) -> bool:
@@ -233,6 +246,8 @@ class EventChannels:
         at = self._fifo_word(port)
         fifo = self.fifo
         content = self.ports.get(port)
+        if at is None and content is not None:
+            content.pending = True  # until the array reaches so far
         if at is None or fifo is None or content is None:
             return
         word = self._u32[at] | _F_PENDING

@@ -33,19 +33,24 @@ def wake(xen: Hypervisor) -> None:
     if vcpu.blocked:
         account(xen, RUNNING)
         vcpu.blocked, vcpu.polling = False, frozenset()
+        xen.clock.arm("poll", None)
+
+
+# Timers that wake a blocked vCPU whatever is bound; the others raise VIRQ_TIMER.
+_WAKES_ANYWAY = frozenset({"poll", "backends", "watchdog 1", "watchdog 2"})
+_RAISES_TIMER = frozenset({"singleshot", "timer_op", "periodic"})
 
 
 def sleeps_for_good(xen: Hypervisor) -> bool:
-    """Whether no timer that is set could wake the blocked vCPU: none of those that raise VIRQ_TIMER, unbound."""
+    """Whether nothing that is due could wake the blocked vCPU."""
     timers = xen.clock.timers.keys()
-    if timers & {"poll", "watchdog 1", "watchdog 2"}:
-        return False
-    return not xen.events.virq_port(VIRQ_TIMER)
+    return not (timers & _WAKES_ANYWAY or (timers & _RAISES_TIMER and xen.events.virq_port(VIRQ_TIMER)))
 
 
 def sleep(xen: Hypervisor) -> None:
     """Note that the vCPU is blocked from now on."""
-    account(xen, BLOCKED)
+    if xen.vcpu.runstate != BLOCKED:
+        account(xen, BLOCKED)
 
 
 def account(xen: Hypervisor, state: int) -> None:
@@ -62,7 +67,7 @@ def current(xen: Hypervisor) -> bytes:
     vcpu, now = xen.vcpu, xen.clock.now
     times = list(vcpu.runstate_times)
     times[vcpu.runstate] += now - vcpu.runstate_since
-    return _RUNSTATE.pack(vcpu.runstate, now, *times)
+    return _RUNSTATE.pack(vcpu.runstate, vcpu.runstate_since, *times)
 
 
 def write(xen: Hypervisor) -> None:
@@ -73,15 +78,20 @@ def write(xen: Hypervisor) -> None:
         return
 
 
+_JUMPS = 64  # before the caller looks at its limits
+
+
 def pass_time(xen: Hypervisor) -> bool:
     """While the vCPU is blocked, jump from timer to timer until one wakes it; False when the caller must decide."""
     clock = xen.clock
-    if xen.realtime or xen.console.has_input or not xen.events.virq_port(VIRQ_TIMER):
+    if xen.realtime or xen.console.has_input:
         return False
     sleep(xen)
-    while xen.vcpu.blocked:
-        if "singleshot" not in clock.timers or clock.next_event > clock.horizon:
+    for _ in range(_JUMPS):
+        if sleeps_for_good(xen) or clock.next_event > clock.horizon:
             return False
         clock.jump_to(clock.next_event)
         xen.fire_timers()
-    return True
+        if not xen.vcpu.blocked or xen.pause:
+            return not xen.vcpu.blocked
+    return False

@@ -34,9 +34,9 @@ def new_base_pointer(xen: Hypervisor, mfn: int) -> int:
         if types.reshaped:
             types.reshaped = False
             xen.domain.guest.forget()
-    elif types.stale:
+    if types.stale:  # said besides CR3, which may be back where it was before the CPU sees it
         xen.words[FLUSH] = 1
-    types.stale = False
+        types.stale = False
     return 0
 
 

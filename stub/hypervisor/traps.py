@@ -195,6 +195,8 @@ def iret(xen: Hypervisor) -> None:
     if rflags & X86_EFLAGS_RF:
         xen.resume_at = rip
     vcpu.nmi_masked = False
+    if xen.nmi_pending:
+        xen.pause = True  # the loop delivers it when it is entered
     if (cs, ss) not in xen.runnable and not segments.runnable(xen, cs, ss):
         failsafe(xen, (words[DS], words[ES], words[FS], words[GS]))
         return

@@ -42,6 +42,17 @@ def test_in_another_process_and_folder_at_the_same_time(guest: Guest, tmp_path: 
 
 
 @pytest.mark.guest("debian-cloud", memory=128, seed=11)
+@pytest.mark.parametrize("step_ns", [37_000, 1_000_000])
+def test_how_the_caller_cuts_the_run_does_not_matter(guest: Guest, step_ns: int) -> None:
+    """Stopped at every step of virtual time, from where the console comes up, the boot is the same boot."""
+    stepped = guest()
+    stepped.run(1.4)
+    while stepped.verdict is None:
+        stepped.run(step_ns / 1e9)
+    assert booted(stepped) == booted(guest)
+
+
+@pytest.mark.guest("debian-cloud", memory=128, seed=11)
 def test_what_the_log_depends_on(guest: Guest) -> None:
     first = booted(guest)
     assert booted(guest(seed=12))["hypercalls"] != first["hypercalls"], "frame numbers follow the seed"

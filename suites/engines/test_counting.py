@@ -78,6 +78,15 @@ def test_rdtsc_reads_the_exact_count(tmp_path: Path) -> None:
         assert guest.xen.words[RDX] << 32 | guest.xen.words[RAX] == ENTRY + LOOP_LENGTH + 3
 
 
+def test_rdrand_is_undefined(tmp_path: Path) -> None:
+    """It would give the host's random numbers, and a boot is a pure function."""
+    with machine(tmp_path, b"\x90\x48\x0f\xc7\xf0") as guest:
+        verdict = guest.run()
+        assert verdict is not None
+        assert verdict.reason.startswith("Unhandled: vec 6, #UD")
+        assert guest.retired == ENTRY + 1
+
+
 def test_an_exception_counts_what_lay_before_it(tmp_path: Path) -> None:
     with machine(tmp_path, b"\x90" * 5 + UD2) as guest:
         assert guest.run() is not None

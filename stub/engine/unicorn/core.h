@@ -126,6 +126,8 @@ extern struct own_functions {
     void *(*region)(void *, uint64_t);
     bool (*fill)(void *, uint64_t, int, int, int, bool, uintptr_t);
     void (*set_page)(void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t);
+    uint64_t (*random)(void *);
+    void (*raise)(void *, int, uintptr_t);
     void (*leave_block)(void *, uint32_t);
     void (*op1)(void *, int, uintptr_t);
     void (*op2)(void *, int, uintptr_t, uintptr_t);

@@ -19,7 +19,7 @@ uint64_t slot_index(Core *c, const Slot *slot)
     for (size_t i = c->n_chunks; i-- > 0;)
         if (slot >= c->chunks[i] && slot < c->chunks[i] + SLOTS_PER_CHUNK)
             return i * SLOTS_PER_CHUNK + (uint64_t)(slot - c->chunks[i]);
-    return 0;
+    return ~0ULL; /* the odd one: what is learnt of it is not kept */
 }
 
 static Learnt *learnt_find(Core *c, uint64_t slot, uint64_t pc)
@@ -69,7 +69,7 @@ uint32_t retired_before(Core *c, uint64_t pc)
         return hot.current->icount; /* the fault came while fetching the next block: this one retired whole */
     uint64_t index = slot_index(c, hot.current);
     Learnt *l = learnt_find(c, index, pc);
-    if (!l->used) {
+    if (!l->used || index == ~0ULL) {
         c->word[LEARN_SLOT] = index;
         c->word[LEARN_START] = hot.current->pc;
         c->word[LEARN_END] = pc;

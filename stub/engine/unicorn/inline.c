@@ -84,6 +84,7 @@ static int learn(void *context)
 int count_inline(void *s, void **arguments)
 {
     uint64_t pc;
+    running->generated = NULL;
     if (state == UNTRIED)
         state = learn(s) ? USABLE : UNUSABLE;
     if (state == UNUSABLE || !inline_allowed || !value_of(arguments[1], &pc))

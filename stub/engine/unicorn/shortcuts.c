@@ -77,6 +77,14 @@ EXPORT void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t address, uint64_t
     own.set_page(cpu, address, machine_address, attributes, protection, mmu_index, size);
 }
 
+/* rdrand: not offered, and so an undefined instruction; what it would give is the host's, and differs from run to run. */
+EXPORT uint64_t helper_rdrand_x86_64(void *state)
+{
+    if (inside && own.raise)
+        own.raise(state, 6, (uintptr_t)__builtin_return_address(0)); /* does not return */
+    return own.random(state);
+}
+
 /* Our own functions are put before libunicorn's by making this library a global one before that is loaded. */
 void come_first(void)
 {
@@ -93,6 +101,8 @@ void find_own_functions(void *handle)
     own.region = (__typeof__(own.region))dlsym(handle, "find_memory_mapping_x86_64");
     own.fill = (__typeof__(own.fill))dlsym(handle, "x86_cpu_tlb_fill_x86_64");
     own.set_page = (__typeof__(own.set_page))dlsym(handle, "tlb_set_page_with_attrs_x86_64");
+    own.random = (__typeof__(own.random))dlsym(handle, "helper_rdrand_x86_64");
+    own.raise = (__typeof__(own.raise))dlsym(handle, "raise_exception_ra_x86_64");
     find_translator(handle);
     own.leave_block = (__typeof__(own.leave_block))dlsym(handle, "helper_check_exit_request_x86_64");
 }

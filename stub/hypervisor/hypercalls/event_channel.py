@@ -186,7 +186,7 @@ def init_control(xen: Hypervisor, arg: int) -> int:
         return -ENOENT
     if request.offset & 7 or request.offset > PAGE_SIZE - _CONTROL_BLOCK:
         return -EINVAL
-    if xen.domain.types.get_page_and_type(request.control_gfn, WRITABLE):
+    if xen.events.fifo is not None or xen.domain.types.get_page_and_type(request.control_gfn, WRITABLE):
         return -EINVAL
     xen.events.init_control(request.control_gfn, request.offset)
     xen.domain.guest.write(arg + 16, bytes([_LINK_BITS]))
@@ -199,9 +199,12 @@ def expand_array(xen: Hypervisor, arg: int) -> int:
     """Another page of event words."""
     xen.payload = xen.domain.guest.read(arg, 8)
     mfn = int.from_bytes(xen.payload, "little")
-    if xen.events.fifo is not None and xen.domain.types.get_page_and_type(mfn, WRITABLE):
-        return -EINVAL
-    return xen.events.expand_array(mfn)
+    if xen.events.fifo is None or xen.domain.types.get_page_and_type(mfn, WRITABLE):
+        return -EINVAL if xen.events.fifo is not None else xen.events.expand_array(mfn)
+    rc = xen.events.expand_array(mfn)
+    if rc:
+        xen.domain.types.put_page_and_type(mfn)
+    return rc
 
 
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_set_priority)

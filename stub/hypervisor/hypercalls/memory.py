@@ -126,8 +126,7 @@ def populate_physmap(xen: Hypervisor, arg: int) -> int:
 @MEMORY_OPS(abi.XENMEM_exchange)
 def exchange(xen: Hypervisor, arg: int) -> int:
     """Give frames for as many others, contiguous as asked; each given one may have no mapping and no type left."""
-    domain = xen.domain
-    guest, frames = domain.guest, domain.frames
+    guest = xen.domain.guest
     data = xen.payload = guest.read(arg, abi.XenMemoryExchange64.size)
     whole = abi.XenMemoryExchange64.unpack_from(data)
     given, wanted = (abi.XenMemoryReservation64.unpack_from(part) for part in (whole.in_, whole.out))

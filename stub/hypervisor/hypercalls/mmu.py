@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import xen as abi
-from stub.abi.errno import EACCES, EFAULT, EINVAL, EOPNOTSUPP, EPERM, ESRCH
+from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from stub.abi.xen import Hypercall
 from stub.engine.base import FLUSH
 from stub.hypervisor import segments
@@ -106,7 +106,9 @@ def mmu_update(xen: Hypervisor, requests: int, count: int, pdone: int, domain: i
 
 
 def _update_one(xen: Hypervisor, pointer: int, value: int) -> int:
-    command = pointer & 3
+    command = pointer & 7
+    if command > abi.MMU_PT_UPDATE_NO_TRANSLATE:
+        return -ENOSYS
     maddr = pointer - command
     mfn = maddr >> 12
     domain = xen.domain
@@ -117,8 +119,6 @@ def _update_one(xen: Hypervisor, pointer: int, value: int) -> int:
     if command == abi.MMU_MACHPHYS_UPDATE:
         domain.ram.words[domain.area.m2p_word + mfn] = value
         return 0
-    if pointer & 4:
-        return -EINVAL
     if command == abi.MMU_PT_UPDATE_NO_TRANSLATE:
         command = abi.MMU_NORMAL_PT_UPDATE
     preserve = command == abi.MMU_PT_UPDATE_PRESERVE_AD

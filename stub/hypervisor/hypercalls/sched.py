@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import sched as abi
-from stub.abi.errno import EFAULT, EINVAL, ENOSYS, EPERM
+from stub.abi.errno import EFAULT, EINVAL, ENOSPC, ENOSYS, EPERM
 from stub.abi.xen import Hypercall
 from stub.hypervisor import runstate
 from stub.hypervisor.registry import SubOps, hypercall
@@ -65,7 +65,7 @@ def block(xen: Hypervisor, _: int) -> int:
 def shutdown(xen: Hypervisor, arg: int) -> int:
     """End the domain for a reason."""
     xen.payload = xen.domain.guest.read(arg, 4)
-    xen.shutdown(int.from_bytes(xen.payload, "little"))
+    xen.shutdown(xen.payload[0])  # Xen keeps a byte of it
     return 0
 
 
@@ -105,7 +105,7 @@ def watchdog(xen: Hypervisor, arg: int) -> int:
             return -EINVAL
         number = next((i for i in (1, 2) if f"watchdog {i}" not in xen.clock.timers), 0)
         if not number:
-            return -EINVAL
+            return -ENOSPC
         xen.clock.arm(f"watchdog {number}", xen.clock.now + timeout * 1_000_000_000)
         return number
     if f"watchdog {number}" not in xen.clock.timers:
