@@ -184,7 +184,7 @@ class XenStore:
         req_cons, req_prod, rsp_cons, rsp_prod = _FOUR.unpack_from(self._map, at)
         moved = False
         waiting = min((req_prod - req_cons) & 0xFFFFFFFF, _RING)
-        if waiting:
+        if waiting and not self._replies:  # who does not take answers may not ask more
             data = bytes(self._bytes[self._page + _REQUEST + ((req_cons + i) & (_RING - 1))] for i in range(waiting))
             self._bytes[at : at + 4] = ((req_cons + waiting) & 0xFFFFFFFF).to_bytes(4, "little")
             self._replies += self.store.feed(data)
