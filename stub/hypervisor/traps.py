@@ -22,7 +22,7 @@ from stub.abi.x86_defns import (
     X86_EFLAGS_TF,
     X86_EFLAGS_VM,
 )
-from stub.engine.base import CR3, CS, DS, ES, FLUSH, FS, GS, GS_BASE, R11, RAX, RCX, RFLAGS, RIP, RSP, SS
+from stub.engine.base import CR3, CS, DS, ES, FLUSH, FS, GS, GS_BASE, R11, RAX, RCX, RETIRED, RFLAGS, RIP, RSP, SS
 from stub.hypervisor import segments
 from stub.hypervisor.vcpu import VCPU_INFO_CR2, VCPU_INFO_MASK
 from stub.memory.guest import GuestFault
@@ -43,6 +43,7 @@ _INTERRUPTED = struct.Struct("<8xQ16xQ48xQ32x4Q").unpack_from
 _CLEARED_ON_ENTRY = ~(X86_EFLAGS_AC | X86_EFLAGS_VM | X86_EFLAGS_RF | X86_EFLAGS_NT | X86_EFLAGS_TF)
 _ALWAYS = 0x202  # reserved bit 1, and IF: what masks events is in vcpu_info
 VGCF_IN_SYSCALL = 0x100
+_TRAPS_IN_A_ROW = 10_000  # a handler that faults itself; time stands still there, and no limit would end it
 _USER_SETTABLE = 0x247FD7 & ~X86_EFLAGS_IOPL  # what iret may give the guest back
 
 _HOLE_START, _HOLE_END = 0xFFFF_8000_0000_0000, 0xFFFF_8800_0000_0000
@@ -117,6 +118,12 @@ def inject(xen: Hypervisor, vector: int, error_code: int | None = None, cr2: int
         vcpu.cr2 = cr2
         xen.domain.ram.words[(vcpu.info_at + VCPU_INFO_CR2) >> 3] = cr2
     trap = vcpu.traps[vector]
+    if xen.words[RETIRED] != vcpu.trapped_at:
+        vcpu.trapped_at, vcpu.traps_there = xen.words[RETIRED], 0
+    vcpu.traps_there += 1
+    if vcpu.traps_there > _TRAPS_IN_A_ROW:
+        xen.crash(f"{_TRAPS_IN_A_ROW} traps in a row without an instruction between", cr2)
+        return
     if trap is None:
         name = VECTORS.get(vector, f"vector {vector}").replace("X86_EXC_", "#")
         xen.crash(f"Unhandled: vec {vector}, {name}[{error_code or 0:04x}]: the guest has no handler for it", cr2)

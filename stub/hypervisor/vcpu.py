@@ -62,6 +62,8 @@ class Vcpu:
     runstate: int = 0
     runstate_since: int = 0
     runstate_times: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    trapped_at: int = -1  # instructions retired at the last trap, and how many traps came there
+    traps_there: int = 0
     blocked: bool = False
     polling: frozenset[int] = frozenset()
     fs_selector_base: int = 0
