@@ -69,6 +69,7 @@ def read_debug(vcpu: Vcpu, number: int) -> int:
 
 _EXECUTE, _WRITE, _ACCESS = 0, 1, 3  # DR7's R/W field
 _LENGTHS = (1, 2, 8, 4)
+_MAX_STOP_POINTS = 4096  # the engine keeps each for good
 NOTHING = (U64, U64)
 _DR6_SINGLE_STEP = 1 << 14
 
@@ -92,6 +93,9 @@ def arm(xen: Hypervisor) -> None:
     for _, kind, address, length in enabled(xen.vcpu):
         if kind == _EXECUTE:
             if address not in xen.stop_points:
+                if len(xen.stop_points) >= _MAX_STOP_POINTS:
+                    xen.note(f"breakpoint at {address:#x}: it was not set, {_MAX_STOP_POINTS} others were before")
+                    continue
                 xen.stop_points.add(address)
                 xen.engine.stop_at(address)
             continue
