@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness import catalogue
 from harness.cpio import Archive
 from harness.guests import GuestSpec, ImageLaunch
 from harness.machine import RunLimits
@@ -24,7 +25,15 @@ def recorded() -> list[Event]:
 
 @pytest.fixture(scope="session")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
-    """What we were asked and answered, up to a little after the recording's end."""
+    """What we were asked and answered, up to a little after the recording's end.
+
+    Another version of the kernel asks other things at other addresses: then a new recording is needed, and until there
+    is one nothing can be compared.
+    """
+    image = catalogue.resolve(recording.IMAGE)
+    assert image is not None
+    if image.version != recording.PACKAGE:
+        pytest.skip(f"the recording is of {recording.IMAGE} {recording.PACKAGE}, and Debian now has {image.version}")
     run = tmp_path_factory.mktemp("fidelity")
     spec = GuestSpec(
         image=recording.IMAGE,
