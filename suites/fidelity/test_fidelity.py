@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from suites.fidelity import recording
 from suites.fidelity.allowed import ALLOWED, unexplained, unused
 from suites.fidelity.compare import Comparison
 from suites.fidelity.events import Event
