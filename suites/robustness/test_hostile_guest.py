@@ -1,4 +1,4 @@
-"""The guest is hostile (law 4 of the design): no Python exception leaves a run, each run ends, page types still hold."""
+"""The guest is hostile: no Python exception leaves a run, each run ends, and page types still hold afterwards."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ import pytest
 from hostile import (
     CODE,
     CONSOLE,
-    CURSOR,
-    TABLE,
-    STACK,
-    SS,
-    RSP,
     CS,
     POWER_OFF,
     RAX,
     RCX,
     ROW,
+    RSP,
     SCRATCH,
+    SS,
+    STACK,
     STORE,
+    TABLE,
     TABLES,
     ZERO,
-    Caller,
-    Coder,
     audit,
     call,
     handlers,
@@ -37,13 +34,16 @@ from hostile import (
     user_mode,
     va,
 )
+from hostile_random import Caller, Coder
 
-from stub.abi import callback, memory, physdev, sched, vcpu
 from stub.abi import event_channel as evtchn
+from stub.abi import memory, sched, vcpu
 from stub.abi import xen as abi
 from stub.abi.errno import EFAULT, EINVAL
 from stub.abi.xen import Hypercall
-from stub.machine import Machine
+from stub.domain.config import DomainConfig
+from stub.hypervisor import debugregs
+from stub.machine import Limits, Machine
 
 MEMORY = 200 << 20  # what all of the runs here together may add to the process, the guests' own 32 MiB apart
 SELF = abi.DOMID_SELF
@@ -129,7 +129,9 @@ def test_the_audit_sees_what_is_wrong(tmp_path: Path) -> None:
         frames.type_count[SCRATCH[0]] -= 1
         assert len(audit(made)) == 1
         frames.type_count[SCRATCH[0]] += 1
-        at = next(i for i in range(TABLES << 9, (TABLES + 13) << 9) if words[i] >> 12 & 0xFFFFFF == TABLES and words[i] & 1)
+        at = next(
+            i for i in range(TABLES << 9, (TABLES + 13) << 9) if words[i] >> 12 & 0xFFFFFF == TABLES and words[i] & 1
+        )
         words[at] |= 2
         assert any("serves as 7" in fault for fault in audit(made))
 
@@ -176,7 +178,9 @@ CLEAR = mov(RCX, va(PAGE)) + b"\x48\xc7\x41\x08\0\0\0\0"  # movq $0, 8(%rcx)
 def test_a_page_table_cannot_be_written_through_an_old_translation(tmp_path: Path) -> None:
     """Mapped writable, written to, made read-only without a flush, pinned: the CPU must not write it any more."""
     code, operation = pin(1, PAGE)
-    with run_code(tmp_path, CLEAR, update_va(va(PAGE), PAGE << 12 | 0x25), code, KEEP, STORE_THERE, blobs=operation) as made:
+    with run_code(
+        tmp_path, CLEAR, update_va(va(PAGE), PAGE << 12 | 0x25), code, KEEP, STORE_THERE, blobs=operation
+    ) as made:
         assert result(made) == 0
         assert made.xen.domain.frames.type[PAGE] == 1
         assert made.xen.domain.ram.words[(PAGE << 9) + 1] == 0
@@ -191,7 +195,7 @@ def test_a_ring_cannot_become_a_page_table(tmp_path: Path, ring: int) -> None:
 
 
 def test_user_and_kernel_on_one_root(tmp_path: Path) -> None:
-    """Going to user mode and back must not forget what was narrowed before: CR3 keeps its value, the TLB its entries."""
+    """Going to user mode and back must not forget what was narrowed: CR3 keeps its value, the TLB its entries."""
     pin_it, operation = pin(1, PAGE)
     frame = struct.pack("<9Q", 0, 0, 0, 0, CODE + TABLE + 2 * ROW, CS, 0x202, STACK, SS)
     blobs = operation.ljust(0x100, b"\0") + frame.ljust(0x100, b"\0") + pin_it + KEEP + STORE_THERE + POWER_OFF
@@ -273,3 +277,79 @@ def test_pfns_past_the_last(tmp_path: Path) -> None:
     with run_code(tmp_path, decrease, populate, KEEP, blobs=blobs) as made:
         assert result(made) == 1
         assert made.xen.domain.m2p(0x1501) == 0
+
+
+def test_replies_that_nobody_takes(tmp_path: Path) -> None:
+    """A guest that watches, writes, and never reads what XenStore answers: no more is kept than a ring's worth asks."""
+    watches = b"".join(_message(4, b"a\0" + b"%0900d\0" % i) for i in range(100))
+    write = _message(11, b"a\0")
+    ring = (write * (1024 // len(write) + 1))[:1024]
+    with machine(image(tmp_path, [], prologue=handlers() + POWER_OFF)) as made:
+        made.run()
+        store, page = made.xen.xenstore, STORE << 12
+        for at in range(0, len(watches), 512):
+            store.store.feed(watches[at : at + 512])
+        before = peak()
+        for i in range(400):
+            made.xen.ram_bytes[page : page + 1024] = ring
+            made.xen.ram_bytes[page + 2048 : page + 2056] = struct.pack("<II", 1024 * i, 1024 * (i + 1))
+            store.service()
+        assert peak() - before < 16 << 20
+
+
+def _message(kind: int, payload: bytes) -> bytes:
+    return struct.pack("<4I", kind, 0, 0, len(payload)) + payload
+
+
+def test_a_sleep_of_centuries_ends_with_the_wall_limit(tmp_path: Path) -> None:
+    """A blocked vCPU passes virtual time without instructions; the host's time counts all the same."""
+    timer = struct.pack("<QQ", 1 << 63, 0)
+    code = [
+        handlers(),
+        call(Hypercall.vcpu_op, vcpu.VCPUOP_stop_periodic_timer, 0, 0),
+        call(Hypercall.vcpu_op, vcpu.VCPUOP_set_singleshot_timer, 0, SPARE),
+        call(Hypercall.sched_op, sched.SCHEDOP_block, 0),
+        POWER_OFF,
+    ]
+    config = DomainConfig(kernel=image(tmp_path, [], timer, prologue=b"".join(code)), memory=32)
+    with Machine(config, None, Limits(wall_s=0.2)) as made:
+        verdict = made.run()
+        assert verdict is not None
+        assert verdict.kind == "wall-limit"
+
+
+def test_faults_without_end_and_without_an_instruction(tmp_path: Path) -> None:
+    """A page-fault handler that is not there, on a stack as large as the address space: one table, mapped all over."""
+    hole = struct.pack("<BBHxxxxQ", 14, 0, CS, 0x1000) + bytes(16)
+    l1 = struct.pack("<Q", SCRATCH[4] << 12 | 0x67) * 512
+    l2 = struct.pack("<Q", SCRATCH[0] << 12 | 0x67) * 512
+    l3 = struct.pack("<Q", SCRATCH[1] << 12 | 0x67) * 512
+    update = struct.pack("<QQ", TABLES << 12 | 8 * 300, SCRATCH[2] << 12 | 0x67)
+    code = [
+        handlers(),
+        *(update_va(va(SCRATCH[i]), SCRATCH[i] << 12 | 0x25) for i in range(3)),
+        call(Hypercall.mmu_update, SPARE + 0x800, 1, 0, SELF),
+        KEEP,
+        call(Hypercall.set_trap_table, SPARE),
+        mov(RSP, 0xFFFF968000000000 - 64),
+        b"\x8b\x04\x25\0\0\0\0",  # mov 0, %eax
+    ]
+    kernel = image(tmp_path, [], hole.ljust(0x800, b"\0") + update, prologue=b"".join(code), scratch=l1 + l2 + l3)
+    with Machine(DomainConfig(kernel=kernel, memory=32, p2m="identity"), None, Limits(instructions=100_000)) as made:
+        verdict = made.run()
+        assert result(made) == 0
+        assert verdict is not None
+        assert verdict.kind == "crash"
+
+
+def test_breakpoints_by_the_thousand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stop point stays in the engine; a guest may not fill it with them."""
+    row = struct.Struct("<6Q")
+    rows = [row.pack(Hypercall.set_debugreg, 7, 1, 0, 0, 0)]
+    rows += [row.pack(Hypercall.set_debugreg, 0, CODE + 64 * i, 0, 0, 0) for i in range(20)]
+    monkeypatch.setattr(debugregs, "_MAX_STOP_POINTS", 10)
+    with machine(image(tmp_path, rows, prologue=handlers())) as made:
+        verdict = made.run()
+        assert verdict is not None
+        assert verdict.kind == "poweroff"
+        assert len(made.xen.stop_points) == 10
