@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from stub.abi.xen import DOMID_SELF
 from stub.domain.config import DomainConfig
 from stub.domain.layout import Layout
 from stub.domain.xenarea import XenArea
@@ -40,6 +41,10 @@ class Domain:
     def max_pages(self) -> int:
         """How many pages the domain may own."""
         return self.layout.nr_pages
+
+    def is_self(self, domid: int) -> bool:
+        """Whether a domain number that the guest gave means itself."""
+        return domid in (DOMID_SELF, self.domid)
 
     def m2p(self, mfn: int) -> int:
         """The PFN that the machine-to-physical table gives for a frame."""

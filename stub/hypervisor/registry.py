@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from stub.abi.errno import EFAULT
 from stub.abi.xen import Hypercall
+from stub.memory.guest import GuestFault
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
@@ -35,15 +37,27 @@ def hypercall(number: Hypercall) -> Callable[[Handler], Handler]:
 class SubOps:
     """The sub-operations of one hypercall: command → handler(xen, argument pointer)."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, number: Hypercall) -> None:
+        self.number = number
         self.handlers: dict[int, SubHandler] = {}
 
     def __call__(self, command: int) -> Callable[[SubHandler], SubHandler]:
+        """Register the decorated function as the handler of ``command``."""
+
         def register(handler: SubHandler) -> SubHandler:
             if command in self.handlers:
-                raise ValueError(f"{self.name} {command} has two handlers")
+                raise ValueError(f"{self.number.name} {command} has two handlers")
             self.handlers[command] = handler
             return handler
 
         return register
+
+    def dispatch(self, xen: Hypervisor, command: int, arg: int) -> int:
+        """Do a sub-operation: its result, -ENOSYS (counted) where there is none, -EFAULT for a bad pointer."""
+        handler = self.handlers.get(command)
+        if handler is None:
+            return xen.not_there(self.number, command)
+        try:
+            return handler(xen, arg)
+        except GuestFault:
+            return -EFAULT

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import event_channel as abi
-from stub.abi.errno import EFAULT, EINVAL, ENOENT, EPERM, ESRCH
-from stub.abi.xen import DOMID_SELF, Hypercall
+from stub.abi.errno import EINVAL, ENOENT, EPERM, ESRCH
+from stub.abi.xen import Hypercall
 from stub.hypervisor import events
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.memory.frames import WRITABLE
-from stub.memory.guest import GuestFault
 from stub.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-EVENT_CHANNEL_OPS = SubOps("event_channel_op")
+EVENT_CHANNEL_OPS = SubOps(Hypercall.event_channel_op)
 _CONTROL_BLOCK = 72  # bytes
 _LINK_BITS = 17
 
@@ -24,17 +23,7 @@ _LINK_BITS = 17
 @hypercall(Hypercall.event_channel_op)
 def event_channel_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -> int:
     """Dispatch on the command."""
-    handler = EVENT_CHANNEL_OPS.handlers.get(command & 0xFFFFFFFF)
-    if handler is None:
-        return xen.not_there(Hypercall.event_channel_op, command & 0xFFFFFFFF)
-    try:
-        return handler(xen, arg)
-    except GuestFault:
-        return -EFAULT
-
-
-def _self(xen: Hypervisor, domid: int) -> bool:
-    return domid in (DOMID_SELF, xen.domain.domid)
+    return EVENT_CHANNEL_OPS.dispatch(xen, command & 0xFFFFFFFF, arg)
 
 
 def _answer(xen: Hypervisor, arg: int, offset: int, value: int, size: int) -> int:
@@ -51,7 +40,7 @@ def alloc_unbound(xen: Hypervisor, arg: int) -> int:
     """A port that another domain may bind to."""
     xen.payload = xen.domain.guest.read(arg, abi.EvtchnAllocUnbound.size)
     request = abi.EvtchnAllocUnbound.unpack_from(xen.payload)
-    if not _self(xen, request.dom):
+    if not xen.domain.is_self(request.dom):
         return -EPERM
     port = xen.events.open(events.Port(events.UNBOUND, remote_domain=request.remote_dom))
     return _answer(xen, arg, 4, port, abi.EvtchnAllocUnbound.size)
@@ -62,10 +51,10 @@ def bind_interdomain(xen: Hypervisor, arg: int) -> int:
     """Connect to a port that was opened for us; only our own domain has any here."""
     xen.payload = xen.domain.guest.read(arg, abi.EvtchnBindInterdomain.size)
     request = abi.EvtchnBindInterdomain.unpack_from(xen.payload)
-    if not _self(xen, request.remote_dom):
+    if not xen.domain.is_self(request.remote_dom):
         return -ESRCH
     remote = xen.events.get(request.remote_port)
-    if remote is None or remote.state != events.UNBOUND or not _self(xen, remote.remote_domain):
+    if remote is None or remote.state != events.UNBOUND or not xen.domain.is_self(remote.remote_domain):
         return -EINVAL
     local = events.Port(events.INTERDOMAIN, remote_domain=xen.domain.domid, remote_port=request.remote_port)
     port = xen.events.open(local)
@@ -120,7 +109,7 @@ def status(xen: Hypervisor, arg: int) -> int:
     """What a port is bound to."""
     xen.payload = xen.domain.guest.read(arg, abi.EvtchnStatus.size)
     request = abi.EvtchnStatus.unpack_from(xen.payload)
-    if not _self(xen, request.dom):
+    if not xen.domain.is_self(request.dom):
         return -ESRCH
     port = xen.events.get(request.port)
     if port is None:
@@ -171,7 +160,7 @@ def unmask(xen: Hypervisor, arg: int) -> int:
 def reset(xen: Hypervisor, arg: int) -> int:
     """Close every port."""
     xen.payload = xen.domain.guest.read(arg, 2)
-    if not _self(xen, int.from_bytes(xen.payload, "little")):
+    if not xen.domain.is_self(int.from_bytes(xen.payload, "little")):
         return -ESRCH
     xen.events.reset()
     return 0

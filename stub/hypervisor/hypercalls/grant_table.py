@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import grant_table as abi
-from stub.abi.errno import EBUSY, EFAULT, EINVAL
-from stub.abi.xen import DOMID_SELF, Hypercall
+from stub.abi.errno import EBUSY, EINVAL
+from stub.abi.xen import Hypercall
 from stub.hypervisor.grants import MAX_FRAMES, RESERVED_ENTRIES
 from stub.hypervisor.registry import SubOps, hypercall
-from stub.memory.guest import GuestFault
 from stub.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-GRANT_OPS = SubOps("grant_table_op")
+GRANT_OPS = SubOps(Hypercall.grant_table_op)
 _ENTRY_SIZE = {1: 8, 2: 16}
 
 
@@ -25,18 +24,8 @@ def grant_table_op(xen: Hypervisor, command: int, arg: int, count: int, _: int, 
     count &= 0xFFFFFFFF
     if count >> 31:
         return -EINVAL
-    handler = GRANT_OPS.handlers.get(command & 0xFFFFFFFF)
-    if handler is None:
-        return xen.not_there(Hypercall.grant_table_op, command & 0xFFFFFFFF)
     xen.element_count = count
-    try:
-        return handler(xen, arg)
-    except GuestFault:
-        return -EFAULT
-
-
-def _self(xen: Hypervisor, domid: int) -> bool:
-    return domid in (DOMID_SELF, xen.domain.domid)
+    return GRANT_OPS.dispatch(xen, command & 0xFFFFFFFF, arg)
 
 
 @GRANT_OPS(abi.GNTTABOP_setup_table)
@@ -47,7 +36,7 @@ def setup_table(xen: Hypervisor, arg: int) -> int:
     guest, table = xen.domain.guest, xen.grants
     xen.payload = guest.read(arg, abi.GnttabSetupTable64.size)
     request = abi.GnttabSetupTable64.unpack_from(xen.payload)
-    if not _self(xen, request.dom):
+    if not xen.domain.is_self(request.dom):
         result = abi.GNTST_permission_denied
     elif request.nr_frames > MAX_FRAMES or not table.grow(request.nr_frames):
         result = abi.GNTST_general_error
@@ -70,7 +59,7 @@ def query_size(xen: Hypervisor, arg: int) -> int:
     guest = xen.domain.guest
     xen.payload = guest.read(arg, abi.GnttabQuerySize.size)
     domid = abi.GnttabQuerySize.unpack_from(xen.payload).dom
-    good = _self(xen, domid)
+    good = xen.domain.is_self(domid)
     xen.out = abi.GnttabQuerySize.pack(
         dom=domid,
         nr_frames=len(xen.grants.frames) if good else 0,
@@ -132,7 +121,7 @@ def get_status_frames(xen: Hypervisor, arg: int) -> int:
     guest, table = xen.domain.guest, xen.grants
     xen.payload = guest.read(arg, abi.GnttabGetStatusFrames64.size)
     request = abi.GnttabGetStatusFrames64.unpack_from(xen.payload)
-    if not _self(xen, request.dom):
+    if not xen.domain.is_self(request.dom):
         result = abi.GNTST_permission_denied
     elif table.version != 2 or request.nr_frames > len(table.status_frames):
         result = abi.GNTST_general_error

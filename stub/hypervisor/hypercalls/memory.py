@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from stub.abi import memory as abi
 from stub.abi.arch_x86 import MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START
-from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM, ESRCH
-from stub.abi.xen import DOMID_SELF, Hypercall
+from stub.abi.errno import EACCES, EINVAL, ENOMEM, EOPNOTSUPP, EPERM, ESRCH
+from stub.abi.xen import Hypercall
 from stub.domain.xenarea import INVALID_M2P_ENTRY
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.memory.frames import ALLOCATED, GUEST
@@ -17,7 +17,7 @@ from stub.units import U64
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-MEMORY_OPS = SubOps("memory_op")
+MEMORY_OPS = SubOps(Hypercall.memory_op)
 MAX_MFN = 0x7FFFFFFFF  # what Xen reports whatever the machine has: the M2P's size in entries, less one
 _MAX_ORDER = 9  # domu_max_order
 
@@ -26,25 +26,15 @@ _MAX_ORDER = 9  # domu_max_order
 def memory_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -> int:
     """Dispatch on the low bits of the command; the others count extents done before (a continuation)."""
     command &= 0xFFFFFFFF
-    handler = MEMORY_OPS.handlers.get(command & abi.MEMOP_CMD_MASK)
-    if handler is None:
-        return xen.not_there(Hypercall.memory_op, command & abi.MEMOP_CMD_MASK)
     xen.start_extent = command >> abi.MEMOP_EXTENT_SHIFT
-    try:
-        return handler(xen, arg)
-    except GuestFault:
-        return -EFAULT
-
-
-def _self(xen: Hypervisor, domid: int) -> bool:
-    return domid in (DOMID_SELF, xen.domain.domid)
+    return MEMORY_OPS.dispatch(xen, command & abi.MEMOP_CMD_MASK, arg)
 
 
 def _reservation(xen: Hypervisor, arg: int) -> tuple[int, int, int] | None:
     """(extent list, number, order), or None for one that Xen answers with what was done before."""
     data = xen.payload = xen.domain.guest.read(arg, abi.XenMemoryReservation64.size)
     r = abi.XenMemoryReservation64.unpack_from(data)
-    if not _self(xen, r.domid) or r.extent_order > _MAX_ORDER or r.nr_extents > 1 << 40:
+    if not xen.domain.is_self(r.domid) or r.extent_order > _MAX_ORDER or r.nr_extents > 1 << 40:
         return None
     return r.extent_start, r.nr_extents, r.extent_order
 
@@ -134,7 +124,7 @@ def exchange(xen: Hypervisor, arg: int) -> int:
         return -EINVAL
     if given.extent_order > _MAX_ORDER or wanted.extent_order > _MAX_ORDER:
         return -EPERM
-    if not (_self(xen, given.domid) and _self(xen, wanted.domid)) or (
+    if not (xen.domain.is_self(given.domid) and xen.domain.is_self(wanted.domid)) or (
         given.nr_extents << given.extent_order != wanted.nr_extents << wanted.extent_order
     ):
         return -EINVAL
@@ -195,7 +185,7 @@ def maximum_ram_page(xen: Hypervisor, _: int) -> int:
 
 def _domain_of(xen: Hypervisor, arg: int) -> int:
     data = xen.payload = xen.domain.guest.read(arg, 2)
-    return 0 if _self(xen, int.from_bytes(data, "little")) else -ESRCH
+    return 0 if xen.domain.is_self(int.from_bytes(data, "little")) else -ESRCH
 
 
 @MEMORY_OPS(abi.XENMEM_current_reservation)

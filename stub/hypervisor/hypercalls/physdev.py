@@ -14,7 +14,7 @@ from stub.memory.guest import GuestFault
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-PHYSDEV_OPS = SubOps("physdev_op")
+PHYSDEV_OPS = SubOps(Hypercall.physdev_op)
 
 
 @hypercall(Hypercall.physdev_op)

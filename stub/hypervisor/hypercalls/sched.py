@@ -5,30 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import sched as abi
-from stub.abi.errno import EFAULT, EINVAL, ENOSPC, ENOSYS, EPERM
+from stub.abi.errno import EINVAL, ENOSPC, ENOSYS, EPERM
 from stub.abi.xen import Hypercall
 from stub.hypervisor import runstate
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.hypervisor.vcpu import VCPU_INFO_MASK
-from stub.memory.guest import GuestFault
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-SCHED_OPS = SubOps("sched_op")
+SCHED_OPS = SubOps(Hypercall.sched_op)
 _MAX_POLL_PORTS = 128
 
 
 @hypercall(Hypercall.sched_op)
 def sched_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -> int:
     """Dispatch on the command."""
-    handler = SCHED_OPS.handlers.get(command & 0xFFFFFFFF)
-    if handler is None:
-        return xen.not_there(Hypercall.sched_op, command & 0xFFFFFFFF)
-    try:
-        return handler(xen, arg)
-    except GuestFault:
-        return -EFAULT
+    return SCHED_OPS.dispatch(xen, command & 0xFFFFFFFF, arg)
 
 
 @hypercall(Hypercall.sched_op_compat)
