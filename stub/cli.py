@@ -25,7 +25,14 @@ COMMANDS_GROUP, IMAGES_GROUP = "pvstub.commands", "pvstub.images"
 def cache_folder() -> Path:
     """Where what can be made again is kept: $PVSTUB_CACHE, else the user's cache folder."""
     own = os.environ.get("PVSTUB_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pvstub"
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "pvstub"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise UsageError("this user has no home folder to keep runs in; set HOME") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # the disk is full, a folder went away
+        print(f"pvstub: {error.filename or 'a file of the run'}: {error.strerror}", file=sys.stderr)
+        return PvstubError.status
     except KeyboardInterrupt:
         return 130
 
@@ -93,7 +103,10 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
 
 
 def _integer(text: str) -> int:
-    return int(text, 0)
+    value = int(text, 0)
+    if value.bit_length() > 64:
+        raise ValueError(text)
+    return value
 
 
 def _seconds(text: str) -> float:
@@ -118,8 +131,8 @@ def _configuration(options: argparse.Namespace) -> tuple[Any, dict[str, str]]:
     """The domain that the options describe, and what is known of its image."""
     from stub.domain.config import DEFAULT_EPOCH, DomainConfig
 
-    image = None if os.sep in options.image or Path(options.image).is_file() else _resolve(options.image)
-    if image is None and not Path(options.image).exists():
+    image = None if os.sep in options.image or os.path.isfile(options.image) else _resolve(options.image)
+    if image is None and not os.path.lexists(options.image):
         raise UsageError(f"{options.image}: no image of that name and no such file; see pvstub images list")
     cmdline = options.cmdline if options.cmdline is not None else (image.cmdline if image else "")
     config = DomainConfig(
@@ -140,7 +153,7 @@ def _configuration(options: argparse.Namespace) -> tuple[Any, dict[str, str]]:
 
 def new_run_directory(name: str) -> Path:
     """A folder of its own for a run, in the user's state folder."""
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "pvstub" / "runs"
+    base = Path(os.environ.get("XDG_STATE_HOME") or _home() / ".local" / "state") / "pvstub" / "runs"
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return base / f"{stamp}-{Path(name).name}-{os.getpid()}"
 
@@ -148,6 +161,8 @@ def new_run_directory(name: str) -> Path:
 def _boot(options: argparse.Namespace) -> int:
     from stub.machine import Limits, Machine
 
+    if options.interactive and (sys.stdin is None or sys.stdout is None):
+        raise UsageError("--interactive: standard input and output are closed; open them, or leave it out")
     config, provenance = _configuration(options)
     limits = Limits(
         virtual_ns=None if options.virtual_limit is None else round(options.virtual_limit * 1e9),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,10 @@ class DomainConfig:
             data = self.ramdisk
         else:
             try:
-                if self.ramdisk.stat().st_size > MAX_RAMDISK:
+                found = self.ramdisk.stat()
+                if not stat.S_ISREG(found.st_mode):  # a pipe or a device may never end
+                    raise ConfigError(f"{self.ramdisk}: the ramdisk is not a file; name one")
+                if found.st_size > MAX_RAMDISK:
                     raise ConfigError(
                         f"{self.ramdisk}: the ramdisk is larger than {MAX_RAMDISK >> 20} MiB; use a smaller one"
                     )

@@ -376,7 +376,7 @@ def toolstack_values(domain: Domain) -> dict[str, bytes]:
     """What a toolstack writes to XenStore for a domain without devices, relative to its home (PV-ABI 6.7)."""
     memory = str(domain.config.memory * 1024).encode()
     return {
-        "name": domain.config.name.encode(),
+        "name": domain.config.name.encode(errors="surrogateescape"),
         "domid": str(domain.domid).encode(),
         "memory/static-max": memory,
         "memory/target": memory,

@@ -49,9 +49,9 @@ class LogReader:
 
     def __init__(self, path: Path) -> None:
         """``path``: the file, or the run's folder."""
-        self.path = path / FILE_NAME if path.is_dir() else path
+        self.path = path / FILE_NAME if os.path.isdir(path) else path
         try:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe is no log
         except OSError as error:
             raise self._fault(f"cannot read the hypercall log: {error.strerror}; name a run's folder") from error
         try:
