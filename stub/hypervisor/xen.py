@@ -91,6 +91,7 @@ class Hypervisor:
         self.payload = self.out = b""
         self.start_extent = self.element_count = 0
         self.in_multicall = False
+        self.rest: tuple[int, int] | None = None
         # assists and virtual hardware
         self.assists: set[int] = set()
         self.writable_pagetables = self.architectural_iopl = False
@@ -350,7 +351,13 @@ class Hypervisor:
         return -ENOSYS
 
     def continue_later(self, number: int, first: int, second: int) -> int:
-        """Have the guest make the rest of a long hypercall by itself (hypercall_create_continuation)."""
+        """Have the guest make the rest of a long hypercall by itself (hypercall_create_continuation).
+
+        Inside a multicall the rest goes into the entry, and the multicall is what is made again.
+        """
+        if self.in_multicall:
+            self.rest = (first & U64, second)
+            return 0
         words = self.words
         words[RIP] = (words[RIP] - 2) & U64
         words[RDI], words[RSI] = first & U64, second

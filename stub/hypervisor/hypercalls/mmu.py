@@ -90,7 +90,7 @@ def mmu_update(xen: Hypervisor, requests: int, count: int, pdone: int, domain: i
         else:
             xen.payload = guest.read_available(requests, min(16 * count, _PAYLOAD_CAP))
             while done < count:
-                if done == A_TIME and not xen.in_multicall:
+                if done == A_TIME:
                     settle(xen)
                     write_done(xen, pdone, done, 0)
                     return xen.continue_later(Hypercall.mmu_update, requests + 16 * done, count - done | _PREEMPT)
@@ -219,7 +219,7 @@ def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, domain: 
     payload = b""
     try:
         while done < count:
-            if done == A_TIME and not xen.in_multicall:
+            if done == A_TIME:
                 settle(xen)
                 write_done(xen, pdone, done, 0)
                 return xen.continue_later(Hypercall.mmuext_op, operations + 24 * done, count - done | _PREEMPT)

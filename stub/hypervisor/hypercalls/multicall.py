@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ENTRY = struct.Struct("<8Q")
 _RESULT = struct.Struct("<Q")
+_REST = struct.Struct("<QQ")
 A_TIME = 1024  # calls before the guest is made to ask again
 
 
@@ -32,6 +33,7 @@ def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int
     try:
         for done in range(count):
             if done == A_TIME:
+                xen.in_multicall = False
                 return xen.continue_later(Hypercall.multicall, calls, count - done)
             op, _result, a1, a2, a3, a4, a5, _a6 = _ENTRY.unpack(guest.read(calls, _ENTRY.size))
             xen.payload = xen.out = b""
@@ -44,6 +46,10 @@ def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int
             log.nested(xen.clock.now, rip, op, a1, a2, a3, a4, a5, rc or 0, xen.payload, xen.out)
             if ends:
                 return None if rc is None else 0
+            if xen.rest is not None:
+                guest.write(calls + 16, _REST.pack(*xen.rest))
+                xen.rest, xen.in_multicall = None, False
+                return xen.continue_later(Hypercall.multicall, calls, count - done)
             guest.write(calls + 8, _RESULT.pack((rc or 0) & U64))
             calls += _ENTRY.size
     except GuestFault:
