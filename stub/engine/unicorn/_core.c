@@ -18,7 +18,7 @@
  * the same names that come first (ELF symbol interposition). They leave out a call in every block that only asks
  * whether to stop (the block hook knows), read page tables from guest memory directly, and keep stores to data that may be
  * executed, but never is, off a slow path. Where a build binds its
- * symbols otherwise they are never called and all is as before, only slower.
+ * symbols otherwise they are never called and all is as before, only slower. A flush drops only what it has to (tlb.c).
  *
  * Ending a block from the middle. After a hook inside a block (in, out, cpuid, rdtsc) libunicorn runs on to the
  * block's end whatever the hook did. Where the caller moved the program counter there, the block is drained: with an
@@ -178,6 +178,8 @@ static PyObject *core_start(Core *c, PyObject *args)
     if (c->stack == MAP_FAILED)
         return c->stack = NULL, PyErr_NoMemory();
     c->started = c->alive = 1;
+    c->root = c->word[CR3];
+    c->n_translations = NOT_ALL;
     c->start_from = trampoline;
     c->empty_root = drain;
     Py_RETURN_NONE;

@@ -75,6 +75,14 @@ typedef struct {
     uint64_t size;       /* of the block that begins, where translated code counts */
 } Hot;
 
+/* A page in the TLB: its leaf entry, 0 once it was dropped; what all levels grant; whether stores go by unseen. */
+typedef struct {
+    uint64_t page, leaf, rights, dirty;
+} Translation;
+#define N_TRANSLATIONS 1024
+#define N_PLACES 2048
+#define NOT_ALL (N_TRANSLATIONS + 1) /* of what is in the TLB was noted */
+
 #define SLOTS_PER_CHUNK 4096
 #define STACK_SIZE (1 << 20)
 #define NOWHERE 0x8000000000000000ULL /* never canonical: libunicorn compares `until` with the PC */
@@ -111,6 +119,12 @@ typedef struct {
     PyObject *answer;  /* called for EXIT_LEARN */
     void *region;      /* libunicorn's name for guest memory */
     uint8_t *executed; /* by frame: whether code was ever fetched from it */
+    /* the TLB's content since all of it was last dropped, and by hash of the page, from 1 on, where it is */
+    uint64_t root; /* CR3 */
+    int loading_root;
+    unsigned n_translations;
+    Translation translations[N_TRANSLATIONS];
+    uint16_t places[N_PLACES];
 } Core;
 
 
@@ -126,6 +140,10 @@ extern struct own_functions {
     void *(*region)(void *, uint64_t);
     bool (*fill)(void *, uint64_t, int, int, int, bool, uintptr_t);
     void (*set_page)(void *, uint64_t, uint64_t, uint32_t, int, int, uint64_t);
+    void (*flush)(void *);
+    void (*drop_page)(void *, uint64_t);
+    void (*set_dirty)(void *, uint64_t);
+    void (*reset_dirty)(void *, uint64_t, uint64_t);
     uint64_t (*random)(void *);
     void (*raise)(void *, int, uintptr_t);
     void (*leave_block)(void *, uint32_t);
@@ -166,6 +184,10 @@ int drained(Core *c, int where);
 int add_hooks(Core *c);
 void on_stop_point(uc_engine *uc, uint64_t pc, uint32_t size, void *data);
 void on_watch(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *data);
+
+/* tlb.c */
+void note_translation(Core *c, void *cpu, uint64_t page);
+void load_root(Core *c, uint64_t root);
 
 /* shortcuts.c */
 void come_first(void);

@@ -74,6 +74,8 @@ EXPORT void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t address, uint64_t
         else if (!*executed && (protection & PROT_W))
             protection &= ~PROT_X;
     }
+    if (inside)
+        note_translation(running, cpu, address);
     own.set_page(cpu, address, machine_address, attributes, protection, mmu_index, size);
 }
 
@@ -101,6 +103,10 @@ void find_own_functions(void *handle)
     own.region = (__typeof__(own.region))dlsym(handle, "find_memory_mapping_x86_64");
     own.fill = (__typeof__(own.fill))dlsym(handle, "x86_cpu_tlb_fill_x86_64");
     own.set_page = (__typeof__(own.set_page))dlsym(handle, "tlb_set_page_with_attrs_x86_64");
+    own.flush = (__typeof__(own.flush))dlsym(handle, "tlb_flush_x86_64");
+    own.drop_page = (__typeof__(own.drop_page))dlsym(handle, "tlb_flush_page_x86_64");
+    own.set_dirty = (__typeof__(own.set_dirty))dlsym(handle, "tlb_set_dirty_x86_64");
+    own.reset_dirty = (__typeof__(own.reset_dirty))dlsym(handle, "tlb_reset_dirty_by_vaddr_x86_64");
     own.random = (__typeof__(own.random))dlsym(handle, "helper_rdrand_x86_64");
     own.raise = (__typeof__(own.raise))dlsym(handle, "raise_exception_ra_x86_64");
     find_translator(handle);

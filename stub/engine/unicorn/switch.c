@@ -98,17 +98,20 @@ static void apply(Core *c)
             c->drain_cr3 = c->word[CR3];
             between_blocks(c->word[RETIRED]);
             c->word[FLUSH] = 0;
-            lib.uc_reg_write(c->uc, UC_X86_REG_CR3, &c->empty_root);
+            load_root(c, c->empty_root);
             return;
         }
         for (int i = 0; i < N_REGISTERS; i++) {
             if (i == RIP)
                 continue;
             if (c->word[i] != c->seen[i] || ((i == FS_BASE || i == GS_BASE) && c->word[i - 2] != c->seen[i - 2])) {
-                write_register(c, i);
-                c->word[FLUSHES] += i == CR3;
-                if (i == CR3)
+                if (i == CR3) {
+                    load_root(c, c->word[CR3]);
+                    c->word[FLUSHES]++;
                     c->word[FLUSH] = 0;
+                } else {
+                    write_register(c, i);
+                }
             }
         }
         if (moved) {
@@ -119,7 +122,7 @@ static void apply(Core *c)
         }
     }
     if (c->word[FLUSH]) {
-        lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0));
+        load_root(c, c->word[CR3]);
         c->word[FLUSH] = 0;
         c->word[FLUSHES]++;
     }
@@ -147,7 +150,7 @@ int drained(Core *c, int where)
     c->draining = 0;
     set_deadline(c->word[DEADLINE]);
     lib.uc_context_restore(c->uc, c->target);
-    lib.uc_reg_write(c->uc, UC_X86_REG_CR3, &c->drain_cr3);
+    load_root(c, c->drain_cr3);
     if (where == AT_BLOCK)
         leave_block(c, c->word[RIP]);
     else if (where == AT_SYSCALL)
