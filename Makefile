@@ -4,7 +4,7 @@ PYTHON ?= python3
 JOBS ?= auto
 IMAGE ?= debian-cloud
 BIN := .venv/bin
-CORE := $(wildcard stub/engine/unicorn/*.c stub/engine/unicorn/*.h)
+CORE := $(shell find stub -name "*.c" -o -name "*.h")
 
 .PHONY: help boot test check setup bench clean
 help:
@@ -52,5 +52,5 @@ setup: .venv/core
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f stub/engine/unicorn/*.so
+	find stub -name "*.so" -delete
 	find stub harness images suites benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

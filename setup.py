@@ -1,8 +1,9 @@
-"""The C extension; everything else about the package stands in pyproject.toml.
+"""The C extensions; everything else about the package stands in pyproject.toml.
 
-``stub.engine.unicorn._core`` is the hot inner part of the Unicorn engine, built against the stable ABI of
-Python 3.11, so one build serves every later Python. It needs a C compiler, Python's headers and the headers that
-the ``unicorn`` wheel carries. Whatever of these is missing is said in one line, before anything else is done.
+They are the hot inner parts of the Unicorn engine, the walk through the guest's page tables, its entries and the
+hypercall log, built against the stable ABI of Python 3.11, so one build serves every later Python. It needs a C
+compiler, Python's headers and the headers that the ``unicorn`` wheel carries. Whatever of these is missing is said
+in one line, before anything else is done.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-NAME = "stub.engine.unicorn._core"
-SOURCE = Path("stub/engine/unicorn/_core.c")
+CORE = "stub.engine.unicorn._core"
+SOURCES = {
+    CORE: sorted(Path("stub/engine/unicorn").glob("*.c")),
+    "stub.memory._walk": [Path("stub/memory/_walk.c")],
+    "stub.hypervisor._entry": [Path("stub/hypervisor/_entry.c")],
+    "stub.trace._recorder": [Path("stub/trace/_recorder.c")],
+}
 LIMITED_API = "0x030B0000"
 
 
@@ -36,7 +42,7 @@ def unicorn_headers() -> Path:
 
 def refusal(reason: str) -> SystemExit:
     """What ends the build: one line."""
-    return SystemExit(f"pvstub: cannot build {NAME}: {reason}")
+    return SystemExit(f"pvstub: cannot build {CORE}: {reason}")
 
 
 def compiler() -> list[str]:
@@ -79,20 +85,23 @@ class BuildCore(build_ext):
 if {"bdist_wheel", "editable_wheel", "build_ext"} & set(sys.argv):
     check_tools()
 
-core = Extension(
-    NAME,
-    [str(path) for path in sorted(SOURCE.parent.glob("*.c"))],
-    depends=[str(path) for path in sorted(SOURCE.parent.glob("*.h"))],
-    include_dirs=[str(unicorn_headers())],
-    libraries=["dl"],
-    define_macros=[("Py_LIMITED_API", LIMITED_API)],
-    undef_macros=["_FORTIFY_SOURCE"],
-    extra_compile_args=["-O2", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"],
-    py_limited_api=True,
-)
+extensions = [
+    Extension(
+        name,
+        [str(path) for path in sources],
+        depends=[str(path) for path in sorted(Path("stub").rglob("*.h"))],
+        include_dirs=[".", str(unicorn_headers())],
+        libraries=["dl"],
+        define_macros=[("Py_LIMITED_API", LIMITED_API)],
+        undef_macros=["_FORTIFY_SOURCE"],
+        extra_compile_args=["-O2", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"],
+        py_limited_api=True,
+    )
+    for name, sources in SOURCES.items()
+]
 
 setup(
-    ext_modules=[core],
+    ext_modules=extensions,
     cmdclass={"build_ext": BuildCore},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -18,6 +18,7 @@ IN, OUT, the instruction itself                   leaving RIP alone (``EXIT_VALU
 CPUID                                             CPUID's results are written to RAX…RDX); or setting RIP
 DEADLINE the instruction that would run next      nothing to do
 STOP_POINT the same                              nothing to do
+DONE     wherever                                nothing to do: a reflex did it, and asks for a look
 ======== ======================================= =========================================================
 
 Time: ``RETIRED`` counts instructions (each iteration of a repeated string instruction is one); ``rdtsc`` reads
@@ -61,6 +62,7 @@ class Exit(IntEnum):
     SYSENTER = 8
     STOP_POINT = 9
     DEAD = 10
+    DONE = 11
 
 
 class Engine(Protocol):
@@ -90,6 +92,9 @@ class Engine(Protocol):
         The access is then in ``WATCH_ADDRESS``, ``WATCH_SIZE``, ``WATCH_WRITE``; the caller clears the size. All
         ones for both arguments: none. Replaces what was watched before.
         """
+
+    def use_reflex(self, reflex: object) -> None:
+        """Let a capsule of the caller's (``engine.h``) finish exits before the caller sees them."""
 
     def load_ldt(self, base: int, limit: int) -> None:
         """Set the LDT register: the table's virtual address and its last byte's offset; 0, 0 for none."""

@@ -34,7 +34,7 @@ def page_fault(xen: Hypervisor, address: int, code: int) -> None:
         address, code = (xen.vcpu.ldt_base + address - LDT_VA) & U64, 0
     elif (
         kernel
-        and xen.writable_pagetables
+        and xen.vcpu.writable_pagetables
         and code & (_WRITE_TO_READ_ONLY | PFEC_reserved_bit | PFEC_insn_fetch) == _WRITE_TO_READ_ONLY
         and write_page_table(xen, address)
     ):

@@ -29,11 +29,7 @@ def new_base_pointer(xen: Hypervisor, mfn: int) -> int:
         vcpu.kernel_root = mfn
         types.put_page_and_type(old)
         drop_ldt_pages(xen)
-        xen.words[CR3] = mfn << 12
-        xen.domain.guest.use_root(mfn << 12)
-        if types.reshaped:
-            types.reshaped = False
-            xen.domain.guest.forget()
+        xen.words[CR3] = xen.domain.guest.root = mfn << 12
     if types.stale:  # said besides CR3, which may be back where it was before the CPU sees it
         xen.words[FLUSH] = 1
         types.stale = False
@@ -44,8 +40,7 @@ def set_ldt(xen: Hypervisor, address: int, entries: int) -> None:
     """MMUEXT_SET_LDT."""
     drop_ldt_pages(xen)
     xen.vcpu.ldt_base, xen.vcpu.ldt_entries = address, entries
-    xen.code_widths.clear()
-    xen.runnable.clear()
+    descriptors_changed(xen)
     xen.engine.load_ldt(LDT_VA if entries else 0, entries * 8 - 1 if entries else 0)
 
 
@@ -62,6 +57,7 @@ def descriptors_changed(xen: Hypervisor) -> None:
     """Forget what was read from the descriptor tables."""
     xen.code_widths.clear()
     xen.runnable.clear()
+    xen.vcpu.forget_selectors()
 
 
 def descriptor(xen: Hypervisor, selector: int) -> int:
@@ -121,4 +117,6 @@ def runnable(xen: Hypervisor, cs: int, ss: int) -> bool:
     good = cs & ss & 3 == 3 and code & 0xF8 == 0xF8 and data & 0xFA == 0xF2
     if good and not (cs | ss) & 4:
         xen.runnable.add((cs, ss))
+        if is_64bit_code(xen, cs):
+            xen.vcpu.allow(cs, ss)
     return good

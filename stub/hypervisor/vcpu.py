@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Self
 
 from stub.abi.arch_x86 import FLAT_KERNEL_SS
+from stub.hypervisor._entry import Entry
+from stub.memory.guest import GuestMemory
+from stub.trace.writer import HypercallLog
 
 VCPU_INFO_MASK, VCPU_INFO_SELECTOR, VCPU_INFO_CR2, VCPU_INFO_TIME = 1, 8, 16, 32  # byte offsets in vcpu_info
+_PAGE_FAULT = 14
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gate:
     """An entry point that the guest registered: where, and whether events are masked on the way in."""
 
@@ -27,43 +32,48 @@ class TrapGate:
     masks_events: bool
 
 
-@dataclass
-class Vcpu:
-    """``info_at`` is the byte offset of vcpu_info in machine memory; roots are MFNs, 0 for none."""
+class Vcpu(Entry):
+    """One virtual CPU. What the guest's entries need of it is the C part's (``_entry.c``):
 
-    number: int = 0
-    kernel_mode: bool = True
-    kernel_root: int = 0
-    user_root: int = 0
-    kernel_ss: int = FLAT_KERNEL_SS
-    kernel_sp: int = 0
-    gs_base_other: int = 0  # of the mode that is not running
-    traps: list[TrapGate | None] = field(default_factory=lambda: [None] * 256)
-    event: Gate = field(default_factory=Gate)
-    failsafe: Gate = field(default_factory=Gate)
-    syscall: Gate = field(default_factory=Gate)
-    syscall32: Gate = field(default_factory=Gate)
-    sysenter: Gate = field(default_factory=Gate)
-    nmi: Gate = field(default_factory=Gate)
-    nmi_masked: bool = False
-    info_at: int = 0
-    info_registered: bool = False
-    iopl: int = 0
-    io_bitmap: int = 0
-    io_bitmap_ports: int = 0
-    task_switched: bool = False
-    cr2: int = 0
-    cr4: int = 0
-    debug: list[int] = field(default_factory=lambda: [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400])
-    ldt_base: int = 0
-    ldt_entries: int = 0
-    gdt_frames: list[int] = field(default_factory=list)
-    runstate_at: int = 0
-    runstate: int = 0
-    runstate_since: int = 0
-    runstate_times: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-    trapped_at: int = -1  # instructions retired at the last trap, and how many traps came there
-    traps_there: int = 0
-    blocked: bool = False
-    polling: frozenset[int] = frozenset()
-    fs_selector_base: int = 0
+    ``kernel_mode`` (else user code runs), ``kernel_root`` and ``user_root`` (MFNs, 0 for none), ``kernel_sp``,
+    ``gs_base_other`` (of the mode that is not running), ``info_at`` (byte offset of vcpu_info in machine memory),
+    ``iopl``, ``cr2``, ``nmi_masked``, and the assists ``writable_pagetables`` and ``architectural_iopl``.
+    """
+
+    def __new__(cls, words: memoryview, memory: GuestMemory, log: HypercallLog, info_at: int) -> Self:
+        return super().__new__(cls, words, memory, log)
+
+    def __init__(self, words: memoryview, memory: GuestMemory, log: HypercallLog, info_at: int) -> None:
+        self.info_at = info_at
+        self.info_registered = False
+        self.number = 0
+        self.kernel_ss = FLAT_KERNEL_SS
+        self.traps: list[TrapGate | None] = [None] * 256
+        self.event = self.failsafe = self.syscall32 = self.sysenter = self.nmi = Gate()
+        self._syscall = Gate()
+        self.io_bitmap = self.io_bitmap_ports = 0
+        self.task_switched = False
+        self.cr4 = 0
+        self.debug = [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400]
+        self.ldt_base = self.ldt_entries = 0
+        self.gdt_frames: list[int] = []
+        self.runstate_at = self.runstate = self.runstate_since = 0
+        self.runstate_times = [0, 0, 0, 0]
+        self.blocked = False
+        self.polling: frozenset[int] = frozenset()
+
+    @property
+    def syscall(self) -> Gate:
+        """The entry point for ``syscall`` by 64-bit user code."""
+        return self._syscall
+
+    @syscall.setter
+    def syscall(self, gate: Gate) -> None:
+        self._syscall = gate
+        self._set_syscall(gate.address, gate.masks_events)
+
+    def set_trap(self, vector: int, gate: TrapGate | None) -> None:
+        """Register the handler of an exception, or none."""
+        self.traps[vector] = gate
+        if vector == _PAGE_FAULT:
+            self._set_page_fault(gate.address if gate else 0, gate.masks_events if gate else False)

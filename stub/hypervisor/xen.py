@@ -25,7 +25,6 @@ from stub.engine.base import (
     EXIT_SIZE,
     EXIT_VALUE,
     FLUSH,
-    RAX,
     RDI,
     RIP,
     RSI,
@@ -56,8 +55,6 @@ _TIME_UPDATE = SECOND
 _FAULT = struct.Struct("<216xQ16xQQQ").unpack_from  # cr2, vector, error code, software
 _NAMES = {int(number): number.name for number in Hypercall}
 _BACKEND_DELAY = 50_000  # ns
-# rax, rdx, rsi, rdi, r8, r10, rip, retired, skew of the register file in one go: word by word takes twice as long
-_CALL = struct.Struct("<Q8xQ24xQQQ8xQ40xQ152xQQ").unpack_from
 
 _SHUTDOWN_KINDS = {
     sched.SHUTDOWN_poweroff: ("poweroff", "the guest powered off"),
@@ -74,12 +71,13 @@ class Hypervisor:
 
     def __init__(self, domain: Domain, engine: Engine, log: HypercallLog, on_output: Callable[[bytes], None]) -> None:
         self.domain = domain
+        self.types = domain.types
         self.engine = engine
         self.words = engine.words
         self.log = log
         self.ram_bytes = domain.ram.bytes
         self.clock = Clock(engine.words, domain.ram)
-        self.vcpu = Vcpu(info_at=domain.area.shared_info * PAGE_SIZE)
+        self.vcpu = Vcpu(engine.words, domain.guest, log, domain.area.shared_info * PAGE_SIZE)
         self.events = EventChannels(domain.ram, domain.area.shared_info, self.vcpu)
         self.grants = GrantTable(domain)
         self.events.polled = self._polled_port
@@ -94,7 +92,6 @@ class Hypervisor:
         self.rest: tuple[int, int] | None = None
         # assists and virtual hardware
         self.assists: set[int] = set()
-        self.writable_pagetables = self.architectural_iopl = False
         self.pci_address = 0
         self.rex_b = 0
         self.ldt_frames: dict[int, int] = {}
@@ -119,6 +116,7 @@ class Hypervisor:
             Exit.SYSENTER: self._on_sysenter,
             Exit.STOP_POINT: lambda: debugregs.at_stop_point(self),
             Exit.DEAD: self._on_dead,
+            Exit.DONE: lambda: None,
         }
 
     # -- start
@@ -155,12 +153,13 @@ class Hypervisor:
         vcpu.kernel_root = domain.root
         domain.types.get_page_and_type(domain.root, L4)
         vcpu.kernel_sp = registers["rsp"]
-        domain.guest.use_root(domain.root << 12)
+        domain.guest.root = domain.root << 12
         words[CR0], words[CR3], words[CR4] = _ENGINE_CR0, domain.root << 12, _ENGINE_CR4
         words[RSI] = registers["rsi"]
         stack = domain.area.entry_frame(
             registers["rip"], registers["cs"], registers["rflags"], registers["rsp"], registers["ss"]
         )
+        self.engine.use_reflex(vcpu.reflex())
         self.engine.start(TRAMPOLINE_VA, stack, GDT_VA, GDT_LIMIT, domain.area.empty_root << 12)
         self.period = 10_000_000
         self.clock.arm("periodic", self.period)
@@ -183,11 +182,11 @@ class Hypervisor:
         """Run the guest, acting on each exit, until ``pause`` is set: there is a verdict, or something to look at."""
         vcpu, memory, exits, run = self.vcpu, self.ram_bytes, self._exits, self.engine.run
         self.pause = False
+        at = vcpu.info_at  # a guest that moves it pauses the loop
         if self.nmi_pending and not vcpu.nmi_masked:
             self.nmi_pending = False
             traps.deliver_nmi(self)
         while not self.pause:
-            at = vcpu.info_at
             if memory[at] and not memory[at + 1]:
                 traps.deliver_upcall(self)
                 if self.pause:
@@ -195,25 +194,18 @@ class Hypervisor:
             exits[run()]()
 
     def _on_syscall(self) -> None:
-        words = self.words
-        if not self.vcpu.kernel_mode:
+        call = self.vcpu.call()
+        if call is None:
             traps.system_call(self)
             return
-        nr, a3, a2, a1, a5, a4, rip, retired, skew = _CALL(words)
+        nr, a1, a2, a3, a4, a5 = call
         self.payload = self.out = b""
-        self.domain.types.refusal = ""
+        self.types.refusal = ""
         handler = HYPERCALLS.get(nr)
-        if handler is None:
-            rc: int | None = self.not_there(nr)
-        else:
-            rc = handler(self, a1, a2, a3, a4, a5)
-        if rc is None:
-            rc = words[RAX]
-        else:
-            words[RAX] = rc & U64
-            if rc < 0 and self.refusal:
-                self.log.note(retired + skew, rip - 2, self.refusal)
-        self.log.hypercall(retired + skew, rip - 2, nr, a1, a2, a3, a4, a5, rc, self.payload, self.out)
+        rc: int | None = self.not_there(nr) if handler is None else handler(self, a1, a2, a3, a4, a5)
+        if rc is not None and rc < 0 and self.refusal:
+            self.log.note(self.vcpu.call_time, self.vcpu.call_rip, self.refusal)
+        self.vcpu.answer(rc, self.payload, self.out)
 
     def _on_exception(self) -> None:
         words = self.words
@@ -334,11 +326,11 @@ class Hypervisor:
     @property
     def refusal(self) -> str:
         """Why the page-table code last refused something."""
-        return self.domain.types.refusal
+        return self.types.refusal
 
     @refusal.setter
     def refusal(self, text: str) -> None:
-        self.domain.types.refusal = text
+        self.types.refusal = text
 
     def note(self, text: str) -> None:
         """A line in the log, with the hypercall that follows."""

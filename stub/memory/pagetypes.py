@@ -3,8 +3,8 @@
 The law: a frame that serves as a page table is validated when it takes that type and is never mapped writable
 while it holds it; every entry it holds owns a reference to (and where writable, or a table, a type of) its target.
 ``stale`` is raised when an entry that a TLB may hold was taken away or narrowed: only then does a flush matter.
-``reshaped`` is raised when that happened to a table above the lowest level. ``retyped`` is raised when a frame
-becomes a table while the TLB may still hold a writable entry for it: then the flush cannot wait for the guest.
+``retyped`` is raised when a frame becomes a table while the TLB may still hold a writable entry for it: then the
+flush cannot wait for the guest.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PageTypes:
         self.table = ram.table
         self.frames = frames
         self.xen_slots = xen_slots
-        self.stale = self.reshaped = self.retyped = False
+        self.stale = self.retyped = False
         self.refusal = ""
 
     # -- types
@@ -180,7 +180,7 @@ class PageTypes:
         return 0
 
     def _devalidate(self, mfn: int, level: int) -> None:
-        self.stale = self.reshaped = True
+        self.stale = True
         if level == L1:
             self._devalidate_l1(mfn)
             return
@@ -285,7 +285,7 @@ class PageTypes:
                 stored |= old & (e.A | e.D)
             if old & e.P and not (old ^ stored) & ~e.FASTPATH_FLAGS:
                 words[at] = stored
-                self.stale = self.reshaped = True
+                self.stale = True
                 return 0
             rc = self._get_from_upper(new, level)
             if rc:
@@ -294,6 +294,6 @@ class PageTypes:
         else:
             words[at] = new
         if old & e.P:
-            self.stale = self.reshaped = True
+            self.stale = True
             self.put_page_and_type((old >> 12) & e.FRAME_MASK)
         return 0

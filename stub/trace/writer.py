@@ -1,4 +1,4 @@
-"""The hypercall log's writer: one call an event, about a microsecond, and a kill loses nothing.
+"""The hypercall log's writer: one call an event, a fraction of a microsecond, and a kill loses nothing.
 
 Records go straight into a shared mapping of the file, so they belong to the kernel's page cache as soon as they are
 written and outlive the process, whatever ends it. The mapping is a window that moves on through the file; the file's
@@ -12,124 +12,50 @@ import hashlib
 import json
 import mmap
 import os
-import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from stub.errors import PvstubError, UsageError
 from stub.trace import lock
-from stub.trace.format import HEAD, HEADER, MAGIC, PART_CAP, RECORD_CAP, SIGNED, STRUCTS, VERSION, WINDOW, WORDS, Kind
+from stub.trace._recorder import Recorder
+from stub.trace.format import HEADER, MAGIC, RECORD_CAP, VERSION, WINDOW, Kind
 from stub.trace.names import hypercall_name
-from stub.units import U64, signed64
+from stub.units import U64
 
-LAYOUTS: Final = [HEAD, *(STRUCTS[kind] for kind in Kind)]  # by number: an enumeration member hashes slowly
-EXCEPTION: Final = int(Kind.EXCEPTION)
-EXCEPTION_SIZE: Final = STRUCTS[Kind.EXCEPTION].size
-_pack_exception = STRUCTS[Kind.EXCEPTION].pack_into
-PORT_IO: Final = int(Kind.PORT_IO)
-PORT_IO_SIZE: Final = STRUCTS[Kind.PORT_IO].size
-_pack_port_io = STRUCTS[Kind.PORT_IO].pack_into
 WIDE: Final = {Kind.HYPERCALL: Kind.WIDE, Kind.NESTED: Kind.NESTED_WIDE}
 
 
-CallRecorder = Callable[["HypercallLog", int, int, int, int, int, int, int, int, int, bytes, bytes], None]
-
-
-def _call_recorder(kind: Kind) -> CallRecorder:
-    """The method that logs a hypercall: the hot path, nothing called but the packing, nothing looked up twice."""
-    pack_into = STRUCTS[kind].pack_into
-    size = STRUCTS[kind].size
-    words = len(WORDS[kind])
-    tag = int(kind)
-    out_of_range = struct.error
-
-    def record(
-        self: HypercallLog, time_ns: int, rip: int, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int,
-        rc: int, payload: bytes, out: bytes,
-    ) -> None:  # fmt: skip
-        pos = self._pos
-        if pos > self._limit:
-            pos = self._advance()
-        window = self._map
-        try:
-            pack_into(
-                window, pos, 0, self.vcpu, nr, words, len(payload), len(out), time_ns, rip, a1, a2, a3, a4, a5, rc
-            )
-        except out_of_range:
-            self._wide_call(kind, time_ns, rip, nr, (a1, a2, a3, a4, a5), rc, payload, out)
-            return
-        self._calls[nr] += 1
-        end = pos + size
-        if payload:
-            start = end
-            end += len(payload)
-            window[start:end] = payload
-        if out:
-            start = end
-            end += len(out)
-            window[start:end] = out
-        window[pos] = tag
-        self._pos = end
-
-    return record
-
-
-class HypercallLog:
+class HypercallLog(Recorder):
     """An append-only log of what the guest asked and was answered.
 
     ``path`` None keeps no file (the digest and the counts are the same). ``identity`` says which domain this is
     (``domain``: number, ``bits``: 64 or 32, and what else makes it that run); it is part of the digest.
-    ``vcpu`` is stamped on each record: the run loop sets it when another vCPU runs.
+    ``vcpu`` is stamped on each record: the run loop sets it when another vCPU runs. The calls that are made most
+    often are the C part's (`_recorder.c`), with ``time_ns`` in virtual time and ``rip`` where the guest was:
+
+    - ``hypercall(time_ns, rip, nr, a1, a2, a3, a4, a5, rc, payload, out)``, after the handler: a hypercall answered
+      with ``rc``; ``payload``: its argument structures, ``out``: what they were after;
+    - ``nested(…)``: the same for an entry of a multicall, before the multicall's own record;
+    - ``exception(time_ns, rip, vector, error_code, cr2, rsp, to_rip, user)``: an exception handed to the guest's
+      handler at ``to_rip``; ``error_code`` -1: the vector has none.
     """
 
     def __init__(self, path: Path | None, *, identity: Mapping[str, Any]) -> None:
-        self.vcpu = 0
         self.path = path
         self._hash = hashlib.sha256()
-        self._calls = [0] * 256
         self._wide_calls: Counter[int] = Counter()
-        self._exceptions = [0] * 256
-        self._others = [0] * (max(Kind) + 1)
         self._fd = -1 if path is None else _open(path)
         self._base = 0  # file offset of the window
-        self._pos = 0  # next record, in the window
         self._hashed = 0  # file offset up to which the digest has run
-        self._limit = WINDOW - RECORD_CAP
         self._closed = False
-        self._map = self._window(0)
         text = json.dumps(dict(identity), sort_keys=True, separators=(",", ":")).encode()
         header = HEADER.pack(MAGIC, VERSION, 0, len(text)) + text
+        self._map = self._window(0)
         self._map[: len(header)] = header
-        self._pos = len(header)
-
-    hypercall = _call_recorder(Kind.HYPERCALL)
-    """``(time_ns, rip, nr, a1, a2, a3, a4, a5, rc, payload, out)``, after the handler: a hypercall answered with
-    ``rc``; ``payload``: its argument structures, ``out``: what they were after."""
-
-    nested = _call_recorder(Kind.NESTED)
-    """The same for an entry of a multicall, before the multicall's own record."""
-
-    def exception(
-        self, time_ns: int, rip: int, vector: int, error_code: int, cr2: int, rsp: int, to_rip: int, user: bool
-    ) -> None:
-        """An exception handed to the guest's handler at ``to_rip``; ``error_code`` -1: the vector has none."""
-        self._exceptions[vector] += 1
-        pos = self._pos
-        if pos > self._limit:
-            pos = self._advance()
-        window = self._map
-        try:
-            _pack_exception(
-                window, pos, 0, self.vcpu, vector, 5, 0, 0, time_ns, rip, error_code, cr2, rsp, to_rip, user
-            )
-        except struct.error:
-            self._record(Kind.EXCEPTION, time_ns, rip, vector, (error_code, cr2, rsp, to_rip, user))
-            return
-        window[pos] = EXCEPTION
-        self._pos = pos + EXCEPTION_SIZE
+        self._attach(self._map, len(header), WINDOW - RECORD_CAP)
 
     def upcall(self, time_ns: int, rip: int, rsp: int, to_rip: int, user: bool) -> None:
         """An event upcall, from ``rip``:``rsp`` to the guest's event callback."""
@@ -149,14 +75,7 @@ class HypercallLog:
 
     def port_io(self, time_ns: int, rip: int, port: int, size: int, value: int, write: bool) -> None:
         """An ``in`` or ``out`` of ``size`` bytes."""
-        pos = self._pos
-        if pos > self._limit:
-            pos = self._advance()
-        window = self._map
-        _pack_port_io(window, pos, 0, self.vcpu, write, 3, 0, 0, time_ns, rip, port, size, value)
-        window[pos] = PORT_IO
-        self._pos = pos + PORT_IO_SIZE
-        self._others[PORT_IO] += 1
+        self._record(Kind.PORT_IO, time_ns, rip, write, (port, size, value))
 
     def pt_write(self, time_ns: int, rip: int, vaddr: int, maddr: int, value: int, size: int, rc: int) -> None:
         """A direct write to a page table, emulated; ``rc`` 0 when it was done."""
@@ -181,7 +100,7 @@ class HypercallLog:
     @property
     def size(self) -> int:
         """Bytes of content so far."""
-        return self._base + self._pos
+        return self._base + self._at
 
     def digest(self) -> str:
         """SHA-256 of the content so far, in hex; after `close` it is the file's."""
@@ -192,14 +111,15 @@ class HypercallLog:
     def counts(self) -> dict[str, Any]:
         """How often what happened: hypercalls (multicall entries included) by name, exceptions by vector, the rest."""
         calls = Counter({nr: count for nr, count in enumerate(self._calls) if count}) + self._wide_calls
+        others = self._records
         return {
             "hypercalls": {hypercall_name(nr): calls[nr] for nr in sorted(calls)},
             "exceptions": {str(vector): count for vector, count in enumerate(self._exceptions) if count},
-            "events": self._others[Kind.UPCALL],
-            "privileged": self._others[Kind.PRIVILEGED],
-            "cpuid": self._others[Kind.CPUID],
-            "port_io": self._others[Kind.PORT_IO],
-            "page_table_writes": self._others[Kind.PT_WRITE],
+            "events": others[Kind.UPCALL],
+            "privileged": others[Kind.PRIVILEGED],
+            "cpuid": others[Kind.CPUID],
+            "port_io": others[Kind.PORT_IO],
+            "page_table_writes": others[Kind.PT_WRITE],
         }
 
     def close(self) -> None:
@@ -208,7 +128,7 @@ class HypercallLog:
             return
         self._absorb()
         self._closed = True
-        self._limit = -1
+        self._detach()
         self._map.close()
         if self._fd >= 0:
             os.ftruncate(self._fd, self.size)
@@ -233,38 +153,14 @@ class HypercallLog:
         out: bytes = b"",
     ) -> None:
         """Append a record of any kind; values out of range are cut to their field."""
-        pos = self._pos
-        if pos > self._limit:
-            pos = self._advance()
-        layout = LAYOUTS[kind]
-        payload, out = payload[:PART_CAP], out[:PART_CAP]
-        window = self._map
-        lengths = len(words), len(payload), len(out)
-        try:
-            layout.pack_into(window, pos, 0, self.vcpu, code, *lengths, time_ns, rip, *words)
-        except struct.error:
-            words = tuple(_fit(name, word) for name, word in zip(WORDS[kind], words, strict=True))
-            head = self.vcpu & 0xFF, code & 0xFF, *lengths, time_ns & U64, rip & U64
-            layout.pack_into(window, pos, 0, *head, *words)
-        end = pos + layout.size
-        for part in (payload, out) if payload or out else ():
-            start = end
-            end += len(part)
-            window[start:end] = part
-        window[pos] = kind
-        self._pos = end
-        self._others[kind] += 1
+        self._append(kind, code, time_ns, rip, words, payload, out)
 
     def _wide_call(
-        self, kind: Kind, time_ns: int, rip: int, nr: int, args: tuple[int, ...], rc: int, payload: bytes, out: bytes
+        self, kind: int, time_ns: int, rip: int, nr: int, args: tuple[int, ...], rc: int, payload: bytes, out: bytes
     ) -> None:
-        """A hypercall with a number, an argument, a result or a payload too large for the hot path."""
-        if 0 <= nr < len(self._calls):
-            self._calls[nr] += 1
-            self._record(kind, time_ns, rip, nr, (*args, rc), payload, out)
-        else:
-            self._wide_calls[nr & U64] += 1
-            self._record(WIDE[kind], time_ns, rip, 0, (*args, rc, nr), payload, out)
+        """A hypercall with a number too large for its field."""
+        self._wide_calls[nr & U64] += 1
+        self._record(WIDE[Kind(kind)], time_ns, rip, 0, (*args, rc, nr), payload, out)
 
     def _window(self, offset: int) -> mmap.mmap:
         """The file's bytes from ``offset`` (of a page) on, allocated and mapped."""
@@ -277,25 +173,24 @@ class HypercallLog:
             remedy = "free space or choose another run folder"
             raise PvstubError(f"{self.path}: cannot extend the hypercall log: {error.strerror}; {remedy}") from error
 
-    def _advance(self) -> int:
-        """Move the window on; the next record's place in it."""
+    def _advance(self) -> None:
+        """Move the window on."""
         if self._closed:
             raise ValueError("the hypercall log is closed")
         self._absorb()
-        at = self._base + self._pos
+        at = self.size
         base = at - at % mmap.ALLOCATIONGRANULARITY
         following = self._window(base)
+        self._attach(following, at - base, WINDOW - RECORD_CAP)
         self._map.close()
         self._map = following
         self._base = base
-        self._pos = at - base
-        return self._pos
 
     def _absorb(self) -> None:
         """Bring the digest up to date."""
-        with memoryview(self._map) as view, view[self._hashed - self._base : self._pos] as fresh:
+        with memoryview(self._map) as view, view[self._hashed - self._base : self._at] as fresh:
             self._hash.update(fresh)
-        self._hashed = self._base + self._pos
+        self._hashed = self.size
 
 
 def _open(path: Path) -> int:
@@ -309,9 +204,3 @@ def _open(path: Path) -> int:
         raise UsageError(f"{path}: another run is writing this hypercall log; choose another folder")
     os.ftruncate(fd, 0)
     return fd
-
-
-def _fit(name: str, word: int) -> int:
-    """Any integer cut to 64 bits, as the field ``name`` keeps it."""
-    word &= U64
-    return signed64(word) if name in SIGNED else word

@@ -53,6 +53,10 @@ class UnicornEngine:
         """See :class:`stub.engine.base.Engine`."""
         self._core.watch(mask, value)
 
+    def use_reflex(self, reflex: object) -> None:
+        """See :class:`stub.engine.base.Engine`."""
+        self._core.use_reflex(reflex)
+
     def load_ldt(self, base: int, limit: int) -> None:
         """See :class:`stub.engine.base.Engine`."""
         self._core.load_ldt(base, limit)

@@ -139,6 +139,8 @@ static void release(Core *c)
     if (c->ram.obj)
         PyBuffer_Release(&c->ram);
     Py_CLEAR(c->answer);
+    c->reflex = NULL;
+    Py_CLEAR(c->reflex_owner);
 }
 
 static PyObject *core_close(Core *c, PyObject *unused)
@@ -177,6 +179,7 @@ static PyObject *core_start(Core *c, PyObject *args)
     c->stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (c->stack == MAP_FAILED)
         return c->stack = NULL, PyErr_NoMemory();
+    memcpy(c->seen, c->word, sizeof c->seen);
     c->started = c->alive = 1;
     c->root = c->word[CR3];
     c->n_translations = NOT_ALL;
@@ -241,6 +244,19 @@ static PyObject *core_watch(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* use_reflex(capsule): what may finish exits before the caller sees them. */
+static PyObject *core_use_reflex(Core *c, PyObject *capsule)
+{
+    const Reflex *reflex = PyCapsule_GetPointer(capsule, REFLEX_NAME);
+    if (!reflex)
+        return NULL;
+    Py_INCREF(capsule);
+    Py_XDECREF(c->reflex_owner);
+    c->reflex_owner = capsule;
+    c->reflex = reflex;
+    Py_RETURN_NONE;
+}
+
 /* load_ldt(base, limit): the LDT register. */
 static PyObject *core_load_ldt(Core *c, PyObject *args)
 {
@@ -286,6 +302,7 @@ static PyMethodDef core_methods[] = {
     {"run", (PyCFunction)core_run, METH_NOARGS, "run() -> exit kind"},
     {"stop_at", (PyCFunction)core_stop_at, METH_VARARGS, "stop_at(address)"},
     {"watch", (PyCFunction)core_watch, METH_VARARGS, "watch(mask, value)"},
+    {"use_reflex", (PyCFunction)core_use_reflex, METH_O, "use_reflex(capsule)"},
     {"load_ldt", (PyCFunction)core_load_ldt, METH_VARARGS, "load_ldt(base, limit)"},
     {"close", (PyCFunction)core_close, METH_NOARGS, "close(): release all but the register file"},
     {"learn", (PyCFunction)core_learn, METH_VARARGS, "learn(slot, pc, count)"},

@@ -16,25 +16,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unicorn/unicorn.h>
+#include "stub/engine/engine.h"
 
-/* The register file shared with Python: 64-bit words, in this order. */
-enum {
-    RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15,
-    RIP, RFLAGS, CS, SS, DS, ES, FS, GS, FS_BASE, GS_BASE, CR0, CR2, CR3, CR4,
-    N_REGISTERS,
-    /* what the exit says */
-    EXIT_VECTOR = N_REGISTERS, EXIT_ERROR_CODE, EXIT_SOFTWARE, EXIT_PORT, EXIT_SIZE, EXIT_VALUE,
-    /* clock: RETIRED at the exit; TIME_SKEW is added to it to give rdtsc; DEADLINE in retired instructions */
-    RETIRED, TIME_SKEW, DEADLINE,
-    /* the caller sets FLUSH to have the TLB dropped on resume; LEARN_* describe a question to the caller */
-    FLUSH, LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE,
-    TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES,
-    WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, /* the last watched access; size 0: none */
-    N_WORDS
-};
-
-enum { EXIT_SYSCALL, EXIT_EXCEPTION, EXIT_INVALID, EXIT_IN, EXIT_OUT, EXIT_CPUID, EXIT_DEADLINE, EXIT_LEARN,
-       EXIT_SYSENTER, EXIT_STOP_POINT, EXIT_DEAD };
 enum { TF = 0x100 }; /* RFLAGS */
 enum { AT_SYSCALL, AT_LOOP, AT_BLOCK, AT_MIDDLE };
 
@@ -117,6 +100,8 @@ typedef struct {
     uc_err error;
     Py_buffer ram;
     PyObject *answer;  /* called for EXIT_LEARN */
+    PyObject *reflex_owner;
+    const Reflex *reflex;
     void *region;      /* libunicorn's name for guest memory */
     uint8_t *executed; /* by frame: whether code was ever fetched from it */
     /* the TLB's content since all of it was last dropped, and by hash of the page, from 1 on, where it is */

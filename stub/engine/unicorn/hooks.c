@@ -59,6 +59,7 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
         memcpy((char *)c->context + c->at_old_exception, &none, sizeof none);
         lib.uc_context_restore(c->uc, c->context);
     }
+    lib.uc_reg_read(c->uc, UC_X86_REG_CR2, &c->seen[CR2]);
     load_registers(c);
     if (c->word[EXIT_SOFTWARE] || number == 1) {
         /* int n and a single step report the next instruction: the one before it has retired and ended its block */

@@ -1,14 +1,15 @@
 /* Leaving the guest and going back: the two stacks, the register file, the ways to put a program counter in place. */
 #include "core.h"
 
+/* The register file as the CPU has it. CR0, CR3 and CR4 no guest can change; CR2 is read where it matters. */
 void load_registers(Core *c)
 {
-    static void *pointers[N_REGISTERS];
-    for (int i = 0; i < N_REGISTERS; i++)
+    void *pointers[CR0];
+    for (int i = 0; i < CR0; i++)
         pointers[i] = &c->seen[i];
     for (int i = CS; i <= GS; i++)
         c->seen[i] = 0; /* selectors are 16 bits wide */
-    lib.uc_reg_read_batch(c->uc, (int *)register_ids, pointers, N_REGISTERS);
+    lib.uc_reg_read_batch(c->uc, (int *)register_ids, pointers, CR0);
     if (c->stepping && !c->guest_steps)
         c->seen[RFLAGS] &= ~(uint64_t)TF;
     memcpy(c->word, c->seen, sizeof c->seen);
@@ -88,14 +89,16 @@ static void apply(Core *c)
         if (c->where == AT_MIDDLE && (moved || c->word[CR3] != c->seen[CR3])) {
             /* wanted state whole into `target`, then drain the block */
             for (int i = 0; i < N_REGISTERS; i++)
-                if (i != RIP && i != CR3 && c->word[i] != c->seen[i])
+                if (i != RIP && i != CR3 && c->word[i] != c->seen[i]) {
                     write_register(c, i);
+                    c->seen[i] = c->word[i];
+                }
             lib.uc_context_save(c->uc, c->target);
             lib.uc_context_reg_write(c->target, UC_X86_REG_RIP, &c->word[RIP]);
             lib.uc_context_reg_write(c->target, UC_X86_REG_CR2, &c->word[CR2]);
             c->draining = 1;
             set_deadline(0); /* so that the next block is a special one */
-            c->drain_cr3 = c->word[CR3];
+            c->drain_cr3 = c->seen[CR3] = c->word[CR3];
             between_blocks(c->word[RETIRED]);
             c->word[FLUSH] = 0;
             load_root(c, c->empty_root);
@@ -112,6 +115,8 @@ static void apply(Core *c)
                 } else {
                     write_register(c, i);
                 }
+                if (i >= CR0) /* load_registers() keeps these */
+                    c->seen[i] = c->word[i];
             }
         }
         if (moved) {
@@ -134,9 +139,12 @@ static void apply(Core *c)
 
 void leave(Core *c, int kind, int where)
 {
-    c->exit_kind = kind;
     c->where = where;
-    switch_to_caller(c);
+    const int done = c->reflex ? c->reflex->act(c->reflex->state, c->word, kind) : REFLEX_NOT_MINE;
+    if (done != REFLEX_DONE) {
+        c->exit_kind = done == REFLEX_LOOK ? EXIT_DONE : kind;
+        switch_to_caller(c);
+    }
     apply(c);
 }
 

@@ -145,8 +145,8 @@ EXPORT void tlb_set_dirty_x86_64(void *cpu, uint64_t address)
 EXPORT void tlb_reset_dirty_by_vaddr_x86_64(void *cpu, uint64_t start, uint64_t length)
 {
     int wanted = !inside || running->n_translations == NOT_ALL;
-    for (uint64_t page = start & ~0xfffULL; !wanted && page < start + length; page += 4096) {
-        Translation *t = noted(running, page);
+    for (uint64_t i = 0; !wanted && i <= ((start & 0xfff) + length - 1) >> 12; i++) { /* not by end: it may wrap */
+        Translation *t = noted(running, (start & ~0xfffULL) + (i << 12));
         wanted = t && t->dirty;
         if (t)
             t->dirty = 0;

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _TRAP = struct.Struct("<BBHxxxxQ")
 _VM_ASSISTS = frozenset({0, 1, 2, 3, 4, 5, 32})
-VMASST_WRITABLE, VMASST_IOPL, VMASST_RUNSTATE, VMASST_M2P_STRICT = 2, 4, 5, 32
+VMASST_WRITABLE, VMASST_IOPL = 2, 4
 
 
 @hypercall(Hypercall.set_trap_table)
@@ -35,7 +35,8 @@ def set_trap_table(xen: Hypervisor, table: int, _: int, __: int, ___: int, ____:
     """Register exception handlers; a null list clears all, an entry with address 0 ends it."""
     vcpu, guest = xen.vcpu, xen.domain.guest
     if not table:
-        vcpu.traps = [None] * 256
+        for vector in range(256):
+            vcpu.set_trap(vector, None)
         return 0
     seen = []
     try:
@@ -48,7 +49,7 @@ def set_trap_table(xen: Hypervisor, table: int, _: int, __: int, ___: int, ____:
             if not is_canonical(address):
                 xen.payload = b"".join(seen)
                 return -EINVAL
-            vcpu.traps[vector] = TrapGate(cs | 3, address, flags & 3, bool(flags & 4))
+            vcpu.set_trap(vector, TrapGate(cs | 3, address, flags & 3, bool(flags & 4)))
             table += _TRAP.size
     except GuestFault:
         return -EFAULT
@@ -124,8 +125,8 @@ def vm_assist(xen: Hypervisor, command: int, kind: int, _: int, __: int, ___: in
         xen.assists.discard(kind)
     else:
         return -ENOSYS
-    xen.writable_pagetables = VMASST_WRITABLE in xen.assists
-    xen.architectural_iopl = VMASST_IOPL in xen.assists
+    xen.vcpu.writable_pagetables = VMASST_WRITABLE in xen.assists
+    xen.vcpu.architectural_iopl = VMASST_IOPL in xen.assists
     return 0
 
 

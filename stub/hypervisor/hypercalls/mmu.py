@@ -36,11 +36,8 @@ def flush_if_stale(xen: Hypervisor) -> None:
 
 
 def settle(xen: Hypervisor) -> None:
-    """After page tables changed: Xen's own kept translations must not outlive them."""
+    """After page tables changed: no translation may let the guest write to a new one."""
     types = xen.domain.types
-    if types.reshaped:
-        types.reshaped = False
-        xen.domain.guest.forget()
     if types.retyped:
         types.retyped = types.stale = False
         xen.words[FLUSH] = 1

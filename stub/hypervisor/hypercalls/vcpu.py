@@ -143,6 +143,7 @@ def register_vcpu_info(xen: Hypervisor, _: int, arg: int) -> int:
     old, new = vcpu.info_at, request.mfn * PAGE_SIZE + request.offset
     xen.ram_bytes[new : new + _INFO_SIZE] = xen.ram_bytes[old : old + _INFO_SIZE]
     vcpu.info_at, vcpu.info_registered = new, True
+    xen.pause = True  # the loop looks at the new place when it is entered
     domain.ram.words[(new + VCPU_INFO_SELECTOR) >> 3] = U64
     xen.ram_bytes[new] = 1
     return 0

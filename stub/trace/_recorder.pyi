@@ -1,0 +1,27 @@
+"""The hypercall log's hot part (``_recorder.c``), as type checkers see it."""
+
+class Recorder:
+    """Puts records into a window of the log's file; a full one is followed by the next by ``_advance()``."""
+
+    vcpu: int
+    _calls: list[int]
+    _exceptions: list[int]
+    _records: list[int]
+    @property
+    def _at(self) -> int: ...
+    def _attach(self, window: object, at: int, limit: int, /) -> None: ...
+    def _detach(self) -> None: ...
+    def _append(
+        self, kind: int, code: int, time_ns: int, rip: int, words: tuple[int, ...], payload: bytes, out: bytes, /
+    ) -> None: ...
+    def hypercall(
+        self, time_ns: int, rip: int, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, rc: int, payload: bytes,
+        out: bytes, /,
+    ) -> None: ...  # fmt: skip
+    def nested(
+        self, time_ns: int, rip: int, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, rc: int, payload: bytes,
+        out: bytes, /,
+    ) -> None: ...  # fmt: skip
+    def exception(
+        self, time_ns: int, rip: int, vector: int, error_code: int, cr2: int, rsp: int, to_rip: int, user: bool, /
+    ) -> None: ...
