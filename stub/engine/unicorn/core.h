@@ -40,9 +40,7 @@ typedef struct {
     uint64_t pc;
     uint32_t size;
     uint32_t icount; /* 0: not known yet */
-    uint64_t add;    /* what translated code adds: icount, or UNKNOWN, which is past every deadline */
 } Slot;
-#define UNKNOWN (1ULL << 63)
 #define LAST_DEADLINE (1ULL << 62)
 
 typedef struct {
@@ -51,11 +49,11 @@ typedef struct {
     uint32_t used;
 } Learnt;
 
-/* What the block hook touches on every block: `count` instructions retired once `current` has run to its end. */
+/* What is touched on every block: `left` instructions are left to `deadline` once `current` has run to its end. */
 typedef struct {
-    uint64_t count, deadline;
+    int64_t left;
+    uint64_t deadline;
     const Slot *current; /* NULL: between blocks */
-    uint64_t size;       /* of the block that begins, where translated code counts */
 } Hot;
 
 /* A page in the TLB: its leaf entry, 0 once it was dropped; what all levels grant; whether stores go by unseen. */
@@ -118,6 +116,9 @@ extern Core *running; /* run() holds the GIL until the next exit, so there is on
 extern Hot hot;       /* the running one's */
 extern int inside;    /* the engine's stack is running, for the core `running` */
 
+/* Instructions retired once the running block has run to its end. */
+static inline uint64_t counted(void) { return hot.deadline - (uint64_t)hot.left; }
+
 extern struct own_functions {
     void (*call)(void *, void *, void *, int, void **);
     uint64_t (*load)(void *, void *, uint64_t, uint32_t, uint32_t *);
@@ -142,6 +143,8 @@ extern struct own_functions {
     void (*extend)(void *, uintptr_t, uintptr_t);
     void (*branch)(void *, int, uintptr_t, uintptr_t, void *);
     void *(*label)(void *);
+    void *(*emit)(void *, int);
+    int (*generate)(void *, void *);
     void (*vector_add)(void *, unsigned, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t);
 } own; /* libunicorn's own functions of these names */
 
@@ -180,6 +183,7 @@ void find_own_functions(void *handle);
 /* inline.c */
 extern int inline_allowed;
 int count_inline(void *context, void **arguments);
+void check_layout(const uc_tb *block);
 void find_translator(void *handle);
 
 /* calibrate.c */

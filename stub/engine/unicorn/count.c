@@ -10,7 +10,6 @@ void fresh_slot(Core *c)
         c->chunks[c->n_chunks++] = calloc(SLOTS_PER_CHUNK, sizeof(Slot));
     }
     c->next_slot = slot_at(c, c->n_slots++);
-    c->next_slot->add = UNKNOWN;
     *c->block_data = c->next_slot;
 }
 
@@ -49,14 +48,19 @@ void learnt_add(Core *c, uint64_t slot, uint64_t pc, uint32_t count)
     *l = (Learnt){slot, pc, count, 1};
 }
 
-uint64_t start_of_block(void) { return hot.current ? hot.count - hot.current->icount : hot.count; }
+uint64_t start_of_block(void) { return counted() - (hot.current ? hot.current->icount : 0); }
 
-void set_deadline(uint64_t deadline) { hot.deadline = deadline < LAST_DEADLINE ? deadline : LAST_DEADLINE; }
+void set_deadline(uint64_t deadline)
+{
+    const uint64_t retired = counted();
+    hot.deadline = deadline < LAST_DEADLINE ? deadline : LAST_DEADLINE;
+    hot.left = (int64_t)(hot.deadline - retired);
+}
 
 /* The running block is over, wherever it was left. */
 void between_blocks(uint64_t retired)
 {
-    hot.count = retired;
+    hot.left = (int64_t)(hot.deadline - retired);
     hot.current = NULL;
 }
 
@@ -97,14 +101,14 @@ static __attribute__((noinline)) void on_special_block(uint64_t pc, uint32_t siz
     if (drained(c, AT_BLOCK))
         return;
     if (slot == c->next_slot) { /* translated without an edge: claim the slot */
-        *slot = (Slot){pc, size, 0, UNKNOWN};
+        *slot = (Slot){pc, size, 0};
         fresh_slot(c);
     }
     int taken = !hot.current || pc != hot.current->pc + hot.current->size;
-    if (hot.count >= hot.deadline && taken) {
+    if (hot.left <= 0 && taken) {
         load_registers(c);
         c->word[RIP] = c->seen[RIP] = pc;
-        c->word[RETIRED] = hot.count;
+        c->word[RETIRED] = counted();
         leave(c, EXIT_DEADLINE, AT_BLOCK);
         if (c->word[RIP] != pc || c->word[CR3] != c->seen[CR3])
             return; /* this block will not run */
@@ -119,10 +123,9 @@ static __attribute__((noinline)) void on_special_block(uint64_t pc, uint32_t siz
         switch_to_caller(c); /* the answer comes back in EXIT_VALUE */
         if (slot->pc != pc)
             slot = &c->odd; /* two blocks were given one slot */
-        uint32_t icount = (uint32_t)c->word[EXIT_VALUE];
-        *slot = (Slot){pc, size, icount, icount ? icount : UNKNOWN};
+        *slot = (Slot){pc, size, (uint32_t)c->word[EXIT_VALUE]};
     }
-    hot.count += slot->icount;
+    hot.left -= slot->icount;
     hot.current = slot;
 }
 
@@ -132,17 +135,15 @@ void on_block(uc_engine *uc, uint64_t pc, uint32_t size, void *data)
     (void)uc;
     Slot *slot = data;
     if (!size) {
-        hot.count -= slot->add; /* it was added already */
-        on_special_block(pc, (uint32_t)hot.size, slot);
+        hot.left += slot->icount; /* it was counted already */
+        on_special_block(pc, slot->size, slot);
         return;
     }
-    uint64_t count = hot.count;
-    uint32_t icount = slot->icount;
-    if (__builtin_expect(slot->pc != pc || !icount || count >= hot.deadline, 0)) {
+    if (__builtin_expect(slot->pc != pc || !slot->icount || hot.left <= 0, 0)) {
         on_special_block(pc, size, slot);
         return;
     }
-    hot.count = count + icount;
+    hot.left -= slot->icount;
     hot.current = slot;
 }
 
@@ -150,9 +151,11 @@ void on_edge(uc_engine *uc, uc_tb *block, uc_tb *previous, void *data)
 {
     (void)uc, (void)previous;
     Core *c = data;
-    Slot *slot = c->generated ? c->generated : c->next_slot;
-    *slot = (Slot){block->pc, block->size, block->icount, block->icount};
-    if (!c->generated)
-        fresh_slot(c);
-    c->generated = NULL;
+    if (c->generated) { /* it counts by itself */
+        c->generated = NULL;
+        return;
+    }
+    check_layout(block);
+    *c->next_slot = (Slot){block->pc, block->size, block->icount};
+    fresh_slot(c);
 }

@@ -8,7 +8,7 @@ void on_syscall(uc_engine *uc, void *data)
     if (drained(c, AT_SYSCALL))
         return;
     load_registers(c);
-    c->word[RETIRED] = hot.count; /* a syscall ends its block */
+    c->word[RETIRED] = counted(); /* a syscall ends its block */
     hot.current = NULL;
     c->seen[RIP] += 2;
     c->word[RIP] = c->seen[RIP];
@@ -63,7 +63,7 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
     load_registers(c);
     if (c->word[EXIT_SOFTWARE] || number == 1) {
         /* int n and a single step report the next instruction: the one before it has retired and ended its block */
-        c->word[RETIRED] = hot.count;
+        c->word[RETIRED] = counted();
         hot.current = NULL;
     } else {
         settle(c, c->word[RIP], 0, 1);

@@ -178,7 +178,7 @@ static void engine_main(void)
     c->exit_kind = EXIT_DEAD;
     load_registers(c);
     c->word[EXIT_VALUE] = c->error;
-    c->word[RETIRED] = hot.count;
+    c->word[RETIRED] = counted();
     _longjmp(c->caller, 1);
 }
 
