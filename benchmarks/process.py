@@ -46,6 +46,17 @@ def to_line(command: Sequence[str], line: bytes, look: Callable[[int], None] | N
     return Sample(wall, cpu)
 
 
+def output(command: Sequence[str]) -> bytes:
+    """What ``command`` prints, which must exit with 0."""
+    with tempfile.TemporaryFile() as errors:
+        process = _start(command, errors.fileno())
+        printed = _read_until(process, None, time.perf_counter() + LIMIT_S)
+        _reap(process)
+        if process.returncode:
+            raise Unexpected(_story(command, f"exit status {process.returncode}", printed, errors.fileno()))
+    return printed
+
+
 def to_end(command: Sequence[str], status: int = 0) -> Sample:
     """The whole of ``command``, which must exit with ``status``."""
     with tempfile.TemporaryFile() as errors:

@@ -41,8 +41,10 @@ class Clock:
                 return
         else:
             self.timers[name] = when
-        self._next = min(self.timers.values(), default=NEVER)
-        self.set_deadline()
+        following = min(self.timers.values(), default=NEVER)
+        if following != self._next:
+            self._next = following
+            self.set_deadline()
 
     def limit(self, when: int) -> None:
         """Stop the engine at ``when`` whatever else is due (the caller's own deadline)."""
@@ -56,10 +58,12 @@ class Clock:
 
     def set_deadline(self) -> None:
         """Tell the engine when to stop."""
-        when = min(self._next, self._limit)
-        skew = self._words[TIME_SKEW]
-        due = NEVER if when == NEVER else max(when - skew, 0)
-        self._words[DEADLINE] = min(due, self._slice)
+        when = self._next if self._next < self._limit else self._limit
+        if when != NEVER:
+            when -= self._words[TIME_SKEW]
+        if when < 0:
+            when = 0
+        self._words[DEADLINE] = when if when < self._slice else self._slice
 
     @property
     def next_event(self) -> int:

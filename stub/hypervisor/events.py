@@ -54,6 +54,7 @@ class EventChannels:
         self._shared = shared_info << 9  # 8-byte index
         self._vcpu = vcpu
         self.ports: dict[int, Port] = {}
+        self._virqs: dict[int, int] = {}  # the port that each is bound to
         self.fifo: FifoQueues | None = None
         self._arrays: list[int] = []
         self.polled: Callable[[int], None] | None = None
@@ -86,17 +87,22 @@ class EventChannels:
             return -ENOENT
         if self.virq_port(virq):
             return -EEXIST
-        return self.open(Port(VIRQ, vcpu=vcpu, virq=virq))
+        port = self.open(Port(VIRQ, vcpu=vcpu, virq=virq))
+        if port > 0:
+            self._virqs[virq] = port
+        return port
 
     def virq_port(self, virq: int) -> int:
         """The port that a VIRQ is bound to, 0 for none."""
-        return next((n for n, p in self.ports.items() if p.state == VIRQ and p.virq == virq), 0)
+        return self._virqs.get(virq, 0)
 
     def close(self, port: int) -> int:
         """EVTCHNOP_close."""
         if port not in self.ports:
             return -EINVAL
         content = self.ports.pop(port)
+        if content.state == VIRQ:
+            del self._virqs[content.virq]
         peer = self.ports.get(content.remote_port) if content.state == INTERDOMAIN and not content.notify else None
         if peer is not None and peer.state == INTERDOMAIN and peer.remote_port == port:
             peer.state, peer.remote_port = UNBOUND, 0

@@ -7,7 +7,8 @@ is the guest's own #GP. The opcodes are a table; each handler returns True when 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from stub.abi.x86_defns import (
     MSR_APIC_BASE,
@@ -45,7 +46,7 @@ _CR4_MAY_CHANGE = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE
 _EFER = 0xD01  # SCE LME LMA NXE
 _FORCED_CPUID = b"\x0f\x0bxen\x0f\xa2"
 
-_UNHANDLED, _DONE, _REFUSED = 0, 1, 2
+_DONE, _REFUSED = 1, 2
 
 
 # -- model-specific registers
@@ -236,20 +237,27 @@ TWO_BYTE = {
 }
 
 
-def emulate(xen: Hypervisor) -> bool:
-    """Try the instruction at RIP, which raised #GP; whether it was done (RIP then stands behind it)."""
-    words = xen.words
-    rip = words[RIP]
-    code = xen.domain.guest.read_available(rip, 15)
-    at = 0
-    rex = 0
+class Decoded(NamedTuple):
+    """A privileged instruction: what does it, its ModRM byte, REX.B as a register number's high bit, its bytes."""
+
+    handler: Callable[[Hypervisor, int], int]
+    modrm: int
+    rex_b: int
+    kernel_only: bool
+    insn: bytes
+
+
+@lru_cache(256)
+def _decode(code: bytes, is_64bit: bool) -> Decoded | None:
+    """The instruction that ``code`` begins with; None if it is none that is emulated."""
+    at = rex = modrm = 0
     while at < len(code) and code[at] in b"\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\xf0":
         at += 1
-    if at < len(code) and segments.is_64bit_code(xen, xen.words[CS]) and 0x40 <= code[at] <= 0x4F:
+    if at < len(code) and is_64bit and 0x40 <= code[at] <= 0x4F:
         rex = code[at]
         at += 1
     if at >= len(code):
-        return False
+        return None
     if code[at] == 0x0F and at + 1 < len(code):
         row = TWO_BYTE.get(code[at + 1])
         at += 2
@@ -257,23 +265,30 @@ def emulate(xen: Hypervisor) -> bool:
         row = ONE_BYTE.get(code[at])
         at += 1
     if row is None:
-        return False
+        return None
     handler, has_modrm, kernel_only = row
-    modrm = 0
     if has_modrm:
         if at >= len(code) or code[at] >> 6 != 3:
-            return False
+            return None
         modrm = code[at]
         at += 1
-    if kernel_only and not xen.vcpu.kernel_mode:
+    return Decoded(handler, modrm, 8 if rex & 1 else 0, kernel_only, code[:at])
+
+
+def emulate(xen: Hypervisor) -> bool:
+    """Try the instruction at RIP, which raised #GP; whether it was done (RIP then stands behind it)."""
+    words = xen.words
+    rip = words[RIP]
+    found = _decode(xen.domain.guest.read_available(rip, 15), segments.is_64bit_code(xen, words[CS]))
+    if found is None or (found.kernel_only and not xen.vcpu.kernel_mode):
         return False
-    xen.rex_b = 8 if rex & 1 else 0
+    xen.rex_b = found.rex_b
     before = (words[RAX], words[RBX], words[RCX], words[RDX])
-    if handler(xen, modrm) != _DONE:
+    if found.handler(xen, found.modrm) != _DONE:
         return False
-    words[RIP] = (rip + at) & U64
+    words[RIP] = (rip + len(found.insn)) & U64
     after = (words[RAX], words[RBX], words[RCX], words[RDX])
-    xen.log.privileged(xen.clock.now, rip, code[:at], before, after)
+    xen.log.privileged(xen.clock.now, rip, found.insn, before, after)
     return True
 
 

@@ -38,13 +38,13 @@ def wake(xen: Hypervisor) -> None:
 
 # Timers that wake a blocked vCPU whatever is bound; the others raise VIRQ_TIMER.
 _WAKES_ANYWAY = frozenset({"poll", "backends", "watchdog 1", "watchdog 2"})
-_RAISES_TIMER = frozenset({"singleshot", "timer_op", "periodic"})
+_WAKES = _WAKES_ANYWAY | {"singleshot", "timer_op", "periodic"}
 
 
 def sleeps_for_good(xen: Hypervisor) -> bool:
     """Whether nothing that is due could wake the blocked vCPU."""
-    timers = xen.clock.timers.keys()
-    return not (timers & _WAKES_ANYWAY or (timers & _RAISES_TIMER and xen.events.virq_port(VIRQ_TIMER)))
+    wakes = _WAKES if xen.events.virq_port(VIRQ_TIMER) else _WAKES_ANYWAY
+    return wakes.isdisjoint(xen.clock.timers)
 
 
 def sleep(xen: Hypervisor) -> None:

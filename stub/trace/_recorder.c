@@ -142,6 +142,7 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"_at", T_ULONGLONG, offsetof(Recorder, at), READONLY, NULL},
     {"vcpu", T_UBYTE, offsetof(Recorder, vcpu), 0, NULL},
+    {"off", T_BOOL, offsetof(Recorder, off), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -4,6 +4,7 @@ class Recorder:
     """Puts records into a window of the log's file; a full one is followed by the next by ``_advance()``."""
 
     vcpu: int
+    off: bool
     _calls: list[int]
     _exceptions: list[int]
     _records: list[int]
