@@ -75,6 +75,18 @@ def tables_for(start: int, end: int) -> dict[int, int]:
     return {level: ((end - 1) >> _LEVEL_SHIFT[level]) - (start >> _LEVEL_SHIFT[level]) + 1 for level in (3, 2, 1)}
 
 
+def _region_end(base: int, allocated: int) -> tuple[int, dict[int, int]]:
+    """Where the initial region ends, and how many tables map it: it has to hold them, the boot stack and some room."""
+    extra = 1 + _SCRATCH // PAGE_SIZE
+    wanted = extra
+    while True:
+        end = (allocated + wanted * PAGE_SIZE + _REGION_ALIGN - 1) & ~(_REGION_ALIGN - 1)
+        counts = tables_for(base, end)
+        wanted = extra + 1 + sum(counts.values())
+        if allocated + wanted * PAGE_SIZE <= end:
+            return end, counts
+
+
 def plan(image: Image, nr_pages: int, ramdisk_size: int) -> Layout:
     """Lay out a domain of ``nr_pages``; :class:`ConfigError` when it is too small, saying how much would do."""
     parms = image.parms
@@ -96,15 +108,7 @@ def plan(image: Image, nr_pages: int, ramdisk_size: int) -> Layout:
     if own_p2m:
         p2m = take(pages(nr_pages * 8))
     start_info, xenstore, console = take(1), take(1), take(1)
-    virt_alloc_end = base + (cursor << PAGE_SHIFT)
-    extra = 1 + _SCRATCH // PAGE_SIZE
-    wanted = extra
-    while True:
-        end = (virt_alloc_end + wanted * PAGE_SIZE + _REGION_ALIGN - 1) & ~(_REGION_ALIGN - 1)
-        counts = tables_for(base, end)
-        wanted = extra + 1 + sum(counts.values())
-        if virt_alloc_end + wanted * PAGE_SIZE <= end:
-            break
+    end, counts = _region_end(base, base + (cursor << PAGE_SHIFT))
     tables = take(1 + sum(counts.values()))
     stack = take(1)
     region = Span(0, (end - base) >> PAGE_SHIFT, base)

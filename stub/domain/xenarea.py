@@ -105,13 +105,11 @@ class XenArea:
 
     def _build_m2p(self) -> int:
         count = pages(self.ram.frames * 8)
-        self._m2p_first = self._next
+        first = self._next
         self._next += count
-        first = self._m2p_first
         self.m2p = self.ram.table[first : first + count].reshape(-1)
         self.m2p[:] = np.uint64(INVALID_M2P_ENTRY)
         self.m2p_word = first * e.ENTRIES
-        self.m2p_pages = count
         l3 = self.take()
         for l2_index in range(-(-count // (512 * 512))):
             l2 = self.take()

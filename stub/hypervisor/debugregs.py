@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from stub.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from stub.abi.errno import EINVAL, ENODEV, EPERM
 from stub.abi.x86_defns import X86_CR4_DE, X86_EFLAGS_RF, X86_EFLAGS_TF
 from stub.engine.base import RFLAGS, RIP, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE
@@ -25,7 +26,6 @@ _DR6_ZEROS = 0x1000
 _DR7_FORCED = 0x400
 _DR7_ZEROS = 0xD800
 _DR7_GD = 1 << 13
-_HOLE = range(0xFFFF_8000_0000_0000, 0xFFFF_8800_0000_0000)
 
 
 def _number(vcpu: Vcpu, number: int) -> int:
@@ -42,7 +42,7 @@ def write_debug(xen: Hypervisor, number: int, value: int) -> int:
     if number < 0:
         return number
     if number < 4:
-        if not is_canonical(value) or value in _HOLE:
+        if not is_canonical(value) or HYPERVISOR_VIRT_START <= value < HYPERVISOR_VIRT_END:
             return -EPERM
     elif value >> 32:
         return -EINVAL

@@ -7,6 +7,7 @@ from stub.domain.domain import Domain
 from stub.units import PAGE_SIZE
 
 MAX_FRAMES = 64  # max_grant_frames, xl's default
+_ENTRY_V2, _STATUS = 16, 2  # bytes of a grant_entry_v2, of its grant_status_t
 RESERVED_ENTRIES = 8  # GNTTAB_NR_RESERVED_ENTRIES
 
 
@@ -37,10 +38,8 @@ class GrantTable:
             self.frames.append(self._take())
         return True
 
-    def grow_status(self, count: int) -> bool:
-        """Have at least ``count`` status frames; False past what the table's size allows."""
-        if count > MAX_FRAMES:
-            return False
-        while len(self.status_frames) < count:
+    def match_status(self) -> None:
+        """Have as many status frames as the table's entries of version 2 need."""
+        entries = len(self.frames) * PAGE_SIZE // _ENTRY_V2
+        while len(self.status_frames) * PAGE_SIZE < entries * _STATUS:
             self.status_frames.append(self._take())
-        return True

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from stub.abi import elfnote, features
+from stub.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from stub.image.elf import EM_386, SPAN_LIMIT, Elf
 from stub.image.faults import Fault, c_string, printable
 from stub.image.legacy import c_number, find_guest_string, parse_guest_string
@@ -34,7 +35,6 @@ FEATURE_NAMES = frozenset(
     )
 )
 """The names that Xen's loader knows in a FEATURES string."""
-HYPERVISOR_START, HYPERVISOR_END = 0xFFFF_8000_0000_0000, 0xFFFF_8800_0000_0000
 
 
 class Features(NamedTuple):
@@ -227,5 +227,5 @@ def check_addresses(segments: tuple[Segment, ...], parms: XenParms, bits: int) -
         raise Fault(f"{where} reaches past 4 GiB in a 32-bit guest", BUILD_AGAIN)
     if bits == 64 and not (is_canonical(base) and is_canonical(start) and is_canonical(end)):
         raise Fault(f"{where} has addresses that are not canonical", BUILD_AGAIN)
-    if bits == 64 and base < HYPERVISOR_END and end > HYPERVISOR_START:
+    if bits == 64 and base < HYPERVISOR_VIRT_END and end > HYPERVISOR_VIRT_START:
         raise Fault(f"{where} overlaps the addresses that belong to Xen", BUILD_AGAIN)

@@ -11,7 +11,7 @@ from stub.abi.xen import Hypercall
 from stub.hypervisor import segments
 from stub.hypervisor.registry import hypercall
 from stub.memory.descriptors import checked
-from stub.memory.frames import SEG_DESC
+from stub.memory.frames import SEG_DESC, WRITABLE
 from stub.memory.guest import GuestFault
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def update_descriptor(xen: Hypervisor, maddr: int, descriptor: int, _: int, __: 
     if maddr & 7 or value is None or not frames.get(mfn):
         return -EINVAL
     rc = 0
-    if frames.type_count[mfn] and frames.type[mfn] not in (SEG_DESC, 7):
+    if frames.type_count[mfn] and frames.type[mfn] not in (SEG_DESC, WRITABLE):
         rc = -EINVAL
     else:
         xen.domain.ram.words[maddr >> 3] = value

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from stub.abi import grant_table as abi
 from stub.abi.errno import EBUSY, EINVAL
+from stub.abi.layout import Struct
 from stub.abi.xen import Hypercall
 from stub.hypervisor.grants import MAX_FRAMES, RESERVED_ENTRIES
 from stub.hypervisor.registry import SubOps, hypercall
@@ -43,11 +44,21 @@ def setup_table(xen: Hypervisor, arg: int) -> int:
     else:
         result = abi.GNTST_okay
         if table.version == 2:
-            table.grow_status(-(-len(table.frames) * PAGE_SIZE // 16 * 2 // PAGE_SIZE))
-        for i in range(request.nr_frames):
-            guest.write_u64(request.frame_list + 8 * i, table.frames[i])
-    guest.write(arg + abi.GnttabSetupTable64.offset("status"), (result & 0xFFFF).to_bytes(2, "little"))
-    xen.out = guest.read(arg, abi.GnttabSetupTable64.size)
+            table.match_status()
+        _list_frames(xen, request.frame_list, table.frames[: request.nr_frames])
+    return _answer(xen, arg, abi.GnttabSetupTable64, result)
+
+
+def _list_frames(xen: Hypervisor, at: int, frames: list[int]) -> None:
+    for i, mfn in enumerate(frames):
+        xen.domain.guest.write_u64(at + 8 * i, mfn)
+
+
+def _answer(xen: Hypervisor, arg: int, layout: Struct, result: int) -> int:
+    """Put the result into a request's status (16 bits); the operation itself has done its work."""
+    guest = xen.domain.guest
+    guest.write(arg + layout.offset("status"), (result & 0xFFFF).to_bytes(2, "little"))
+    xen.out = guest.read(arg, layout.size)
     return 0
 
 
@@ -92,7 +103,7 @@ def set_version(xen: Hypervisor, arg: int) -> int:
         ram.bytes[at : at + len(data)] = data
         table.version = wanted
         if wanted == 2:
-            table.grow_status(-(-len(table.frames) * PAGE_SIZE // 16 * 2 // PAGE_SIZE))
+            table.match_status()
     xen.out = wanted.to_bytes(4, "little")
     guest.write(arg, xen.out)
     return 0
@@ -127,11 +138,8 @@ def get_status_frames(xen: Hypervisor, arg: int) -> int:
         result = abi.GNTST_general_error
     else:
         result = abi.GNTST_okay
-        for i in range(request.nr_frames):
-            guest.write_u64(request.frame_list + 8 * i, table.status_frames[i])
-    guest.write(arg + abi.GnttabGetStatusFrames64.offset("status"), (result & 0xFFFF).to_bytes(2, "little"))
-    xen.out = guest.read(arg, abi.GnttabGetStatusFrames64.size)
-    return 0
+        _list_frames(xen, request.frame_list, table.status_frames[: request.nr_frames])
+    return _answer(xen, arg, abi.GnttabGetStatusFrames64, result)
 
 
 @GRANT_OPS(abi.GNTTABOP_dump_table)

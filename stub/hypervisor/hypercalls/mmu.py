@@ -198,6 +198,8 @@ MMUEXT: dict[int, ExtHandler] = {}
 def _mmuext(*commands: int) -> Callable[[ExtHandler], ExtHandler]:
     def register(handler: ExtHandler) -> ExtHandler:
         for command in commands:
+            if command in MMUEXT:
+                raise ValueError(f"mmuext_op {command} has two handlers")
             MMUEXT[command] = handler
         return handler
 
