@@ -18,6 +18,7 @@ from hostile import POWER_OFF, image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stub import cli
 from stub.cli import main
 from stub.errors import UsageError
 from stub.trace.reader import LogReader
@@ -284,11 +285,17 @@ def test_a_run_that_is_ended_leaves_a_log(place: Path, number: signal.Signals) -
 @settings(ALWAYS, max_examples=12)
 @given(after=st.floats(0.02, 0.4))
 def test_ctrl_c_at_any_moment(place: Path, after: float) -> None:
-    """Within the command (before it, Python itself is still starting)."""
+    """Within the command: before it, Python itself is still starting."""
     shown = io.StringIO()
+    dispatch = cli._dispatch
     timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
-    with contextlib.redirect_stderr(shown):
+
+    def started(words: list[str]) -> int:
         timer.start()
+        return dispatch(words)
+
+    with contextlib.redirect_stderr(shown), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_dispatch", started)
         try:
             status = main(["boot", "spin", "--wall-limit", "3", "--quiet", "--run", "interrupted"])
         finally:
