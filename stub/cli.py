@@ -7,11 +7,13 @@ Other sub-commands, and the names of images, are found through entry points (``p
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -174,22 +176,48 @@ def _boot(options: argparse.Namespace) -> int:
     machine = Machine(
         config, directory, limits, cache=cache_folder() / "kernels", on_output=show, provenance=provenance
     )
-    with machine:
-        if options.interactive:
-            from stub.terminal import attach
+    with _ended_in_order(), machine:
+        try:
+            if options.interactive:
+                from stub.terminal import attach
 
-            attach(machine)
-        else:
-            try:
+                attach(machine)
+            else:
                 machine.run()
-            except KeyboardInterrupt:
-                machine.interrupt()
+        except KeyboardInterrupt:
+            machine.interrupt()
+        except _Signalled as end:
+            machine.interrupt(f"ended by {end.signal.name}")
+            raise
     verdict = machine.verdict
     if verdict is None:
         return 130
     if not options.quiet:
         _print_summary(machine, directory)
     return 0 if options.interactive and verdict.kind == "interrupted" else verdict.exit_status
+
+
+class _Signalled(SystemExit):
+    """A signal came that ends the process."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """A signal that ends the process ends it in order: the terminal is restored, the run's folder finished."""
+
+    def end(number: int, _: object) -> None:
+        raise _Signalled(number)
+
+    caught = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in caught.items():
+            signal.signal(number, handler)
 
 
 def _show(data: bytes) -> None:

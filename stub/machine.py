@@ -268,10 +268,10 @@ class Machine:
             return
         self.verdict = verdict
 
-    def interrupt(self) -> None:
-        """End the run because the user said so."""
+    def interrupt(self, reason: str = "interrupted by the user") -> None:
+        """End the run because somebody said so."""
         if self.verdict is None:
-            self._stop("interrupted", "interrupted by the user")
+            self._stop("interrupted", reason)
 
     def leave(self) -> None:
         """End the run because the person at the console has seen enough."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import termios
 import tty
@@ -20,7 +19,6 @@ def attach(machine: Machine) -> None:
     source, target = sys.stdin.fileno(), sys.stdout.fileno()
     saved = termios.tcgetattr(source) if os.isatty(source) else None
     shown = 0
-    caught = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         if saved is not None:
             os.write(2, b"pvstub: Ctrl-] leaves\r\n")
@@ -38,15 +36,8 @@ def attach(machine: Machine) -> None:
                     machine.leave()
         _show(machine, target, shown)
     finally:
-        for number, handler in caught.items():
-            signal.signal(number, handler)
         if saved is not None:
             termios.tcsetattr(source, termios.TCSADRAIN, saved)
-
-
-def _end(number: int, _: object) -> None:
-    """A signal that ends the process ends it in order: the terminal is restored and the run's folder finished."""
-    raise SystemExit(128 + number)
 
 
 def _show(machine: Machine, target: int, shown: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from stub import cli
 from stub.cli import main
 from stub.errors import UsageError
 from stub.trace.reader import LogReader
+from stub.trace.records import EndRecord
 
 SPIN = b"\xeb\xfe"
 PVSTUB = (sys.executable, "-c", "import sys; from stub.cli import main; sys.exit(main())")
@@ -269,17 +271,23 @@ def begun(run: Path) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_ended_leaves_a_log(place: Path, number: signal.Signals) -> None:
     name = f"ended by {number.name}"
     made = started(name)
     made.send_signal(number)
     status, error = ended(made)
-    assert status != 0
     assert "Traceback" not in error
     with LogReader(Path(name)) as reader:
-        assert list(reader.records())
+        records = list(reader.records())
+    assert records
     assert command("trace", name)[0] == 0
+    if number == signal.SIGKILL:
+        assert status == -number
+    else:
+        assert status == 128 + number
+        verdict = json.loads(Path(name, "summary.json").read_text())["verdict"]
+        assert (verdict["kind"], isinstance(records[-1], EndRecord)) == ("interrupted", True)
 
 
 @settings(ALWAYS, max_examples=12)
