@@ -7,6 +7,7 @@ zero; references keep it owned. Arrays are indexed by MFN; the numpy views share
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ class FrameTable:
         self.flags = bytearray(frames)
         self.type_count = array("i", bytes(4 * frames))
         self.refs = array("i", bytes(4 * frames))
-        self.free: list[int] = []
+        self.free: dict[int, None] = {}  # in the order in which they became free
         self.np_owner: npt.NDArray[np.uint8] = np.frombuffer(self.owner, dtype=np.uint8)
         self.np_type: npt.NDArray[np.uint8] = np.frombuffer(self.type, dtype=np.uint8)
         self.np_flags: npt.NDArray[np.uint8] = np.frombuffer(self.flags, dtype=np.uint8)
@@ -85,4 +86,24 @@ class FrameTable:
         self.owner[mfn] = FREE
         self.type[mfn] = NONE
         self.flags[mfn] = 0
-        self.free.append(mfn)
+        self.free[mfn] = None
+
+    def take(self, order: int, count: int) -> list[range]:
+        """Up to ``count`` blocks of 1 << ``order`` free frames, aligned to their size; they are no longer free."""
+        if order == 0:
+            taken = [self.free.popitem()[0] for _ in range(min(count, len(self.free)))]
+            return [range(mfn, mfn + 1) for mfn in taken]
+        size = 1 << order
+        free = np.zeros(self.frames // size * size, dtype=np.bool_)
+        here = np.fromiter(self.free, dtype=np.int64, count=len(self.free))
+        free[here[here < free.size]] = True
+        blocks = np.flatnonzero(free.reshape(-1, size).all(axis=1))[:count] * size
+        found = [range(first, first + size) for first in blocks.tolist()]
+        for block in found:
+            for mfn in block:
+                del self.free[mfn]
+        return found
+
+    def untake(self, blocks: Iterable[range]) -> None:
+        """The reverse of :meth:`take`."""
+        self.free.update(dict.fromkeys(mfn for block in blocks for mfn in block))

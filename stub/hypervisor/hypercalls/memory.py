@@ -60,21 +60,6 @@ def decrease_reservation(xen: Hypervisor, arg: int) -> int:
     return done
 
 
-def _take_frames(xen: Hypervisor, order: int) -> list[int] | None:
-    """1 << order contiguous free frames, or None."""
-    free = xen.domain.frames.free
-    size = 1 << order
-    if size == 1:
-        return [free.pop()] if free else None
-    have = set(free)
-    for mfn in sorted(have):
-        if not mfn % size and all(mfn + i in have for i in range(size)):
-            block = [mfn + i for i in range(size)]
-            xen.domain.frames.free = sorted(have.difference(block))
-            return block
-    return None
-
-
 def _populate(xen: Hypervisor, arg: int, physmap: bool) -> int:
     wanted = _reservation(xen, arg)
     done = xen.start_extent
@@ -82,12 +67,12 @@ def _populate(xen: Hypervisor, arg: int, physmap: bool) -> int:
         return done
     start, count, order = wanted
     domain = xen.domain
+    blocks = domain.frames.take(order, max(count - done, 0))
+    used = 0
     try:
-        while done < count:
+        for block in blocks:
             pfn = domain.guest.read_u64(start + 8 * done) if physmap else 0
-            block = _take_frames(xen, order)
-            if block is None:
-                return done
+            used += 1
             for i, mfn in enumerate(block):
                 domain.frames.give_one(mfn)
                 domain.ram.pages[mfn] = 0
@@ -97,7 +82,8 @@ def _populate(xen: Hypervisor, arg: int, physmap: bool) -> int:
                 domain.guest.write_u64(start + 8 * done, block[0])
             done += 1
     except GuestFault:
-        return done
+        pass
+    domain.frames.untake(blocks[used:])
     return done
 
 
@@ -157,11 +143,11 @@ def _exchange_block(xen: Hypervisor, out: list[int], pfns: list[int], slots: lis
             return -EINVAL
     if len(set(out)) != len(out):
         return -EINVAL
-    room = frames.free
-    frames.free = room + out
-    blocks = [_take_frames(xen, order) for _ in pfns]
-    frames.free = room
-    taken = [block for block in blocks if block is not None]
+    frames.free.update(dict.fromkeys(out))  # they count as room for the others
+    taken = frames.take(order, len(pfns))
+    frames.untake(taken)
+    for mfn in out:
+        del frames.free[mfn]
     if len(taken) != len(pfns):
         return -ENOMEM
     for mfn in out:
@@ -169,7 +155,7 @@ def _exchange_block(xen: Hypervisor, out: list[int], pfns: list[int], slots: lis
         frames.disown(mfn)
     for pfn, slot, block in zip(pfns, slots, taken, strict=True):
         for k, mfn in enumerate(block):
-            frames.free.remove(mfn)
+            del frames.free[mfn]
             frames.give_one(mfn)
             domain.ram.pages[mfn] = 0
             words[domain.area.m2p_word + mfn] = (pfn + k) & U64
