@@ -114,12 +114,14 @@ class EventChannels:
                 self._u32[at] &= ~_F_PENDING & 0xFFFFFFFF
         return 0
 
-    def reset(self) -> None:
-        """EVTCHNOP_reset: close everything, back to the two-level ABI."""
+    def reset(self) -> list[int]:
+        """EVTCHNOP_reset: close everything, back to the two-level ABI; the frames that the FIFO ABI used."""
         for port in list(self.ports):
             self.close(port)
+        frames = [*self._arrays, self.fifo.control >> 12] if self.fifo is not None else []
         self.fifo = None
         self._arrays = []
+        return frames
 
     def send(self, port: int) -> int:
         """EVTCHNOP_send."""

@@ -162,7 +162,8 @@ def reset(xen: Hypervisor, arg: int) -> int:
     xen.payload = xen.domain.guest.read(arg, 2)
     if not xen.domain.is_self(int.from_bytes(xen.payload, "little")):
         return -ESRCH
-    xen.events.reset()
+    for mfn in xen.events.reset():
+        xen.domain.types.put_page_and_type(mfn)
     return 0
 
 

@@ -1,0 +1,34 @@
+"""Event channels: what the FIFO ABI holds on to, and lets go of."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from stub.abi.xen import DOMID_SELF
+from stub.domain.config import DomainConfig
+from stub.hypervisor.hypercalls import event_channel
+from stub.machine import Machine
+from suites.boot.small_guest import SPIN, kernel
+
+
+def test_a_reset_lets_go_of_the_fifo_pages(tmp_path: Path) -> None:
+    """Twice, and the frames' counts are what they were: the guest may make page tables of them again."""
+    with Machine(DomainConfig(kernel=kernel(tmp_path, SPIN), memory=32)) as guest:
+        guest.run(deadline_ns=1000)
+        xen = guest.xen
+        frames, memory = xen.domain.frames, xen.domain.guest
+        control, array = (int(xen.domain.p2m[-1 - i]) for i in range(2))
+        at = xen.domain.layout.stack.vaddr + 0x2000
+        before = [(frames.refs[mfn], frames.type_count[mfn]) for mfn in (control, array)]
+        for _ in range(2):
+            memory.write(at, struct.pack("<QII8x", control, 0, 0))
+            assert event_channel.init_control(xen, at) == 0
+            memory.write_u64(at, array)
+            assert event_channel.expand_array(xen, at) == 0
+            assert [(frames.refs[mfn], frames.type_count[mfn]) for mfn in (control, array)] == [
+                (refs + 1, types + 1) for refs, types in before
+            ]
+            memory.write_u64(at, DOMID_SELF)
+            assert event_channel.reset(xen, at) == 0
+            assert [(frames.refs[mfn], frames.type_count[mfn]) for mfn in (control, array)] == before
