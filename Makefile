@@ -4,7 +4,7 @@ PYTHON ?= python3
 JOBS ?= auto
 IMAGE ?= debian-cloud
 BIN := .venv/bin
-CORE := $(shell find stub -name "*.c" -o -name "*.h")
+C_SOURCES := $(shell find stub -name "*.c" -o -name "*.h")
 
 .PHONY: help boot test check setup bench clean
 help:
@@ -33,7 +33,7 @@ bench: setup
 	@.ci/prepare bench $(PYTHON)
 	@$(BIN)/python -m benchmarks
 
-# Two stamps: what pip installs follows pyproject.toml, the C extension follows its sources.
+# Two stamps: what pip installs follows pyproject.toml, the C extensions follow their sources.
 setup: .venv/core
 	@:
 
@@ -46,7 +46,7 @@ setup: .venv/core
 	@$(BIN)/python -m pip --disable-pip-version-check install -q --no-build-isolation -e '.[dev]'
 	@touch $@
 
-.venv/core: .venv/installed $(CORE)
+.venv/core: .venv/installed $(C_SOURCES)
 	@$(BIN)/python setup.py -q build_ext --inplace
 	@touch $@
 

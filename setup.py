@@ -1,7 +1,7 @@
 """The C extensions; everything else about the package stands in pyproject.toml.
 
 They are the hot inner parts of the Unicorn engine, the walk through the guest's page tables, its entries and the
-hypercall log, built against the stable ABI of Python 3.11, so one build serves every later Python. It needs a C
+hypercall log, built against the stable ABI of Python 3.11, so one build serves every later Python. They need a C
 compiler, Python's headers and the headers that the ``unicorn`` wheel carries. Whatever of these is missing is said
 in one line, before anything else is done.
 """
@@ -23,9 +23,9 @@ from setuptools.command.build_ext import build_ext
 CORE = "stub.engine.unicorn._core"
 SOURCES = {
     CORE: sorted(Path("stub/engine/unicorn").glob("*.c")),
-    "stub.memory._walk": [Path("stub/memory/_walk.c")],
-    "stub.hypervisor._entry": [Path("stub/hypervisor/_entry.c")],
-    "stub.trace._recorder": [Path("stub/trace/_recorder.c")],
+    "stub.hypervisor._entry": sorted(Path("stub/hypervisor").glob("*.c")),
+    "stub.memory._walk": sorted(Path("stub/memory").glob("*.c")),
+    "stub.trace._recorder": sorted(Path("stub/trace").glob("*.c")),
 }
 LIMITED_API = "0x030B0000"
 
@@ -90,8 +90,8 @@ extensions = [
         name,
         [str(path) for path in sources],
         depends=[str(path) for path in sorted(Path("stub").rglob("*.h"))],
-        include_dirs=[".", str(unicorn_headers())],
-        libraries=["dl"],
+        include_dirs=[".", *([str(unicorn_headers())] if name == CORE else [])],
+        libraries=["dl"] if name == CORE else [],
         define_macros=[("Py_LIMITED_API", LIMITED_API)],
         undef_macros=["_FORTIFY_SOURCE"],
         extra_compile_args=["-O2", "-std=c11", "-fno-strict-aliasing", "-fvisibility=hidden"],

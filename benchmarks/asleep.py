@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks.commands import CHILDREN, Setting
-from benchmarks.process import output
+from benchmarks.process import printed_by
 from benchmarks.samples import Sample, alternate
 from benchmarks.table import Row, Section
 
@@ -17,7 +17,7 @@ def run(setting: Setting) -> Section:
     """From the line before to the line after, log on."""
 
     def hour() -> Sample:
-        wall, cpu = output([sys.executable, str(CHILDREN / "asleep.py"), IMAGE]).split()
+        wall, cpu = printed_by([sys.executable, str(CHILDREN / "asleep.py"), IMAGE]).split()
         return Sample(float(wall), float(cpu))
 
     (series,) = alternate(setting.rounds, hour)

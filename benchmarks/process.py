@@ -46,7 +46,7 @@ def to_line(command: Sequence[str], line: bytes, look: Callable[[int], None] | N
     return Sample(wall, cpu)
 
 
-def output(command: Sequence[str]) -> bytes:
+def printed_by(command: Sequence[str]) -> bytes:
     """What ``command`` prints, which must exit with 0."""
     with tempfile.TemporaryFile() as errors:
         process = _start(command, errors.fileno())

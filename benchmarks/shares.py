@@ -17,7 +17,7 @@ from benchmarks.table import Section, table
 
 HERTZ = 997
 STARTUP, TRANSLATED, ENGINE = "start-up", "translated guest code", "engine (libunicorn and the C extension)"
-HYPERVISOR, KERNEL = "hypervisor (Python, the log's writer included)", "the host's kernel"
+HYPERVISOR, KERNEL = "hypervisor (Python and its C parts, the log's writer included)", "the host's kernel"
 PARTS = (STARTUP, TRANSLATED, ENGINE, HYPERVISOR, KERNEL)
 _OBJECTS = (  # the first that matches the name of a sample's object
     (re.compile(r"/perf-\d+\.map$|^//anon$|^\[anon|^anon_inode|^\[unknown\]$"), TRANSLATED),

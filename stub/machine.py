@@ -10,6 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -125,7 +126,19 @@ class Machine:
         self._wall_zero = time.monotonic_ns()
         self._done_ns = self._done_instructions = 0
         self._closed = False
-        self._boot(domain)
+        try:
+            self._boot(domain)
+        except BaseException:  # an interrupt, too: the log's lock and the guest's memory must not stay behind
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """Release what the host gave, all of it whatever happens on the way."""
+        with ExitStack() as parts:
+            if hasattr(self, "xen"):
+                parts.callback(self.xen.close)
+            parts.callback(self._files.close)
+            parts.callback(self.log.close)
 
     def _boot(self, domain: Domain) -> None:
         def is_64bit() -> bool:
@@ -328,13 +341,13 @@ class Machine:
             return
         self._closed = True
         verdict = self.verdict
-        if verdict is not None:
-            self.log.end(self.now_ns, self.xen.words[RIP], verdict.kind, verdict.reason, verdict.exit_status)
-        if self.run_directory is not None:
-            summary.write(self.run_directory / summary.FILE_NAME, self.summarise())
-        self.log.close()
-        self._files.close()
-        self.xen.close()
+        try:
+            if verdict is not None:
+                self.log.end(self.now_ns, self.xen.words[RIP], verdict.kind, verdict.reason, verdict.exit_status)
+            if self.run_directory is not None:
+                summary.write(self.run_directory / summary.FILE_NAME, self.summarise())
+        finally:
+            self._let_go()
 
     def __enter__(self) -> Machine:
         return self

@@ -21,6 +21,9 @@ STOP_POINT the same                              nothing to do
 DONE     wherever                                nothing to do: a reflex did it, and asks for a look
 ======== ======================================= =========================================================
 
+The CPU sees the page tables as they are after a new ``CR3``, and after the caller set ``FLUSH``; other changes to them
+it may see late.
+
 Time: ``RETIRED`` counts instructions (each iteration of a repeated string instruction is one); ``rdtsc`` reads
 ``RETIRED + TIME_SKEW``. ``DEADLINE`` is in retired instructions; the engine stops at the first taken control
 transfer at or after it, which depends on nothing but the instructions.

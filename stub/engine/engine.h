@@ -13,7 +13,7 @@ enum {
     EXIT_VECTOR = N_REGISTERS, EXIT_ERROR_CODE, EXIT_SOFTWARE, EXIT_PORT, EXIT_SIZE, EXIT_VALUE,
     /* clock: RETIRED at the exit; TIME_SKEW is added to it to give rdtsc; DEADLINE in retired instructions */
     RETIRED, TIME_SKEW, DEADLINE,
-    /* the caller sets FLUSH to have the TLB dropped on resume; LEARN_* describe a question to the caller */
+    /* FLUSH: have the TLB agree with the page tables on resume; LEARN_*: a question to the caller */
     FLUSH, LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE,
     TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES,
     WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, /* the last watched access; size 0: none */
@@ -24,7 +24,7 @@ enum { EXIT_SYSCALL, EXIT_EXCEPTION, EXIT_INVALID, EXIT_IN, EXIT_OUT, EXIT_CPUID
        EXIT_SYSENTER, EXIT_STOP_POINT, EXIT_DEAD, EXIT_DONE };
 
 /* Finishes exits on the spot, on the engine's own small stack: it may not call into Python. Given the register file
- * and the kind of an exit it answers whether the exit is the caller's, is done, or is done and the caller should look. */
+ * and the kind of an exit it answers: the exit is the caller's, is done, or is done and the caller is to look. */
 enum { REFLEX_NOT_MINE, REFLEX_DONE, REFLEX_LOOK };
 typedef struct {
     int (*act)(void *state, uint64_t *word, int kind);

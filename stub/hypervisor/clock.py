@@ -57,7 +57,7 @@ class Clock:
         self.set_deadline()
 
     def set_deadline(self) -> None:
-        """Tell the engine when to stop."""
+        """Tell the engine when to stop. (Without min and max: this is done at each event of an idle guest.)"""
         when = self._next if self._next < self._limit else self._limit
         if when != NEVER:
             when -= self._words[TIME_SKEW]

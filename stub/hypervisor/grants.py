@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from stub.abi.grant_table import GrantEntryV2
 from stub.domain.builder import grant_entries
 from stub.domain.domain import Domain
 from stub.units import PAGE_SIZE
 
 MAX_FRAMES = 64  # max_grant_frames, xl's default
-_ENTRY_V2, _STATUS = 16, 2  # bytes of a grant_entry_v2, of its grant_status_t
 RESERVED_ENTRIES = 8  # GNTTAB_NR_RESERVED_ENTRIES
+_STATUS = 2  # bytes of a grant_status_t, one for each entry of version 2
 
 
 class GrantTable:
@@ -40,6 +41,6 @@ class GrantTable:
 
     def match_status(self) -> None:
         """Have as many status frames as the table's entries of version 2 need."""
-        entries = len(self.frames) * PAGE_SIZE // _ENTRY_V2
+        entries = len(self.frames) * PAGE_SIZE // GrantEntryV2.size
         while len(self.status_frames) * PAGE_SIZE < entries * _STATUS:
             self.status_frames.append(self._take())

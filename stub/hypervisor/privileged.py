@@ -46,8 +46,6 @@ _CR4_MAY_CHANGE = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE
 _EFER = 0xD01  # SCE LME LMA NXE
 _FORCED_CPUID = b"\x0f\x0bxen\x0f\xa2"
 
-_DONE, _REFUSED = 1, 2
-
 
 # -- model-specific registers
 
@@ -118,33 +116,33 @@ MSR_WRITES |= dict.fromkeys(_MCA_BANKS, lambda _, value: value in (0, U64))
 MSR_WRITES |= dict.fromkeys(_PERFORMANCE_COUNTERS, lambda _, value: True)  # dropped
 
 
-def _rdmsr(xen: Hypervisor, _: int) -> int:
+def _rdmsr(xen: Hypervisor, _: int) -> bool:
     words = xen.words
     read = MSR_READS.get(words[RCX] & _M32)
     if read is None:
         # a guest that has no #GP handler yet gets 0 (Xen's leniency to very old kernels)
         if xen.vcpu.traps[13] is not None:
-            return _REFUSED
+            return False
         value = 0
     else:
         value = read(xen)
     words[RAX], words[RDX] = value & _M32, value >> 32
-    return _DONE
+    return True
 
 
-def _wrmsr(xen: Hypervisor, _: int) -> int:
+def _wrmsr(xen: Hypervisor, _: int) -> bool:
     words = xen.words
     number, value = words[RCX] & _M32, (words[RDX] & _M32) << 32 | words[RAX] & _M32
     write = MSR_WRITES.get(number)
-    if write is None or (number in _CANONICAL_ONLY and not is_canonical(value)) or not write(xen, value):
-        return _REFUSED
-    return _DONE
+    if write is None or (number in _CANONICAL_ONLY and not is_canonical(value)):
+        return False
+    return write(xen, value)
 
 
 # -- control and debug registers: the ModRM byte names both
 
 
-def _mov_from_cr(xen: Hypervisor, modrm: int) -> int:
+def _mov_from_cr(xen: Hypervisor, modrm: int) -> bool:
     vcpu, words = xen.vcpu, xen.words
     number = modrm >> 3 & 7
     if number == 0:
@@ -156,22 +154,22 @@ def _mov_from_cr(xen: Hypervisor, modrm: int) -> int:
     elif number == 4:
         value = GUEST_CR4 | vcpu.cr4
     else:
-        return _REFUSED
+        return False
     words[modrm & 7 | xen.rex_b] = value
-    return _DONE
+    return True
 
 
-def _mov_to_cr(xen: Hypervisor, modrm: int) -> int:
+def _mov_to_cr(xen: Hypervisor, modrm: int) -> bool:
     vcpu, words = xen.vcpu, xen.words
     number, value = modrm >> 3 & 7, words[modrm & 7 | xen.rex_b]
     if number == 0:
         if (value ^ GUEST_CR0) & ~X86_CR0_TS:
-            return _REFUSED
+            return False
         set_task_switched(xen, bool(value & X86_CR0_TS))
     elif number == 2:
         vcpu.cr2 = value
     elif number == 3:
-        return _DONE if segments.new_base_pointer(xen, value >> 12) == 0 else _REFUSED
+        return segments.new_base_pointer(xen, value >> 12) == 0
     elif number == 4:
         changed = value ^ (GUEST_CR4 | vcpu.cr4)
         if changed & ~_CR4_MAY_CHANGE:
@@ -179,20 +177,20 @@ def _mov_to_cr(xen: Hypervisor, modrm: int) -> int:
         vcpu.cr4 = value & _CR4_MAY_CHANGE
         words[CR4] = words[CR4] & ~X86_CR4_FSGSBASE | vcpu.cr4 & X86_CR4_FSGSBASE
     else:
-        return _REFUSED
-    return _DONE
+        return False
+    return True
 
 
-def _mov_from_dr(xen: Hypervisor, modrm: int) -> int:
+def _mov_from_dr(xen: Hypervisor, modrm: int) -> bool:
     value = read_debug(xen.vcpu, modrm >> 3 & 7)
     if value < 0:
-        return _REFUSED
+        return False
     xen.words[modrm & 7 | xen.rex_b] = value
-    return _DONE
+    return True
 
 
-def _mov_to_dr(xen: Hypervisor, modrm: int) -> int:
-    return _DONE if write_debug(xen, modrm >> 3 & 7, xen.words[modrm & 7 | xen.rex_b]) == 0 else _REFUSED
+def _mov_to_dr(xen: Hypervisor, modrm: int) -> bool:
+    return write_debug(xen, modrm >> 3 & 7, xen.words[modrm & 7 | xen.rex_b]) == 0
 
 
 def set_task_switched(xen: Hypervisor, on: bool) -> None:
@@ -202,23 +200,23 @@ def set_task_switched(xen: Hypervisor, on: bool) -> None:
     words[CR0] = words[CR0] | X86_CR0_TS if on else words[CR0] & ~X86_CR0_TS
 
 
-def _clts(xen: Hypervisor, _: int) -> int:
+def _clts(xen: Hypervisor, _: int) -> bool:
     set_task_switched(xen, False)
-    return _DONE
+    return True
 
 
-def _interrupt_flag(xen: Hypervisor, _: int) -> int:
-    return _DONE if xen.vcpu.iopl >= (1 if xen.vcpu.kernel_mode else 3) else _REFUSED
+def _interrupt_flag(xen: Hypervisor, _: int) -> bool:
+    return xen.vcpu.iopl >= (1 if xen.vcpu.kernel_mode else 3)
 
 
-def _nothing(_: Hypervisor, __: int) -> int:
-    return _DONE
+def _nothing(_: Hypervisor, __: int) -> bool:
+    return True
 
 
-def _rdtsc(xen: Hypervisor, _: int) -> int:
+def _rdtsc(xen: Hypervisor, _: int) -> bool:
     now = xen.clock.now
     xen.words[RAX], xen.words[RDX] = now & _M32, now >> 32
-    return _DONE
+    return True
 
 
 # opcode → (handler, has ModRM, only in the kernel)
@@ -238,16 +236,17 @@ TWO_BYTE = {
 
 
 class Decoded(NamedTuple):
-    """A privileged instruction: what does it, its ModRM byte, REX.B as a register number's high bit, its bytes."""
+    """A privileged instruction: what does it, its ModRM byte, REX.B as a register number's high bit, whether only the
+    kernel may have it done, its bytes."""
 
-    handler: Callable[[Hypervisor, int], int]
+    handler: Callable[[Hypervisor, int], bool]
     modrm: int
     rex_b: int
     kernel_only: bool
     insn: bytes
 
 
-@lru_cache(256)
+@lru_cache(256)  # a guest has few of them, and Linux runs one at each context switch
 def _decode(code: bytes, is_64bit: bool) -> Decoded | None:
     """The instruction that ``code`` begins with; None if it is none that is emulated."""
     at = rex = modrm = 0
@@ -284,7 +283,7 @@ def emulate(xen: Hypervisor) -> bool:
         return False
     xen.rex_b = found.rex_b
     before = (words[RAX], words[RBX], words[RCX], words[RDX])
-    if found.handler(xen, found.modrm) != _DONE:
+    if not found.handler(xen, found.modrm):
         return False
     words[RIP] = (rip + len(found.insn)) & U64
     after = (words[RAX], words[RBX], words[RCX], words[RDX])

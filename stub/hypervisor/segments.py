@@ -57,7 +57,7 @@ def descriptors_changed(xen: Hypervisor) -> None:
     """Forget what was read from the descriptor tables."""
     xen.code_widths.clear()
     xen.runnable.clear()
-    xen.vcpu.forget_selectors()
+    xen.vcpu.clear_runnable()
 
 
 def descriptor(xen: Hypervisor, selector: int) -> int:
@@ -118,5 +118,5 @@ def runnable(xen: Hypervisor, cs: int, ss: int) -> bool:
     if good and not (cs | ss) & 4:
         xen.runnable.add((cs, ss))
         if is_64bit_code(xen, cs):
-            xen.vcpu.allow(cs, ss)
+            xen.vcpu.add_runnable(cs, ss)
     return good

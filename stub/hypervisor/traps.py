@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stub.abi.arch_x86 import FLAT_KERNEL_CS
+from stub.abi.arch_x86 import FLAT_KERNEL_CS, IretContext64
 from stub.abi.x86_defns import VECTORS, X86_EFLAGS_DF, X86_EFLAGS_RF
 from stub.engine.base import CS, DS, ES, FS, GS, RIP, SS
 from stub.hypervisor import _entry, segments
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 
 # What the domain is crashed with, by outcome; {at} is the address.
 _CRASHES = {
-    _entry.NO_HANDLER: "unhandled trap: the guest has no handler",
     _entry.STACK_FAULT: "fault on the kernel stack at {at:#x} while an exception frame was pushed",
     _entry.TOO_MANY: f"{_entry.TRAPS_IN_A_ROW} traps in a row without an instruction between",
     _entry.FRAME_FAULT: "fault at {at:#x} while reading the iret frame",
     _entry.NOT_CANONICAL: "iret to the non-canonical address {at:#x}",
     _entry.NO_USER_TABLE: "iret to user mode without a user page table",
 }
-_RFLAGS = slice(48, 56)  # in an iret frame
 _AT_AN_ADDRESS = {_entry.STACK_FAULT, _entry.FRAME_FAULT}
 
 
@@ -40,7 +38,7 @@ def _crash(xen: Hypervisor, outcome: int, cr2: int | None = None) -> None:
 def bounce(xen: Hypervisor, address: int, masks_events: bool, extra: tuple[int, ...] = (), clear: int = 0) -> bool:
     """create_bounce_frame: push a frame and run the guest's handler at ``address``; False: the domain was crashed.
 
-    ``extra`` goes below rip; the flags ``clear`` are cleared. ``vcpu.came_rip`` and ``came_rsp`` are the interrupted.
+    ``extra`` goes below rip; the flags ``clear`` are cleared. ``vcpu.came_rip`` and ``came_rsp`` hold where it was.
     """
     cs = xen.words[CS]
     outcome = xen.vcpu.bounce(address, masks_events, extra, clear)
@@ -105,7 +103,7 @@ def iret(xen: Hypervisor) -> None:
     if outcome not in (_entry.DONE, _entry.SELECTORS):
         _crash(xen, outcome)
         return
-    if int.from_bytes(xen.payload[_RFLAGS], "little") & X86_EFLAGS_RF:
+    if IretContext64.unpack_from(xen.payload).rflags & X86_EFLAGS_RF:
         xen.resume_at = words[RIP]
     if xen.nmi_pending:
         xen.pause = True  # the loop delivers it when it is entered

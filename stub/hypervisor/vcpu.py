@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from stub.abi.arch_x86 import FLAT_KERNEL_SS
+from stub.abi.x86_defns import X86_EXC_PF
 from stub.hypervisor._entry import Entry
 from stub.memory.guest import GuestMemory
 from stub.trace.writer import HypercallLog
 
-VCPU_INFO_MASK, VCPU_INFO_SELECTOR, VCPU_INFO_CR2, VCPU_INFO_TIME = 1, 8, 16, 32  # byte offsets in vcpu_info
-_PAGE_FAULT = 14
+VCPU_INFO_MASK, VCPU_INFO_SELECTOR, VCPU_INFO_TIME = 1, 8, 32  # byte offsets in vcpu_info
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TrapGate:
 
 
 class Vcpu(Entry):
-    """One virtual CPU. What the guest's entries need of it is the C part's (``_entry.c``):
+    """One virtual CPU. What the guest's entries need of it is the C part's (``entry.c``):
 
     ``kernel_mode`` (else user code runs), ``kernel_root`` and ``user_root`` (MFNs, 0 for none), ``kernel_sp``,
     ``gs_base_other`` (of the mode that is not running), ``info_at`` (byte offset of vcpu_info in machine memory),
@@ -75,5 +75,5 @@ class Vcpu(Entry):
     def set_trap(self, vector: int, gate: TrapGate | None) -> None:
         """Register the handler of an exception, or none."""
         self.traps[vector] = gate
-        if vector == _PAGE_FAULT:
+        if vector == X86_EXC_PF:
             self._set_page_fault(gate.address if gate else 0, gate.masks_events if gate else False)

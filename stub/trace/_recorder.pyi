@@ -13,8 +13,15 @@ class Recorder:
     def _attach(self, window: object, at: int, limit: int, /) -> None: ...
     def _detach(self) -> None: ...
     def _append(
-        self, kind: int, code: int, time_ns: int, rip: int, words: tuple[int, ...], payload: bytes, out: bytes, /
-    ) -> None: ...
+        self, kind: int, code: int, time_ns: int, rip: int, words: tuple[int, ...], payload: bytes = ...,
+        out: bytes = ..., /,
+    ) -> None: ...  # fmt: skip
+    def _advance(self) -> None:
+        """A subclass's: attach the next window."""
+    def _wide_call(
+        self, kind: int, time_ns: int, rip: int, nr: int, args: tuple[int, ...], rc: int, payload: bytes, out: bytes
+    ) -> None:
+        """A subclass's: a hypercall whose number is above 255."""
     def hypercall(
         self, time_ns: int, rip: int, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, rc: int, payload: bytes,
         out: bytes, /,

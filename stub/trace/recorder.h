@@ -11,8 +11,8 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { KIND_HYPERCALL = 1, KIND_NESTED = 2, KIND_EXCEPTION = 5, KIND_UPCALL = 6, KIND_PORT_IO = 9, N_KINDS = 32 };
-enum { PART_CAP = 0xffff };
+enum { KIND_HYPERCALL = 1, KIND_NESTED = 2, KIND_EXCEPTION = 5, KIND_PORT_IO = 9, N_KINDS = 32 };
+enum { HEAD_SIZE = 24, WORDS_CAP = 16, PART_CAP = 0xffff };
 
 typedef struct {
     PyObject_HEAD
@@ -20,7 +20,7 @@ typedef struct {
     unsigned long long at, limit; /* the next record's place; none begins behind the limit */
     unsigned char vcpu;
     char off; /* records are thrown away: to measure what they cost */
-    unsigned long long calls[256], exceptions[256], records[N_KINDS];
+    unsigned long long calls[256], exceptions[256], records[N_KINDS]; /* by number, by vector, the rest by kind */
 } Recorder;
 
 typedef struct {
@@ -43,10 +43,28 @@ static inline int recorder_make_room(Recorder *r)
     return done && recorder_has_room(r);
 }
 
-/* Appends a record; there must be room. The kind byte is stored last: a reader sees a whole record or none. */
+/* The bytes of a record's part; what is too long is cut. 0 with a Python exception set where it is no bytes object. */
+static inline int recorder_part(PyObject *bytes, Part *part)
+{
+    char *data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(bytes, &data, &size) < 0)
+        return 0;
+    *part = (Part){data, size < PART_CAP ? (size_t)size : PART_CAP};
+    return 1;
+}
+
+/* Appends a record and counts it; there must be room. The kind byte is stored last: a reader sees a whole record or
+ * none. */
 static inline void recorder_append(Recorder *r, int kind, int code, uint64_t time, uint64_t rip, const uint64_t *words,
                                    size_t n_words, Part payload, Part out)
 {
+    if (kind == KIND_HYPERCALL || kind == KIND_NESTED)
+        r->calls[code & 255]++;
+    else if (kind == KIND_EXCEPTION)
+        r->exceptions[code & 255]++;
+    else
+        r->records[kind]++;
     if (r->off)
         return;
     uint8_t *record = (uint8_t *)r->window.buf + r->at;
@@ -57,7 +75,7 @@ static inline void recorder_append(Recorder *r, int kind, int code, uint64_t tim
     record[3] = (uint8_t)n_words;
     memcpy(record + 4, sizes, sizeof sizes);
     memcpy(record + 8, when, sizeof when);
-    uint8_t *end = record + 24;
+    uint8_t *end = record + HEAD_SIZE;
     memcpy(end, words, 8 * n_words);
     end += 8 * n_words;
     if (payload.size)
@@ -68,6 +86,25 @@ static inline void recorder_append(Recorder *r, int kind, int code, uint64_t tim
     end += out.size;
     __atomic_store_n(record, (uint8_t)kind, __ATOMIC_RELEASE);
     r->at = (unsigned long long)(end - (uint8_t *)r->window.buf);
+}
+
+/* A hypercall's record: (time, rip, nr, five arguments, result). 0 with a Python exception set. */
+static inline int recorder_call(Recorder *r, int kind, const uint64_t call[9], PyObject *payload, PyObject *out)
+{
+    Part parts[2];
+    if (!recorder_part(payload, &parts[0]) || !recorder_part(out, &parts[1]))
+        return 0;
+    if (call[2] > 255) { /* does not fit its field */
+        PyObject *done =
+            PyObject_CallMethod((PyObject *)r, "_wide_call", "iKKK(KKKKK)LOO", kind, call[0], call[1], call[2], call[3],
+                                call[4], call[5], call[6], call[7], call[8], payload, out);
+        Py_XDECREF(done);
+        return done != NULL;
+    }
+    if (!recorder_make_room(r))
+        return 0;
+    recorder_append(r, kind, (int)call[2], call[0], call[1], call + 3, 6, parts[0], parts[1]);
+    return 1;
 }
 
 #endif

@@ -59,43 +59,43 @@ class HypercallLog(Recorder):
 
     def upcall(self, time_ns: int, rip: int, rsp: int, to_rip: int, user: bool) -> None:
         """An event upcall, from ``rip``:``rsp`` to the guest's event callback."""
-        self._record(Kind.UPCALL, time_ns, rip, 0, (rsp, to_rip, user))
+        self._append(Kind.UPCALL, 0, time_ns, rip, (rsp, to_rip, user))
 
     def cpuid(
         self, time_ns: int, rip: int, forced: bool, leaf: int, subleaf: int, a: int, b: int, c: int, d: int
     ) -> None:
         """A ``cpuid`` answered from the policy; ``forced``: by the forced-emulation prefix."""
-        self._record(Kind.CPUID, time_ns, rip, forced, (leaf | subleaf << 32, a | b << 32, c | d << 32))
+        self._append(Kind.CPUID, forced, time_ns, rip, (leaf | subleaf << 32, a | b << 32, c | d << 32))
 
     def privileged(
         self, time_ns: int, rip: int, insn: bytes, before: tuple[int, int, int, int], after: tuple[int, int, int, int]
     ) -> None:
         """A privileged instruction emulated; ``before`` and ``after``: rax, rbx, rcx, rdx."""
-        self._record(Kind.PRIVILEGED, time_ns, rip, 0, (*before, *after), insn)
+        self._append(Kind.PRIVILEGED, 0, time_ns, rip, (*before, *after), insn)
 
     def port_io(self, time_ns: int, rip: int, port: int, size: int, value: int, write: bool) -> None:
         """An ``in`` or ``out`` of ``size`` bytes."""
-        self._record(Kind.PORT_IO, time_ns, rip, write, (port, size, value))
+        self._append(Kind.PORT_IO, write, time_ns, rip, (port, size, value))
 
     def pt_write(self, time_ns: int, rip: int, vaddr: int, maddr: int, value: int, size: int, rc: int) -> None:
         """A direct write to a page table, emulated; ``rc`` 0 when it was done."""
-        self._record(Kind.PT_WRITE, time_ns, rip, 0, (vaddr, maddr, value, size, rc))
+        self._append(Kind.PT_WRITE, 0, time_ns, rip, (vaddr, maddr, value, size, rc))
 
     def console(self, time_ns: int, rip: int, offset: int, length: int) -> None:
         """``length`` bytes taken from the console ring, after ``offset`` earlier ones."""
-        self._record(Kind.CONSOLE, time_ns, rip, 0, (offset, length))
+        self._append(Kind.CONSOLE, 0, time_ns, rip, (offset, length))
 
     def note(self, time_ns: int, rip: int, text: str) -> None:
         """One line on why something was refused; belongs to the hypercall record that follows."""
-        self._record(Kind.NOTE, time_ns, rip, 0, (), text.encode(errors="backslashreplace"))
+        self._append(Kind.NOTE, 0, time_ns, rip, (), text.encode(errors="backslashreplace"))
 
     def start(self, time_ns: int, rip: int, rsp: int, memory_pages: int) -> None:
         """The domain's first instruction."""
-        self._record(Kind.START, time_ns, rip, 0, (rsp, memory_pages))
+        self._append(Kind.START, 0, time_ns, rip, (rsp, memory_pages))
 
     def end(self, time_ns: int, rip: int, kind: str, reason: str, exit_status: int) -> None:
         """The verdict, the last record: a log without it was cut."""
-        self._record(Kind.END, time_ns, rip, exit_status, (), kind.encode(), reason.encode(errors="backslashreplace"))
+        self._append(Kind.END, exit_status, time_ns, rip, (), kind.encode(), reason.encode(errors="backslashreplace"))
 
     @property
     def size(self) -> int:
@@ -131,7 +131,15 @@ class HypercallLog(Recorder):
         self._detach()
         self._map.close()
         if self._fd >= 0:
-            os.ftruncate(self._fd, self.size)
+            fd, self._fd = self._fd, -1
+            try:
+                os.ftruncate(fd, self.size)
+            finally:
+                os.close(fd)
+
+    def __del__(self) -> None:
+        """A log that an exception kept from being closed: the file stays as it is, its lock goes."""
+        if getattr(self, "_fd", -1) >= 0:
             os.close(self._fd)
 
     def __enter__(self) -> Self:
@@ -142,25 +150,12 @@ class HypercallLog(Recorder):
     ) -> None:
         self.close()
 
-    def _record(
-        self,
-        kind: Kind,
-        time_ns: int,
-        rip: int,
-        code: int,
-        words: tuple[int, ...],
-        payload: bytes = b"",
-        out: bytes = b"",
-    ) -> None:
-        """Append a record of any kind; values out of range are cut to their field."""
-        self._append(kind, code, time_ns, rip, words, payload, out)
-
     def _wide_call(
         self, kind: int, time_ns: int, rip: int, nr: int, args: tuple[int, ...], rc: int, payload: bytes, out: bytes
     ) -> None:
         """A hypercall with a number too large for its field."""
         self._wide_calls[nr & U64] += 1
-        self._record(WIDE[Kind(kind)], time_ns, rip, 0, (*args, rc, nr), payload, out)
+        self._append(WIDE[Kind(kind)], 0, time_ns, rip, (*args, rc, nr), payload, out)
 
     def _window(self, offset: int) -> mmap.mmap:
         """The file's bytes from ``offset`` (of a page) on, allocated and mapped."""

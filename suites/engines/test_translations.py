@@ -17,6 +17,7 @@ from suites.boot.small_guest import CODE, DATA_OFFSET, kernel
 
 # mov $data, %rdi; 1: mov (%rdi), %r8; mov 0x1000(%rdi), %r9; jmp 1b
 READS = b"\x48\xbf" + struct.pack("<Q", CODE + DATA_OFFSET) + b"\x4c\x8b\x07\x4c\x8b\x8f\x00\x10\x00\x00\xeb\xf4"
+WRITES = READS[:10] + b"\x4c\x89\x07\xeb\xfb"  # 1: mov %r8, (%rdi); jmp 1b
 DATA = CODE + DATA_OFFSET
 OFFSET = DATA % PAGE_SIZE
 
@@ -116,11 +117,25 @@ def test_a_page_that_goes_is_not_seen_through_another_root(guest: Machine) -> No
     assert guest.xen.words[RDI] == DATA
 
 
+def test_two_changes_of_mode_between_two_instructions(tmp_path: Path) -> None:
+    """To user code and back by an event, before the CPU sees either: each loads CR3, which drops what was narrowed."""
+    with Machine(DomainConfig(kernel=kernel(tmp_path, WRITES), memory=32)) as guest:
+        assert guest.run(deadline_ns=1000) is None
+        vcpu, ram = guest.xen.vcpu, guest.xen.domain.ram
+        vcpu.user_root = spare(guest, 50)
+        ram.table[vcpu.user_root] = ram.table[vcpu.kernel_root]
+        ram.table[entry(guest, 1)] &= ~e.RW & (1 << 64) - 1
+        assert vcpu.switch_mode()
+        assert vcpu.switch_mode()
+        verdict = guest.run(deadline_ns=guest.now_ns + 1000)
+        assert verdict
+        assert "#PF[0003]" in verdict.reason
+
+
 def test_losing_the_right_to_write_is_seen(tmp_path: Path) -> None:
-    """1: mov %r8, (%rdi); jmp 1b, until the page is read-only at one level or another."""
-    writes = READS[:10] + b"\x4c\x89\x07\xeb\xfb"
+    """At one level or another."""
     for level in (1, 2, 3, 4):
-        with Machine(DomainConfig(kernel=kernel(tmp_path, writes), memory=32)) as guest:
+        with Machine(DomainConfig(kernel=kernel(tmp_path, WRITES), memory=32)) as guest:
             assert guest.run(deadline_ns=1000) is None
             guest.xen.domain.ram.table[entry(guest, level)] &= ~e.RW & (1 << 64) - 1
             guest.xen.words[FLUSH] = 1

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import machine, memory, shares, traps
 from benchmarks.__main__ import MEASURES, main
 from benchmarks.commands import Setting, child, pvstub, qemu
-from benchmarks.process import Unexpected, to_end, to_line
+from benchmarks.process import Unexpected, printed_by, to_end, to_line
 from benchmarks.samples import Sample, Series, alternate, orders, ratio
 from benchmarks.table import HEADINGS, Row, Section, spread, verdict
 from harness.catalogue import CatalogueImage
@@ -112,6 +112,12 @@ def test_a_command_that_does_something_else_is_an_error() -> None:
         to_line([sys.executable, "-c", "import sys; sys.exit('broken')"], b"never")
     with pytest.raises(Unexpected, match="exit status 4"):
         to_end([sys.executable, "-c", "import sys; sys.exit(4)"])
+
+
+def test_what_a_command_prints() -> None:
+    assert printed_by([sys.executable, "-c", "print(1.5, 2)"]) == b"1.5 2\n"
+    with pytest.raises(Unexpected, match="exit status 4"):
+        printed_by([sys.executable, "-c", "import sys; sys.exit(4)"])
 
 
 def test_children_see_no_python_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,18 @@
  *
  * Counting. Each translated block owns a slot that holds its instruction count. libunicorn bakes the block hook's
  * user_data into the code that it generates, so the hook object's user_data is pointed at a fresh slot after every
- * translation (its place in the object is found at start-up, never assumed). A block cut short by an exception counts what lies before the faulting instruction; the caller is
+ * translation (its place in the object is found at start-up, never assumed). Translated code counts by itself where it
+ * can (inline.c). A block cut short by an exception counts what lies before the faulting instruction; the caller is
  * asked once for that number (LEARN) and it is kept by slot and address.
  *
  * Deadlines stop at the first taken control transfer at or after the deadline: a place that depends on the
  * instructions alone and not on how they were cut into blocks.
  *
- * Shortcuts. libunicorn calls a few of its own functions through its symbol table, and this file defines functions of
- * the same names that come first (ELF symbol interposition). They leave out a call in every block that only asks
- * whether to stop (the block hook knows), read page tables from guest memory directly, and keep stores to data that may be
- * executed, but never is, off a slow path. Where a build binds its
- * symbols otherwise they are never called and all is as before, only slower. A flush drops only what it has to (tlb.c).
+ * Shortcuts. libunicorn calls a few of its own functions through its symbol table, and shortcuts.c, tlb.c and inline.c
+ * define functions of the same names that come first (ELF symbol interposition). They leave out a call in every block
+ * that only asks whether to stop (the block hook knows), read page tables from guest memory directly, keep stores to
+ * data that may be executed, but never is, off a slow path, and drop no more translations than they must. Where a build
+ * binds its symbols otherwise they are never called and all is as before, only slower.
  *
  * Ending a block from the middle. After a hook inside a block (in, out, cpuid, rdtsc) libunicorn runs on to the
  * block's end whatever the hook did. Where the caller moved the program counter there, the block is drained: with an
@@ -79,7 +80,8 @@ static int core_setup(Core *c, unsigned long long ram_base)
     lib.uc_context_alloc(c->uc, &c->target);
     c->context_size = lib.uc_context_size(c->uc);
     if (!calibrate(c)) {
-        PyErr_SetString(engine_error, "unicorn engine: cannot find the exception state of this build of libunicorn; use 2.1.4");
+        PyErr_SetString(engine_error,
+                        "unicorn engine: cannot find the exception state of this build of libunicorn; use 2.1.4");
         return 0;
     }
     e = lib.uc_mem_map_ptr(c->uc, ram_base, (size_t)c->ram.len, UC_PROT_ALL, c->ram.buf);
@@ -179,7 +181,7 @@ static PyObject *core_start(Core *c, PyObject *args)
     c->stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (c->stack == MAP_FAILED)
         return c->stack = NULL, PyErr_NoMemory();
-    memcpy(c->seen, c->word, sizeof c->seen);
+    memcpy(c->seen, c->word, sizeof c->seen); /* load_registers() reads no control registers */
     c->started = c->alive = 1;
     c->root = c->word[CR3];
     c->n_translations = NOT_ALL;
@@ -214,7 +216,8 @@ static PyObject *core_stop_at(Core *c, PyObject *args)
     uc_hook hook;
     if (!PyArg_ParseTuple(args, "K", &address))
         return NULL;
-    uc_err e = lib.uc_hook_add(c->uc, &hook, UC_HOOK_CODE, (void *)on_stop_point, c, (uint64_t)address, (uint64_t)address);
+    uc_err e = lib.uc_hook_add(c->uc, &hook, UC_HOOK_CODE, (void *)on_stop_point, c, (uint64_t)address,
+                               (uint64_t)address);
     if (e != UC_ERR_OK)
         return fail("cannot add a stop point", e);
     lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0));
@@ -333,7 +336,9 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_core", "The hot inner part of the Unicorn engine.", -1, functions, NULL, NULL, NULL, NULL};
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_core", "The hot inner part of the Unicorn engine.", -1, functions, NULL, NULL, NULL, NULL,
+};
 
 PyMODINIT_FUNC PyInit__core(void)
 {

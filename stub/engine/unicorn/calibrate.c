@@ -55,8 +55,8 @@ int calibrate(Core *c)
 {
     enum { P4 = 0x1000, P3 = 0x2000, P2 = 0x3000, GDT = 0x4000, CODE = 0x5000, STACK = 0x6000 };
     const uint64_t p4 = P3 | 7, p3 = P2 | 7, p2 = 0x87, efer_lma = 0xD01;
-    const uint64_t gdt[] = {0, 0x00af9b000000ffffULL, 0x00cf93000000ffffULL, 0x00cff3000000ffffULL, 0x00affb000000ffffULL,
-                            0x00cffb000000ffffULL};
+    const uint64_t gdt[] = {0, 0x00af9b000000ffffULL, 0x00cf93000000ffffULL, 0x00cff3000000ffffULL,
+                            0x00affb000000ffffULL, 0x00cffb000000ffffULL};
     const uint64_t frame[] = {0x8000, 0x23, 0x202, 0x7000, 0x1b};
     const uc_x86_mmr gdtr = {0, GDT, sizeof gdt - 1, 0};
     const uc_x86_msr efer = {0xC0000080, efer_lma};
@@ -88,7 +88,14 @@ int calibrate(Core *c)
     int32_t *w[5];
     for (int i = 0; i < 5; i++)
         w[i] = malloc(n * 4);
-    static const struct { const char *code; size_t size; int vector; int32_t error; int software; int32_t pending; } faults[5] = {
+    static const struct {
+        const char *code;
+        size_t size;
+        int vector;
+        int32_t error;
+        int software;
+        int32_t pending;
+    } faults[5] = {
         {"\x89\x04\x25\x00\x00\x00\x40", 7, 14, 6, 0, 14},           /* mov [0x40000000], eax: #PF, write, user */
         {"\x8b\x04\x25\x00\x00\x00\x40", 7, 14, 4, 0, 14},           /* mov eax, [0x40000000]: #PF, user */
         {"\xb8\x40\x00\x00\x00\x8e\xd8", 7, 13, 0x40, 0, 13},        /* mov ds, 0x40 (past the GDT): #GP(0x40) */

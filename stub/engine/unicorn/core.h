@@ -140,7 +140,6 @@ extern struct own_functions {
     void (*free_temporary)(void *, void *);
     uintptr_t (*constant64)(void *, int64_t);
     uintptr_t (*constant32)(void *, int32_t);
-    void (*extend)(void *, uintptr_t, uintptr_t);
     void (*branch)(void *, int, uintptr_t, uintptr_t, void *);
     void *(*label)(void *);
     void *(*emit)(void *, int);

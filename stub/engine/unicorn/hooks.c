@@ -166,7 +166,9 @@ void on_watch(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64
     (void)uc, (void)value;
     Core *c = data;
     uint64_t last = address + (uint64_t)size - 1;
-    if (c->draining || !inside || ((address & c->watch_mask) != c->watch_value && (last & c->watch_mask) != c->watch_value))
+    if (c->draining || !inside)
+        return;
+    if ((address & c->watch_mask) != c->watch_value && (last & c->watch_mask) != c->watch_value)
         return;
     c->word[WATCH_ADDRESS] = address;
     c->word[WATCH_SIZE] = (uint64_t)size;
@@ -204,7 +206,8 @@ int add_hooks(Core *c)
 {
     uc_hook block;
     static char cookie;
-    if (!add_hook(c, UC_HOOK_BLOCK, (void *)on_block, &cookie, 0, &block) || !find_block_data(c, block, (void *)on_block, &cookie))
+    if (!add_hook(c, UC_HOOK_BLOCK, (void *)on_block, &cookie, 0, &block) ||
+        !find_block_data(c, block, (void *)on_block, &cookie))
         return 0;
     fresh_slot(c);
     return add_hook(c, UC_HOOK_EDGE_GENERATED, (void *)on_edge, c, 0, NULL) &&

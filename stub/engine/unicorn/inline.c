@@ -1,8 +1,8 @@
 /* Counting in translated code (the law: _core.c).
  *
  * Where libunicorn would generate the call of the block hook, a few of its own intermediate operations are generated
- * instead: subtract the block's count from what is left to the deadline, call only when nothing is left. The call costs
- * a quarter of a boot. How many instructions the block has is known when all of it was translated; then, before host
+ * instead: subtract the block's count from what is left to the deadline, call only when less than nothing is left. The
+ * call costs a quarter of a boot. How many instructions the block has is known when all of it was translated; then, before host
  * code is made of it, the number is put into the subtraction.
  *
  * It rests on more of libunicorn's inside than the rest of this engine: the numbers of a few operations are learnt by
@@ -12,7 +12,8 @@
 #include "core.h"
 #include <stddef.h>
 
-enum { I64 = 1, GE = 3, SET_LABEL = 1, LABEL_PRESENT = 1, MO_64 = 3 }; /* of libunicorn 2.1.4 (tcg.h, tcg-cond.h, tcg-opc.h) */
+/* Of libunicorn 2.1.4 (tcg.h, tcg-cond.h, tcg-opc.h). */
+enum { I64 = 1, GE = 3, SET_LABEL = 1, LABEL_PRESENT = 1, MO_64 = 3 };
 #define VERSION 0x02010400 /* major, minor, patch, extra: 255 is a release */
 #define PLACEHOLDER 0x00c0ffee5107ULL /* stands for the count until that is known */
 
@@ -82,7 +83,8 @@ void check_layout(const uc_tb *block)
 {
     if (layout_known || !descriptor)
         return;
-    layout_known = descriptor->pc == block->pc && descriptor->size == block->size && descriptor->icount == block->icount;
+    const Descriptor *d = descriptor;
+    layout_known = d->pc == block->pc && d->size == block->size && d->icount == block->icount;
     if (!layout_known)
         state = UNUSABLE;
 }
@@ -108,7 +110,6 @@ void find_translator(void *handle)
     FIND(free_temporary, "tcg_temp_free_internal")
     FIND(constant64, "tcg_const_i64")
     FIND(constant32, "tcg_const_i32")
-    FIND(extend, "tcg_gen_extu_i32_i64")
     FIND(branch, "tcg_gen_brcond_i64")
     FIND(label, "gen_new_label")
     FIND(emit, "tcg_emit_op")
@@ -125,7 +126,8 @@ static int learn(void *context)
     learning = 1;
     own.vector_add(context, MO_64, 0, 8, 16, 8, 8);
     learning = 0;
-    return n_learnt == 4 && learnt[0] == learnt[1] && learnt[2] != learnt[0] && learnt[3] != learnt[0] && learnt[3] != learnt[2];
+    return n_learnt == 4 && learnt[0] == learnt[1] && learnt[2] != learnt[0] && learnt[3] != learnt[0] &&
+           learnt[3] != learnt[2];
 }
 
 /* Generates: left -= icount; if (left < 0) on_block(size 0); current = slot. Whether it did. */

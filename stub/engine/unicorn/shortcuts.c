@@ -10,7 +10,8 @@ struct own_functions own;
 /* Generates a call in translated code. */
 EXPORT void tcg_gen_callN_x86_64(void *context, void *function, void *result, int count, void **arguments)
 {
-    if (inside && (function == (void *)own.leave_block || (function == (void *)on_block && count_inline(context, arguments))))
+    if (inside && (function == (void *)own.leave_block ||
+                   (function == (void *)on_block && count_inline(context, arguments))))
         return;
     own.call(context, function, result, count, arguments);
 }
@@ -58,7 +59,8 @@ EXPORT void *find_memory_mapping_x86_64(void *uc, uint64_t address)
 enum { PROT_W = 2, PROT_X = 4, ACCESS_FETCH = 2 };
 static int fill_access;
 
-EXPORT bool x86_cpu_tlb_fill_x86_64(void *cpu, uint64_t address, int size, int access, int mmu_index, bool probe, uintptr_t from)
+EXPORT bool x86_cpu_tlb_fill_x86_64(void *cpu, uint64_t address, int size, int access, int mmu_index, bool probe,
+                                    uintptr_t from)
 {
     fill_access = access;
     return own.fill(cpu, address, size, access, mmu_index, probe, from);
@@ -79,7 +81,7 @@ EXPORT void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t address, uint64_t
     own.set_page(cpu, address, machine_address, attributes, protection, mmu_index, size);
 }
 
-/* rdrand: not offered, and so an undefined instruction; what it would give is the host's, and differs from run to run. */
+/* rdrand: not offered, and so undefined; what it would give is the host's, and differs from run to run. */
 EXPORT uint64_t helper_rdrand_x86_64(void *state)
 {
     if (inside && own.raise)

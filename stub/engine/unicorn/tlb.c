@@ -6,6 +6,7 @@
  * again, and only the pages that no longer come out the same are dropped. Where many do, all are. */
 #include "core.h"
 
+/* As in stub/memory/walk.h, which is not the engine's to know. */
 enum { PRESENT = 1, RIGHTS = PRESENT | 2 | 4 /* P, RW, US: what every level must grant */, MANY_WRONG = 24 };
 #define ADDRESS_BITS 0x000ffffffffff000ULL
 #define NO_EXECUTE (1ULL << 63)
@@ -126,14 +127,15 @@ void load_root(Core *c, uint64_t root)
     c->loading_root = 0;
 }
 
-/* The first store to a page goes a slow way, on which translated code is dropped; then the page counts as dirty. After
- * each translation libunicorn looks through its whole TLB for the code's page, to have stores looked at again. */
+/* What is noted of a page; NULL where it is not in the TLB. */
 static Translation *noted(Core *c, uint64_t page)
 {
     uint16_t at = *place_of(c, page);
     return at ? &c->translations[at - 1] : NULL;
 }
 
+/* The first store to a page goes a slow way, on which translated code is dropped; then the page counts as dirty. After
+ * each translation libunicorn looks through its whole TLB for the code's page, to have stores looked at again. */
 EXPORT void tlb_set_dirty_x86_64(void *cpu, uint64_t address)
 {
     Translation *t = inside ? noted(running, address & ~0xfffULL) : NULL;

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _TRAP = struct.Struct("<BBHxxxxQ")
 _VM_ASSISTS = frozenset({0, 1, 2, 3, 4, 5, 32})
-VMASST_WRITABLE, VMASST_IOPL = 2, 4
 
 
 @hypercall(Hypercall.set_trap_table)
@@ -125,8 +124,8 @@ def vm_assist(xen: Hypervisor, command: int, kind: int, _: int, __: int, ___: in
         xen.assists.discard(kind)
     else:
         return -ENOSYS
-    xen.vcpu.writable_pagetables = VMASST_WRITABLE in xen.assists
-    xen.vcpu.architectural_iopl = VMASST_IOPL in xen.assists
+    xen.vcpu.writable_pagetables = abi.VMASST_TYPE_writable_pagetables in xen.assists
+    xen.vcpu.architectural_iopl = abi.VMASST_TYPE_architectural_iopl in xen.assists
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,9 +22,6 @@ _MIN_PERIOD = 1_000_000  # ns
 _INFO_SIZE = 64
 Handler = Callable[["Hypervisor", int, int], int]
 VCPU_HANDLERS: dict[int, Handler] = {}
-
-
-_SINGLESHOT = struct.Struct("<QI4x")  # struct vcpu_set_singleshot_timer
 
 
 def _op(command: int) -> Callable[[Handler], Handler]:
@@ -116,8 +112,8 @@ def stop_periodic(xen: Hypervisor, _: int, __: int) -> int:
 @_op(abi.VCPUOP_set_singleshot_timer)
 def set_singleshot(xen: Hypervisor, _: int, arg: int) -> int:
     """One timer event at an absolute system time; a time that has passed is now, unless only the future will do."""
-    xen.payload = xen.domain.guest.read(arg, 16)
-    when, flags = _SINGLESHOT.unpack(xen.payload)
+    xen.payload = xen.domain.guest.read(arg, abi.VcpuSetSingleshotTimer64.size)
+    when, flags = abi.VcpuSetSingleshotTimer64.unpack_from(xen.payload)
     if flags & abi.VCPU_SSHOTTMR_future and when < xen.clock.now:
         return -ETIME
     xen.clock.arm("singleshot", when)

@@ -1,0 +1,72 @@
+/* Into the guest's kernel and out of it: bounce frames, the iret hypercall, the switch between a 64-bit guest's two
+ * modes; what Xen has in assembly (x86_64/entry.S, create_bounce_frame; pv/iret.c; pv/domain.c, toggle_guest_mode).
+ *
+ * Python decides and keeps the tables: it registers handlers and selectors, and calls bounce(), trap() and iret()
+ * (entry.c, by way of _entry.c). What those tables answer entirely is done at once, as a reflex of the engine's
+ * (reflex.c). The numbers are Xen's and the x86 manual's; suites/unit/test_native.py compares them with stub/abi. */
+#ifndef PVSTUB_ENTRY_H
+#define PVSTUB_ENTRY_H
+
+#include "stub/engine/engine.h"
+#include "stub/memory/walk.h"
+#include "stub/trace/recorder.h"
+
+enum { /* outcomes */
+    DONE,
+    NO_HANDLER,
+    STACK_FAULT,   /* at fault_at */
+    TOO_MANY,      /* traps without an instruction between */
+    FRAME_FAULT,   /* at fault_at, while the iret frame was read */
+    NOT_CANONICAL, /* rip, in fault_at */
+    NO_USER_TABLE,
+    SELECTORS,     /* done, but whether ring 3 can run with the new CS and SS is not known here */
+};
+
+enum { TF = 0x100, IF = 0x200, DF = 0x400, IOPL = 0x3000, NT = 0x4000, RF = 0x10000, VM = 0x20000, AC = 0x40000 };
+enum { FLAT_KERNEL_CS = 0xe033, FLAT_KERNEL_SS = 0xe02b, VGCF_IN_SYSCALL = 0x100, HYPERCALL_IRET = 23 };
+enum { VCPU_INFO_MASK = 1, VCPU_INFO_CR2 = 16 }; /* byte offsets in vcpu_info */
+enum { PFEC_P = 1, PFEC_W = 2, PFEC_U = 4, PFEC_RSVD = 8, PFEC_I = 16 };
+enum { TRAPS_IN_A_ROW = 10000, MOST_RUNNABLE = 8 };
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer words;
+    Walk *memory;
+    Recorder *log;
+    char kernel_mode, nmi_masked, writable_pagetables, architectural_iopl;
+    unsigned char iopl;
+    unsigned long long kernel_root, user_root; /* MFNs; 0 for none */
+    unsigned long long kernel_sp, gs_base_other, info_at, cr2;
+    unsigned long long fault_at, came_rip, came_rsp;
+    unsigned long long trapped_at, traps_there;
+    struct { uint64_t address; int masks_events; } page_fault, syscall;
+    struct { uint16_t cs, ss; } runnable[MOST_RUNNABLE]; /* 64-bit code and its stack, found good by Python */
+    int n_runnable;
+    uint64_t call[9]; /* the hypercall at hand: time, rip, nr, five arguments, result */
+    Reflex reflex;
+} Entry;
+
+typedef struct {
+    uint64_t rax, r11, rcx, flags, rip, cs, rflags, rsp, ss;
+} IretFrame;
+
+static inline uint64_t *registers(Entry *e) { return e->words.buf; }
+static inline uint8_t *events_masked(Entry *e) { return walk_ram(e->memory) + e->info_at + VCPU_INFO_MASK; }
+static inline uint64_t now(const uint64_t *w) { return w[RETIRED] + w[TIME_SKEW]; }
+static inline int is_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+/* entry.c */
+int switch_mode(Entry *e);
+int bounce(Entry *e, uint64_t address, int masks_events, const uint64_t *extra, size_t n_extra, uint64_t clear);
+int trap(Entry *e, int vector, uint64_t address, int masks_events, const uint64_t *code, const uint64_t *cr2);
+int read_frame(Entry *e, IretFrame *frame);
+int iret(Entry *e, const IretFrame *frame);
+int is_runnable(const Entry *e, uint64_t cs, uint64_t ss);
+
+/* reflex.c */
+int act(void *state, uint64_t *w, int kind);
+
+#endif
