@@ -123,9 +123,11 @@ class Machine:
         self._output = bytearray()
         self._fresh_output = False
         self._started_at = time.monotonic()
-        self._wall_zero = time.monotonic_ns()
+        self._wall_zero = self._turned_at = time.monotonic_ns()
         self._done_ns = self._done_instructions = 0
         self._closed = False
+        self.hold: Callable[[Verdict], bool] = lambda _: False
+        self.held: Verdict | None = None
         try:
             self._boot(domain)
         except BaseException:  # an interrupt, too: the log's lock and the guest's memory must not stay behind
@@ -190,32 +192,66 @@ class Machine:
                 self._fresh_output = False
                 if until is not None and until():
                     break
-            self._turn(deadline_ns)
+            self.turn(deadline_ns)
         return self.verdict
 
-    def _turn(self, deadline_ns: int | None) -> None:
-        """Run the engine, or let time pass, until the next thing to look at."""
+    def turn(
+        self,
+        deadline_ns: int | None = None,
+        *,
+        act: Callable[[], object] | None = None,
+        instructions: int = _SLICE,
+    ) -> None:
+        """Run the engine (or do ``act`` instead), or let time pass, until the next thing to look at.
+
+        That is after about ``instructions`` at the latest. A verdict that ``hold`` holds back is in ``held``, and the
+        guest is as it was then, until :meth:`let_end`.
+        """
         xen = self.xen
         vcpu, clock = xen.vcpu, xen.clock
-        self._set_limits(deadline_ns)
+        self._set_limits(deadline_ns, instructions)
         if vcpu.blocked:
             self._idle(deadline_ns)
+        elif act is not None:
+            act()
         else:
             xen.run()
         if xen.verdict is not None:
+            if self.hold(xen.verdict):
+                self.held = xen.verdict
+                return
             self._end(xen.verdict)
             self._check_limits()
             return
         if self.config.realtime:
+            self._turned_at = time.monotonic_ns()
             self._follow_wall_clock()
         self._check_limits()
         clock.slice(NEVER)
 
-    def _set_limits(self, deadline_ns: int | None) -> None:
+    def let_end(self) -> None:
+        """Let a verdict that was held back take effect."""
+        held, self.held = self.held, None
+        if held is not None:
+            self._end(held)
+
+    def stood_still(self) -> None:
+        """The guest was stopped since its last turn on purpose: with --realtime its clock does not make up for it."""
+        if self.config.realtime:
+            self._wall_zero += time.monotonic_ns() - self._turned_at
+
+    def reboot(self) -> None:
+        """Boot the guest again, with its files as they are now; time and the log go on."""
+        self._done_ns, self._done_instructions = self.now_ns, self.retired
+        self.xen.close()
+        self.verdict = self.held = None
+        self._boot(build(self._image, self.config))
+
+    def _set_limits(self, deadline_ns: int | None, instructions: int) -> None:
         clock, limits = self.xen.clock, self.limits
         ends = [t for t in (deadline_ns, limits.virtual_ns) if t is not None]
         clock.limit(max(min(ends) - self._done_ns, 0) if ends else NEVER)
-        end = self.xen.words[RETIRED] + (_REALTIME_SLICE if self.config.realtime else _SLICE)
+        end = self.xen.words[RETIRED] + (_REALTIME_SLICE if self.config.realtime else instructions)
         if limits.instructions is not None:
             end = min(end, max(limits.instructions - self._done_instructions, 0))
         clock.slice(end)
@@ -275,9 +311,7 @@ class Machine:
     def _end(self, verdict: Verdict) -> None:
         self.xen.run_backends()
         if verdict.kind == "reboot" and self.config.on_reboot == "restart":
-            self._done_ns, self._done_instructions = self.now_ns, self.retired
-            self.xen.close()
-            self._boot(build(self._image, self.config))
+            self.reboot()
             return
         self.verdict = verdict
 

@@ -27,13 +27,17 @@ it may see late.
 Time: ``RETIRED`` counts instructions (each iteration of a repeated string instruction is one); ``rdtsc`` reads
 ``RETIRED + TIME_SKEW``. ``DEADLINE`` is in retired instructions; the engine stops at the first taken control
 transfer at or after it, which depends on nothing but the instructions.
+
+Steps: with ``STEP`` set #DB (an EXCEPTION, vector 1) comes after one instruction, unless that leaves the guest
+otherwise; after an IN, OUT or CPUID exit that left RIP alone it is still to come. The guest does not see the trap flag
+that does it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = range(16)
 RIP, RFLAGS, CS, SS, DS, ES, FS, GS, FS_BASE, GS_BASE, CR0, CR2, CR3, CR4 = range(16, 30)
@@ -41,8 +45,8 @@ N_REGISTERS = 30
 EXIT_VECTOR, EXIT_ERROR_CODE, EXIT_SOFTWARE, EXIT_PORT, EXIT_SIZE, EXIT_VALUE = range(30, 36)
 RETIRED, TIME_SKEW, DEADLINE, FLUSH = range(36, 40)
 LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE = range(40, 44)
-TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE = range(44, 51)
-N_WORDS = 51
+TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, STEP = range(44, 52)
+N_WORDS = 52
 
 NAMES = tuple(
     "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()  # noqa: SIM905
@@ -50,6 +54,7 @@ NAMES = tuple(
 )
 
 NEVER = (1 << 64) - 1
+READS, WRITES = 1, 2
 
 
 class Exit(IntEnum):
@@ -66,6 +71,18 @@ class Exit(IntEnum):
     STOP_POINT = 9
     DEAD = 10
     DONE = 11
+
+
+class Watch(NamedTuple):
+    """A range of memory to watch: ``first`` to ``last``, both in it; ``access``: READS, WRITES or both.
+
+    ``machine``: the addresses are machine addresses, not virtual ones.
+    """
+
+    first: int
+    last: int
+    access: int
+    machine: bool = False
 
 
 class Engine(Protocol):
@@ -86,18 +103,30 @@ class Engine(Protocol):
     def run(self) -> Callable[[], int]:
         """Call it to run until something leaves the guest; the answer is an :class:`Exit`."""
 
-    def stop_at(self, address: int) -> None:
-        """Exit with STOP_POINT before each instruction at this virtual address, in any address space, from now on."""
+    def stop_at(self, addresses: Collection[int]) -> None:
+        """Exit with STOP_POINT before each instruction at these virtual addresses, in any address space.
 
-    def watch(self, mask: int, value: int) -> None:
-        """#DB after each instruction that accesses machine addresses with ``value`` in the bits of ``mask``.
-
-        The access is then in ``WATCH_ADDRESS``, ``WATCH_SIZE``, ``WATCH_WRITE``; the caller clears the size. All
-        ones for both arguments: none. Replaces what was watched before.
+        Replaces the ones before. An instruction whose exit was reported is not reported again until it was begun.
         """
 
+    def watch(self, ranges: Collection[Watch]) -> None:
+        """#DB after each instruction that accesses these ranges of memory; replaces the ones before.
+
+        The access (the first; a write before a read) is then in ``WATCH_ADDRESS`` (virtual), ``WATCH_SIZE``,
+        ``WATCH_WRITE``; the caller clears the size.
+        """
+
+    def flush_code(self, maddr: int, size: int) -> None:
+        """The caller wrote to this machine memory: if it holds code, the guest is to run what is there now."""
+
+    def read_extended(self) -> bytes:
+        """The x87 and SSE registers, as FXSAVE stores them in 64-bit mode: 512 bytes (x86 manual, vol. 1, 10.5.1)."""
+
+    def write_extended(self, area: bytes) -> None:
+        """Load them from such an area."""
+
     def use_reflex(self, reflex: object) -> None:
-        """Let a capsule of the caller's (``engine.h``) finish exits before the caller sees them."""
+        """Let a capsule of the caller's (``engine.h``) finish exits before the caller sees them; None: nothing."""
 
     def load_ldt(self, base: int, limit: int) -> None:
         """Set the LDT register: the table's virtual address and its last byte's offset; 0, 0 for none."""

@@ -16,7 +16,8 @@ enum {
     /* FLUSH: have the TLB agree with the page tables on resume; LEARN_*: a question to the caller */
     FLUSH, LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE,
     TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES,
-    WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, /* the last watched access; size 0: none */
+    WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, /* the watched access of an instruction; size 0: none */
+    STEP, /* not 0: #DB after one instruction */
     N_WORDS
 };
 

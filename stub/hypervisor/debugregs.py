@@ -1,7 +1,7 @@
 """The guest's debug registers (arch/x86/pv/misc-hypercalls.c, traps.c: set_debugreg, pv_read_debug).
 
-The CPU's own are never used: a breakpoint is a stop point of the engine, a data breakpoint a watch on the machine
-memory behind the address. Both stay in the engine once set, and a hit counts only while DR7 has it enabled.
+The CPU's own are never used: a breakpoint is a stop point of the engine, a data breakpoint memory that it watches
+(``stops.py``). A hit counts only while DR7 has it enabled.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from stub.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from stub.abi.errno import EINVAL, ENODEV, EPERM
 from stub.abi.x86_defns import X86_CR4_DE, X86_EFLAGS_RF, X86_EFLAGS_TF
-from stub.engine.base import RFLAGS, RIP, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE
+from stub.engine.base import READS, RFLAGS, RIP, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, WRITES, Watch
 from stub.hypervisor import traps
-from stub.memory.guest import GuestFault
-from stub.units import PAGE_MASK, U64, is_canonical
+from stub.units import is_canonical
 
 if TYPE_CHECKING:
     from stub.hypervisor.vcpu import Vcpu
@@ -67,10 +66,8 @@ def read_debug(vcpu: Vcpu, number: int) -> int:
     return number if number < 0 else vcpu.debug[number]
 
 
-_EXECUTE, _WRITE, _ACCESS = 0, 1, 3  # DR7's R/W field
+_EXECUTE, _WRITE = 0, 1  # DR7's R/W field; 3 is reads and writes
 _LENGTHS = (1, 2, 8, 4)
-_MAX_STOP_POINTS = 4096  # the engine keeps each for good
-NOTHING = (U64, U64)
 _DR6_SINGLE_STEP = 1 << 14
 
 
@@ -84,70 +81,55 @@ def enabled(vcpu: Vcpu) -> Iterator[tuple[int, int, int, int]]:
 
 
 def arm(xen: Hypervisor) -> None:
-    """Have the engine stop where the enabled breakpoints lie.
-
-    A data breakpoint is on a virtual address, whose frame may change under it (copy on write): the engine is asked
-    for all accesses at its place in the page, and each is looked at.
-    """
-    mask, value = NOTHING
+    """Have the engine stop where the enabled breakpoints lie."""
+    code, data = [], []
     for _, kind, address, length in enabled(xen.vcpu):
         if kind == _EXECUTE:
-            if address not in xen.stop_points:
-                if len(xen.stop_points) >= _MAX_STOP_POINTS:
-                    xen.note(f"breakpoint at {address:#x}: it was not set, {_MAX_STOP_POINTS} others were before")
-                    continue
-                xen.stop_points.add(address)
-                xen.engine.stop_at(address)
-            continue
-        place = address & PAGE_MASK & ~(length - 1)
-        if (mask, value) == NOTHING:
-            mask, value = PAGE_MASK & ~(length - 1), place
-        else:  # several: only the bits in which they agree
-            mask &= ~(place ^ value) & ~(length - 1)
-            value &= mask
-    if (mask, value) != xen.watched:
-        xen.watched = (mask, value)
-        xen.engine.watch(mask, value)
+            code.append(address)
+        else:
+            first = address & ~(length - 1)
+            data.append(Watch(first, first + length - 1, WRITES if kind == _WRITE else READS | WRITES))
+    xen.stops.for_guest(code, data)
 
 
-def at_stop_point(xen: Hypervisor) -> None:
-    """The CPU is about to run an instruction that has a stop point: #DB if the breakpoint is enabled."""
+def at_stop_point(xen: Hypervisor) -> bool:
+    """The CPU is about to run an instruction with a stop point: #DB if the guest has it enabled; whether that was."""
     words, vcpu = xen.words, xen.vcpu
     if xen.resume_at == words[RIP]:
         xen.resume_at = None
-        return
+        return False
     for number, kind, address, _ in enabled(vcpu):
         if kind == _EXECUTE and address == words[RIP]:
             vcpu.debug[6] |= 1 << number
             words[RFLAGS] |= X86_EFLAGS_RF
             traps.inject(xen, 1)
-            return
+            return True
+    return False
 
 
-def _watched(xen: Hypervisor) -> int:
-    """Which enabled data breakpoints the instruction's access touched, as DR6 shows them."""
-    words = xen.words
-    first, size, write = words[WATCH_ADDRESS], words[WATCH_SIZE], words[WATCH_WRITE]
-    words[WATCH_SIZE] = 0
+def _watched(vcpu: Vcpu, first: int, size: int, write: bool) -> int:
+    """Which enabled data breakpoints the access touched, as DR6 shows them."""
     hits = 0
-    for number, kind, address, length in enabled(xen.vcpu):
-        if not size or kind == _EXECUTE or (kind == _WRITE and not write):
-            continue
-        try:
-            maddr = xen.domain.guest.locate(address & ~(length - 1))
-        except GuestFault:
-            continue
-        if maddr < first + size and first < maddr + length:
+    for number, kind, address, length in enabled(vcpu):
+        at = address & ~(length - 1)
+        if kind != _EXECUTE and (write or kind != _WRITE) and at < first + size and first < at + length:
             hits |= 1 << number
     return hits
 
 
 def debug_trap(xen: Hypervisor) -> None:
-    """#DB from the CPU: a watched access was made, or the guest steps."""
+    """#DB from the CPU: a watched access was made, the guest steps, or an onlooker does."""
     words, vcpu = xen.words, xen.vcpu
+    access = words[WATCH_ADDRESS], words[WATCH_SIZE], words[WATCH_WRITE] != 0
+    words[WATCH_SIZE] = 0
+    onlooker = xen.stops.onlooker
+    if onlooker is not None and access[1] and onlooker.accessed(*access):
+        xen.stand_still()
     steps = words[RFLAGS] & X86_EFLAGS_TF
-    hits = _watched(xen)
-    if not steps and not hits:
-        return
-    vcpu.debug[6] |= hits | (_DR6_SINGLE_STEP if steps else 0)
-    traps.inject(xen, 1)
+    hits = _watched(vcpu, *access) if access[1] else 0
+    if steps or hits:
+        vcpu.debug[6] |= hits | (_DR6_SINGLE_STEP if steps else 0)
+        traps.inject(xen, 1)
+        xen.mid_flight = False
+    else:
+        xen.mid_flight = True

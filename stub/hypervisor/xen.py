@@ -28,6 +28,7 @@ from stub.engine.base import (
     RDI,
     RIP,
     RSI,
+    STEP,
     Engine,
     Exit,
 )
@@ -43,6 +44,7 @@ from stub.hypervisor.clock import SECOND, Clock
 from stub.hypervisor.events import INTERDOMAIN, EventChannels, Port
 from stub.hypervisor.grants import GrantTable
 from stub.hypervisor.registry import HYPERCALLS
+from stub.hypervisor.stops import Stops
 from stub.hypervisor.vcpu import VCPU_INFO_MASK, Vcpu
 from stub.hypervisor.verdict import Verdict
 from stub.memory.frames import L4, WRITABLE
@@ -98,14 +100,16 @@ class Hypervisor:
         self.period = 0
         self.time_area = 0
         self.nmi_pending = False
-        # debug registers at work
-        self.stop_points: set[int] = set()
-        self.watched = debugregs.NOTHING
+        # stop points
+        self.stops = Stops(engine)
+        self.mid_flight = self.overlooked = False
+        self.deferred: Callable[[], None] | None = None
         self.resume_at: int | None = None
         self.code_widths: dict[int, bool] = {}
         self.runnable: set[tuple[int, int]] = set()  # (CS, SS) known to be good for ring 3
         self._connect_devices(on_output)
-        self._exits: dict[int, Callable[[], None]] = {
+        self.deliver_upcall: Callable[[], None] = lambda: traps.deliver_upcall(self)
+        self.exits: dict[int, Callable[[], None]] = {
             Exit.SYSCALL: self._on_syscall,
             Exit.EXCEPTION: self._on_exception,
             Exit.INVALID: self._on_invalid,
@@ -114,7 +118,7 @@ class Hypervisor:
             Exit.CPUID: self._on_cpuid,
             Exit.DEADLINE: self._on_deadline,
             Exit.SYSENTER: self._on_sysenter,
-            Exit.STOP_POINT: lambda: debugregs.at_stop_point(self),
+            Exit.STOP_POINT: self._on_stop_point,
             Exit.DEAD: self._on_dead,
             Exit.DONE: lambda: None,
         }
@@ -168,7 +172,9 @@ class Hypervisor:
 
     def close(self) -> None:
         """Let go of all that refers back here, so that the memory is freed with the last user, and of the CPU."""
-        self._exits = {}
+        self.exits = {}
+        self.deliver_upcall = lambda: None
+        self.stops.onlooker = self.deferred = None
         self.events.polled = None
         self.events.ports.clear()
         self.console.disconnect()
@@ -180,18 +186,93 @@ class Hypervisor:
 
     def run(self) -> None:
         """Run the guest, acting on each exit, until ``pause`` is set: there is a verdict, or something to look at."""
-        vcpu, memory, exits, run = self.vcpu, self.ram_bytes, self._exits, self.engine.run
+        vcpu, memory, exits, run = self.vcpu, self.ram_bytes, self.exits, self.engine.run
         self.pause = False
         at = vcpu.info_at  # a guest that moves it pauses the loop
+        if self._resume():
+            exits[run()]()
         if self.nmi_pending and not vcpu.nmi_masked:
             self.nmi_pending = False
             traps.deliver_nmi(self)
         while not self.pause:
             if memory[at] and not memory[at + 1]:
-                traps.deliver_upcall(self)
+                self.deliver_upcall()
                 if self.pause:
                     return
             exits[run()]()
+
+    def _resume(self) -> bool:
+        """Go on from where the guest was stopped; whether it stands between two exits, where no event comes in.
+
+        So the guest runs the same however often it was stopped.
+        """
+        deferred, self.deferred = self.deferred, None
+        if deferred is not None:
+            deferred()
+        mid_flight, self.mid_flight = self.mid_flight, False
+        if self.overlooked:
+            self.overlooked = False
+            if debugregs.at_stop_point(self):
+                return False
+        return mid_flight and not self.pause
+
+    def stand_still(self) -> None:
+        """Stop the guest where it is, for somebody who looks on."""
+        self.pause = self.mid_flight = True
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Stop the guest before what an exit asks for is done; it is done first when the guest runs on."""
+        self.deferred = action
+        self.pause = True
+
+    @property
+    def upcall_due(self) -> bool:
+        """Whether the guest's event callback runs before its next instruction."""
+        at = self.vcpu.info_at
+        return not self.mid_flight and bool(self.ram_bytes[at]) and not self.ram_bytes[at + 1]
+
+    def step(self) -> bool:
+        """Run one instruction, or what it leads to (an exception, a hypercall), and stand still; whether it began."""
+        words, run = self.words, self.engine.run
+        self.pause = False
+        if self.deferred is not None:
+            self._resume()
+            return True
+        if self.overlooked and not self._resume():
+            return True
+        if self.nmi_pending and not self.vcpu.nmi_masked:
+            self.nmi_pending = False
+            traps.deliver_nmi(self)
+        words[STEP] = 1
+        try:
+            while True:
+                at = words[RIP]
+                kind = run()
+                if kind == Exit.STOP_POINT:
+                    if debugregs.at_stop_point(self):
+                        return True
+                    continue
+                self.mid_flight = False
+                self.exits[kind]()
+                if kind == Exit.DEADLINE:
+                    return False
+                if kind not in (Exit.IN, Exit.OUT, Exit.CPUID) or self.verdict is not None or words[RIP] != at:
+                    return True
+        finally:
+            words[STEP] = 0
+
+    def _on_stop_point(self) -> None:
+        kind: int = Exit.STOP_POINT
+        onlooker = self.stops.onlooker
+        while kind == Exit.STOP_POINT:
+            if onlooker is not None and onlooker.at_stop_point():
+                self.stand_still()
+                self.overlooked = True
+                return
+            if debugregs.at_stop_point(self):
+                return
+            kind = self.engine.run()
+        self.exits[kind]()
 
     def _on_syscall(self) -> None:
         call = self.vcpu.call()
@@ -273,16 +354,17 @@ class Hypervisor:
 
     def _on_deadline(self) -> None:
         self.pause = True
-        self.fire_timers()
+        self.mid_flight = not self.fire_timers()
 
     def _on_dead(self) -> None:
         self.crash(f"the engine stopped (unicorn error {self.words[EXIT_VALUE]})")
 
     # -- time
 
-    def fire_timers(self) -> None:
-        """Act on every timer that is due."""
-        for name in self.clock.due():
+    def fire_timers(self) -> bool:
+        """Act on every timer that is due; whether one was."""
+        due = self.clock.due()
+        for name in due:
             if name in ("singleshot", "timer_op"):
                 self.events.raise_virq(VIRQ_TIMER)
             elif name == "periodic":
@@ -299,6 +381,9 @@ class Hypervisor:
                 self.shutdown(sched.SHUTDOWN_watchdog)
         if self.ram_bytes[self.vcpu.info_at]:
             runstate.wake(self)
+        if due:
+            self.mid_flight = False
+        return bool(due)
 
     def _polled_port(self, port: int) -> None:
         """A port became pending: SCHEDOP_poll may be waiting for it."""
@@ -315,7 +400,10 @@ class Hypervisor:
     def run_backends(self) -> bool:
         """Let the back ends move what waits; whether anything did."""
         moved = self.console.service()
-        return self.xenstore.service() or moved
+        moved = self.xenstore.service() or moved
+        if moved:
+            self.mid_flight = False
+        return moved
 
     def flush_tlb(self) -> None:
         """Drop every translation on the way back to the guest."""

@@ -42,7 +42,7 @@ from stub.abi import xen as abi
 from stub.abi.errno import EFAULT, EINVAL
 from stub.abi.xen import Hypercall
 from stub.domain.config import DomainConfig
-from stub.hypervisor import debugregs
+from stub.hypervisor import stops
 from stub.machine import Limits, Machine
 
 MEMORY = 200 << 20  # what all of the runs here together may add to the process, the guests' own 32 MiB apart
@@ -347,9 +347,9 @@ def test_breakpoints_by_the_thousand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     row = struct.Struct("<6Q")
     rows = [row.pack(Hypercall.set_debugreg, 7, 1, 0, 0, 0)]
     rows += [row.pack(Hypercall.set_debugreg, 0, CODE + 64 * i, 0, 0, 0) for i in range(20)]
-    monkeypatch.setattr(debugregs, "_MAX_STOP_POINTS", 10)
+    monkeypatch.setattr(stops, "_MOST_IDLE", 10)
     with machine(image(tmp_path, rows, prologue=handlers())) as made:
         verdict = made.run()
         assert verdict is not None
         assert verdict.kind == "poweroff"
-        assert len(made.xen.stop_points) == 10
+        assert 0 < len(made.xen.stops.guest_code) <= 10

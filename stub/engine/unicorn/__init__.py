@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from stub.engine.base import EXIT_VALUE, LEARN_END, LEARN_SIZE, LEARN_SLOT, LEARN_START, N_WORDS
+from stub.engine.base import EXIT_VALUE, LEARN_END, LEARN_SIZE, LEARN_SLOT, LEARN_START, N_WORDS, Watch
+from stub.engine.unicorn import extended
 from stub.errors import EngineError
 
 _MAX_INSTRUCTION = 15  # bytes (x86 manual, vol. 2, 2.3.11)
@@ -45,13 +46,25 @@ class UnicornEngine:
         """See :class:`stub.engine.base.Engine`."""
         self._core.start(trampoline, stack, gdt, gdt_limit, empty_root)
 
-    def stop_at(self, address: int) -> None:
+    def stop_at(self, addresses: Collection[int]) -> None:
         """See :class:`stub.engine.base.Engine`."""
-        self._core.stop_at(address)
+        self._core.stop_at(addresses)
 
-    def watch(self, mask: int, value: int) -> None:
+    def watch(self, ranges: Collection[Watch]) -> None:
         """See :class:`stub.engine.base.Engine`."""
-        self._core.watch(mask, value)
+        self._core.watch(ranges)
+
+    def flush_code(self, maddr: int, size: int) -> None:
+        """See :class:`stub.engine.base.Engine`."""
+        self._core.flush_code(maddr, size)
+
+    def read_extended(self) -> bytes:
+        """See :class:`stub.engine.base.Engine`."""
+        return extended.read(self._core.read_register)
+
+    def write_extended(self, area: bytes) -> None:
+        """See :class:`stub.engine.base.Engine`."""
+        extended.write(self._core.write_register, area)
 
     def use_reflex(self, reflex: object) -> None:
         """See :class:`stub.engine.base.Engine`."""

@@ -105,6 +105,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     c->learnt_mask = 1023;
     c->learnt = calloc(1024, sizeof(Learnt));
     c->word[DEADLINE] = ~0ULL;
+    c->sequel = c->stopped_at = NOWHERE;
     Py_INCREF(answer);
     c->answer = answer;
     if (PyObject_GetBuffer(ram, &c->ram, PyBUF_WRITABLE) < 0 || !core_setup(c, 0)) {
@@ -133,7 +134,10 @@ static void release(Core *c)
     free(c->chunks);
     free(c->learnt);
     free(c->executed);
-    c->chunks = NULL, c->learnt = NULL, c->executed = NULL;
+    free(c->stops);
+    free(c->watched);
+    c->chunks = NULL, c->learnt = NULL, c->executed = NULL, c->stops = NULL, c->watched = NULL;
+    c->n_stops = c->n_watched = 0;
     c->n_chunks = c->n_slots = 0;
     if (c->stack)
         munmap(c->stack, STACK_SIZE);
@@ -209,49 +213,51 @@ static PyObject *core_run(Core *c, PyObject *unused)
     } while (1);
 }
 
-/* stop_at(address): leave before each instruction there. The translations made so far are dropped. */
-static PyObject *core_stop_at(Core *c, PyObject *args)
+/* flush_code(maddr, size): the caller wrote there; where code was run from it the translations are dropped. */
+static PyObject *core_flush_code(Core *c, PyObject *args)
 {
-    unsigned long long address;
-    uc_hook hook;
-    if (!PyArg_ParseTuple(args, "K", &address))
+    unsigned long long at, size;
+    if (!PyArg_ParseTuple(args, "KK", &at, &size))
         return NULL;
-    uc_err e = lib.uc_hook_add(c->uc, &hook, UC_HOOK_CODE, (void *)on_stop_point, c, (uint64_t)address,
-                               (uint64_t)address);
+    for (uint64_t page = at >> 12; c->executed && size && page <= (at + size - 1) >> 12; page++)
+        if (page < (uint64_t)c->ram.len >> 12 && c->executed[page])
+            c->flush_code = 1;
+    Py_RETURN_NONE;
+}
+
+/* read_register(number) -> 16 bytes; write_register(number, bytes): one of libunicorn's registers. */
+static PyObject *core_read_register(Core *c, PyObject *number)
+{
+    unsigned char value[16] = {0};
+    const long id = PyLong_AsLong(number);
+    if (PyErr_Occurred())
+        return NULL;
+    uc_err e = lib.uc_reg_read(c->uc, (int)id, value);
     if (e != UC_ERR_OK)
-        return fail("cannot add a stop point", e);
-    lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0));
-    Py_RETURN_NONE;
+        return fail("cannot read a register", e);
+    return PyBytes_FromStringAndSize((const char *)value, sizeof value);
 }
 
-/* watch(mask, value): #DB after each instruction that touched machine addresses that have `value` in the bits of
- * `mask`; all ones for both: none. The CPU steps meanwhile, and memory stays slower for good. */
-static PyObject *core_watch(Core *c, PyObject *args)
+static PyObject *core_write_register(Core *c, PyObject *args)
 {
-    unsigned long long mask, value;
-    if (!PyArg_ParseTuple(args, "KK", &mask, &value))
+    int id;
+    const char *bytes;
+    Py_ssize_t size;
+    unsigned char value[16] = {0};
+    if (!PyArg_ParseTuple(args, "iy#", &id, &bytes, &size))
         return NULL;
-    c->watch_mask = mask;
-    c->watch_value = value;
-    c->stepping = mask != ~0ULL;
-    if (!c->watching) {
-        uc_hook hook;
-        uc_err e = lib.uc_hook_add(c->uc, &hook, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, (void *)on_watch, c, (uint64_t)1,
-                                   (uint64_t)0);
-        if (e != UC_ERR_OK)
-            return fail("cannot add a watchpoint", e);
-        lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0));
-        lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0));
-        c->watching = 1;
-    }
+    memcpy(value, bytes, (size_t)size < sizeof value ? (size_t)size : sizeof value);
+    uc_err e = lib.uc_reg_write(c->uc, id, value);
+    if (e != UC_ERR_OK)
+        return fail("cannot write a register", e);
     Py_RETURN_NONE;
 }
 
-/* use_reflex(capsule): what may finish exits before the caller sees them. */
+/* use_reflex(capsule): what may finish exits before the caller sees them; None: nothing. */
 static PyObject *core_use_reflex(Core *c, PyObject *capsule)
 {
-    const Reflex *reflex = PyCapsule_GetPointer(capsule, REFLEX_NAME);
-    if (!reflex)
+    const Reflex *reflex = capsule == Py_None ? NULL : PyCapsule_GetPointer(capsule, REFLEX_NAME);
+    if (PyErr_Occurred())
         return NULL;
     Py_INCREF(capsule);
     Py_XDECREF(c->reflex_owner);
@@ -303,8 +309,11 @@ static int core_getbuffer(Core *c, Py_buffer *view, int flags)
 static PyMethodDef core_methods[] = {
     {"start", (PyCFunction)core_start, METH_VARARGS, "start(trampoline, stack, gdt, limit, empty_root)"},
     {"run", (PyCFunction)core_run, METH_NOARGS, "run() -> exit kind"},
-    {"stop_at", (PyCFunction)core_stop_at, METH_VARARGS, "stop_at(address)"},
-    {"watch", (PyCFunction)core_watch, METH_VARARGS, "watch(mask, value)"},
+    {"stop_at", (PyCFunction)core_stop_at, METH_O, "stop_at(addresses in order)"},
+    {"watch", (PyCFunction)core_watch, METH_O, "watch([(first, last, access, machine)])"},
+    {"flush_code", (PyCFunction)core_flush_code, METH_VARARGS, "flush_code(maddr, size): that memory was written"},
+    {"read_register", (PyCFunction)core_read_register, METH_O, "read_register(number) -> 16 bytes"},
+    {"write_register", (PyCFunction)core_write_register, METH_VARARGS, "write_register(number, bytes)"},
     {"use_reflex", (PyCFunction)core_use_reflex, METH_O, "use_reflex(capsule)"},
     {"load_ldt", (PyCFunction)core_load_ldt, METH_VARARGS, "load_ldt(base, limit)"},
     {"close", (PyCFunction)core_close, METH_NOARGS, "close(): release all but the register file"},

@@ -68,6 +68,13 @@ typedef struct {
 #define STACK_SIZE (1 << 20)
 #define NOWHERE 0x8000000000000000ULL /* never canonical: libunicorn compares `until` with the PC */
 
+/* Memory that is watched: from first to last, in bytes of virtual or machine memory. */
+typedef struct {
+    uint64_t first, last;
+    int access, machine;
+} Watched;
+enum { ACCESS_READ = 1, ACCESS_WRITE = 2 };
+
 typedef struct {
     PyObject_HEAD
     uint64_t word[N_WORDS];
@@ -75,8 +82,20 @@ typedef struct {
     uc_engine *uc;
     uc_context *context, *target;
     size_t context_size;
-    int alive, started, draining, step_not_taken, watching, stepping, guest_steps, exit_kind, where;
-    uint64_t drain_cr3, watch_mask, watch_value;
+    int alive, started, draining, step_not_taken, exit_kind, where;
+    uint64_t drain_cr3;
+    /* stop points, watched memory, single steps (stops.c) */
+    uint64_t *stops; /* in order */
+    size_t n_stops;
+    uint64_t *stop_bounds; /* the two words inside libunicorn's hook object that say where it stops */
+    uint64_t stopped_at, stopped_when; /* the stop point that was reported last, and RETIRED then */
+    int flush_code;                    /* drop all translated code as soon as that can be done */
+    Watched *watched;
+    size_t n_watched;
+    uint64_t filling;    /* the machine address of the page that goes into the TLB */
+    int traps, guest_steps, flags_loaded; /* TF is set by us; the guest's own is too; the instruction loaded it */
+    int again;           /* an instruction that touched watched memory is run again, alone */
+    uint64_t sequel;     /* between blocks: where the guest runs on without a jump; NOWHERE: nowhere */
     uint64_t start_from, empty_root;
     /* slots */
     Slot **chunks;
@@ -131,6 +150,11 @@ extern struct own_functions {
     void (*set_dirty)(void *, uint64_t);
     void (*reset_dirty)(void *, uint64_t, uint64_t);
     uint64_t (*random)(void *);
+    uint64_t (*read_flags)(void *);
+    void (*write_flags)(void *, uint64_t, uint32_t);
+    void (*interrupt_return)(void *, int, int);
+    void (*translate)(void *, void *, int);
+    bool (*restore_state)(void *, uintptr_t, bool);
     void (*raise)(void *, int, uintptr_t);
     void (*leave_block)(void *, uint32_t);
     void (*op1)(void *, int, uintptr_t);
@@ -155,6 +179,9 @@ uint64_t slot_index(Core *c, const Slot *slot);
 void learnt_add(Core *c, uint64_t slot, uint64_t pc, uint32_t count);
 uint64_t start_of_block(void);
 void between_blocks(uint64_t retired);
+void pause_blocks(uint64_t retired, uint64_t sequel);
+uint64_t end_of_block(void);
+void forget_blocks(Core *c);
 uint32_t retired_before(Core *c, uint64_t pc);
 void settle(Core *c, uint64_t pc, int done, int block_ends);
 void on_block(uc_engine *uc, uint64_t pc, uint32_t size, void *data);
@@ -166,15 +193,24 @@ void switch_to_caller(Core *c);
 void switch_to_engine(Core *c);
 void leave(Core *c, int kind, int where);
 int drained(Core *c, int where);
+void leave_block(Core *c, uint64_t rip);
 
 /* hooks.c */
 int add_hooks(Core *c);
 void on_stop_point(uc_engine *uc, uint64_t pc, uint32_t size, void *data);
-void on_watch(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *data);
 
 /* tlb.c */
 void note_translation(Core *c, void *cpu, uint64_t page);
 void load_root(Core *c, uint64_t root);
+
+uint64_t machine_address(const Core *c, uint64_t address);
+void forget_translations(Core *c);
+
+/* stops.c */
+void note_stop_generated(void);
+void drop_code(Core *c);
+PyObject *core_stop_at(Core *c, PyObject *addresses);
+PyObject *core_watch(Core *c, PyObject *ranges);
 
 /* shortcuts.c */
 void come_first(void);

@@ -57,11 +57,31 @@ void set_deadline(uint64_t deadline)
     hot.left = (int64_t)(hot.deadline - retired);
 }
 
-/* The running block is over, wherever it was left. */
-void between_blocks(uint64_t retired)
+/* The running block was left, and what runs next at `sequel` is not jumped to. */
+void pause_blocks(uint64_t retired, uint64_t sequel)
 {
     hot.left = (int64_t)(hot.deadline - retired);
     hot.current = NULL;
+    running->sequel = sequel;
+}
+
+/* The running block is over, wherever it was left. */
+void between_blocks(uint64_t retired) { pause_blocks(retired, NOWHERE); }
+
+/* Where the guest runs on if it does not jump. */
+uint64_t end_of_block(void) { return hot.current ? hot.current->pc + hot.current->size : running->sequel; }
+
+/* All translated code was dropped, and with it whatever refers to a slot. */
+void forget_blocks(Core *c)
+{
+    pause_blocks(counted(), end_of_block());
+    memset(c->learnt, 0, (c->learnt_mask + 1) * sizeof *c->learnt);
+    c->learnt_used = 0;
+    for (size_t i = 0; i < c->n_chunks; i++)
+        memset(c->chunks[i], 0, SLOTS_PER_CHUNK * sizeof(Slot));
+    c->n_slots = 0;
+    c->generated = NULL;
+    fresh_slot(c);
 }
 
 /* How many instructions of the running block lie before `pc`; asks the caller the first time. */
@@ -100,11 +120,16 @@ static __attribute__((noinline)) void on_special_block(uint64_t pc, uint32_t siz
     Core *c = running;
     if (drained(c, AT_BLOCK))
         return;
+    if (c->flush_code) {
+        drop_code(c);
+        set_deadline(c->word[DEADLINE]);
+        leave_block(c, pc);
+    }
     if (slot == c->next_slot) { /* translated without an edge: claim the slot */
         *slot = (Slot){pc, size, 0};
         fresh_slot(c);
     }
-    int taken = !hot.current || pc != hot.current->pc + hot.current->size;
+    int taken = pc != end_of_block();
     if (hot.left <= 0 && taken) {
         load_registers(c);
         c->word[RIP] = c->seen[RIP] = pc;

@@ -46,9 +46,19 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
         return;
     }
     c->step_not_taken = 0;
-    if (number == 1 && c->stepping && !c->guest_steps && !c->word[WATCH_SIZE]) {
-        hot.current = NULL;
-        return; /* nothing watched was touched */
+    if (number == 1 && c->traps && c->flags_loaded) {
+        uint64_t flags;
+        lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
+        c->guest_steps = (flags & TF) != 0;
+    }
+    if (number == 1 && c->traps && !c->guest_steps && !c->word[STEP] && !c->word[WATCH_SIZE]) {
+        uint64_t flags; /* the access was not made in the end */
+        lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
+        flags &= ~(uint64_t)TF;
+        lib.uc_reg_write(c->uc, UC_X86_REG_RFLAGS, &flags);
+        c->traps = c->again = 0;
+        pause_blocks(counted(), end_of_block());
+        return;
     }
     lib.uc_context_save(c->uc, c->context);
     c->word[EXIT_VECTOR] = number;
@@ -64,7 +74,10 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
     if (c->word[EXIT_SOFTWARE] || number == 1) {
         /* int n and a single step report the next instruction: the one before it has retired and ended its block */
         c->word[RETIRED] = counted();
-        hot.current = NULL;
+        if (number == 1 && c->traps && !c->guest_steps)
+            pause_blocks(c->word[RETIRED], end_of_block());
+        else
+            between_blocks(c->word[RETIRED]);
     } else {
         settle(c, c->word[RIP], 0, 1);
     }
@@ -154,25 +167,13 @@ void on_stop_point(uc_engine *uc, uint64_t pc, uint32_t size, void *data)
     Core *c = data;
     if (c->draining)
         return;
+    const uint64_t retired = start_of_block() + retired_before(c, pc);
+    if (pc == c->stopped_at && retired == c->stopped_when)
+        return; /* it was told of already, and is begun only now */
     load_registers(c);
-    c->word[RIP] = c->seen[RIP] = pc;
-    settle(c, pc, 0, 0);
+    c->word[RIP] = c->seen[RIP] = c->stopped_at = pc;
+    c->word[RETIRED] = c->stopped_when = retired;
     leave(c, EXIT_STOP_POINT, AT_BLOCK); /* as at a block's start, the instruction has not begun */
-}
-
-/* An access to watched machine memory, before it is made: noted here, told when its instruction is done. */
-void on_watch(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *data)
-{
-    (void)uc, (void)value;
-    Core *c = data;
-    uint64_t last = address + (uint64_t)size - 1;
-    if (c->draining || !inside)
-        return;
-    if ((address & c->watch_mask) != c->watch_value && (last & c->watch_mask) != c->watch_value)
-        return;
-    c->word[WATCH_ADDRESS] = address;
-    c->word[WATCH_SIZE] = (uint64_t)size;
-    c->word[WATCH_WRITE] = type == UC_MEM_WRITE;
 }
 
 static int add_hook(Core *c, int type, void *callback, void *data, int instruction, uc_hook *out)

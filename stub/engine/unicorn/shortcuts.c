@@ -13,6 +13,8 @@ EXPORT void tcg_gen_callN_x86_64(void *context, void *function, void *result, in
     if (inside && (function == (void *)own.leave_block ||
                    (function == (void *)on_block && count_inline(context, arguments))))
         return;
+    if (inside && function == (void *)on_stop_point)
+        note_stop_generated();
     own.call(context, function, result, count, arguments);
 }
 
@@ -76,8 +78,10 @@ EXPORT void tlb_set_page_with_attrs_x86_64(void *cpu, uint64_t address, uint64_t
         else if (!*executed && (protection & PROT_W))
             protection &= ~PROT_X;
     }
-    if (inside)
+    if (inside) {
         note_translation(running, cpu, address);
+        running->filling = machine_address & ~0xfffULL;
+    }
     own.set_page(cpu, address, machine_address, attributes, protection, mmu_index, size);
 }
 
@@ -110,6 +114,11 @@ void find_own_functions(void *handle)
     own.set_dirty = (__typeof__(own.set_dirty))dlsym(handle, "tlb_set_dirty_x86_64");
     own.reset_dirty = (__typeof__(own.reset_dirty))dlsym(handle, "tlb_reset_dirty_by_vaddr_x86_64");
     own.random = (__typeof__(own.random))dlsym(handle, "helper_rdrand_x86_64");
+    own.read_flags = (__typeof__(own.read_flags))dlsym(handle, "helper_read_eflags_x86_64");
+    own.write_flags = (__typeof__(own.write_flags))dlsym(handle, "helper_write_eflags_x86_64");
+    own.interrupt_return = (__typeof__(own.interrupt_return))dlsym(handle, "helper_iret_protected_x86_64");
+    own.translate = (__typeof__(own.translate))dlsym(handle, "gen_intermediate_code_x86_64");
+    own.restore_state = (__typeof__(own.restore_state))dlsym(handle, "cpu_restore_state_x86_64");
     own.raise = (__typeof__(own.raise))dlsym(handle, "raise_exception_ra_x86_64");
     find_translator(handle);
     own.leave_block = (__typeof__(own.leave_block))dlsym(handle, "helper_check_exit_request_x86_64");

@@ -10,7 +10,7 @@ void load_registers(Core *c)
     for (int i = CS; i <= GS; i++)
         c->seen[i] = 0; /* selectors are 16 bits wide */
     lib.uc_reg_read_batch(c->uc, (int *)register_ids, pointers, CR0);
-    if (c->stepping && !c->guest_steps)
+    if (c->traps && !c->guest_steps)
         c->seen[RFLAGS] &= ~(uint64_t)TF;
     memcpy(c->word, c->seen, sizeof c->seen);
 }
@@ -31,24 +31,15 @@ static void write_register(Core *c, int index)
     }
 }
 
-void set_program_counter_whole(Core *c, uint64_t rip);
-
-/* For a place inside the syscall instruction's helper, which adds the length and then looks at TF at once: that #DB
- * is libunicorn's alone, and is passed over. */
-static void set_program_counter_in_syscall(Core *c, uint64_t rip)
-{
-    uint64_t flags;
-    lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
-    c->step_not_taken = (flags & TF) != 0;
-    set_program_counter_whole(c, rip - 2);
-}
-
-void set_program_counter_whole(Core *c, uint64_t rip)
+static void set_program_counter_whole(Core *c, uint64_t rip)
 {
     lib.uc_context_save(c->uc, c->context);
     lib.uc_context_reg_write(c->context, UC_X86_REG_RIP, &rip);
     lib.uc_context_restore(c->uc, c->context);
 }
+
+/* For a place inside the syscall instruction's helper, which adds the length (and then looks at TF at once). */
+static void set_program_counter_in_syscall(Core *c, uint64_t rip) { set_program_counter_whole(c, rip - 2); }
 
 /* Leaves a block that has not begun for another program counter. */
 void leave_block(Core *c, uint64_t rip)
@@ -76,11 +67,20 @@ static void switch_code_width(Core *c, int to_32)
 static void apply(Core *c)
 {
     int moved = c->word[RIP] != c->seen[RIP] || (c->where == AT_BLOCK && c->word[CR3] != c->seen[CR3]);
-    if (c->stepping) { /* the CPU steps whatever the guest's own flag is */
+    uint64_t sequel = moved ? NOWHERE : c->word[RIP];
+    const int traps = c->word[STEP] || c->again;
+    if (traps) { /* the CPU steps whatever the guest's own flag is */
         c->guest_steps = (c->word[RFLAGS] & TF) != 0;
         c->word[RFLAGS] |= TF;
-        c->seen[RFLAGS] = ~c->word[RFLAGS];
     }
+    if (traps || c->traps)
+        c->seen[RFLAGS] = ~c->word[RFLAGS];
+    if (c->where == AT_BLOCK && (traps != c->traps || c->flush_code))
+        moved = 1; /* to other translated code of the same place */
+    c->traps = traps;
+    c->flags_loaded = 0;
+    if (c->flush_code && c->where != AT_MIDDLE)
+        drop_code(c);
     if (c->word[CODE_SWITCH]) {
         switch_code_width(c, c->word[CODE_SWITCH] == 2);
         c->word[CODE_SWITCH] = 0;
@@ -126,13 +126,17 @@ static void apply(Core *c)
                 set_program_counter_whole(c, c->word[RIP]);
         }
     }
+    if (c->where == AT_SYSCALL)
+        c->step_not_taken = (c->word[RFLAGS] & TF) != 0; /* that #DB is libunicorn's alone: it comes a little early */
     if (c->word[FLUSH]) {
         load_root(c, c->word[CR3]);
         c->word[FLUSH] = 0;
         c->word[FLUSHES]++;
     }
+    if (c->flush_code)
+        set_deadline(0); /* so that the next block is a special one */
     if (moved && c->where == AT_BLOCK) {
-        between_blocks(c->word[RETIRED]);
+        pause_blocks(c->word[RETIRED], sequel);
         leave_block(c, c->word[RIP]);
     }
 }
@@ -140,7 +144,13 @@ static void apply(Core *c)
 void leave(Core *c, int kind, int where)
 {
     c->where = where;
-    const int done = c->reflex ? c->reflex->act(c->reflex->state, c->word, kind) : REFLEX_NOT_MINE;
+    if (kind != EXIT_EXCEPTION || c->word[EXIT_VECTOR] != 1)
+        c->word[WATCH_SIZE] = 0; /* the instruction that touched watched memory did not come to its end */
+    if (where != AT_MIDDLE)
+        c->again = 0;
+    int done = c->reflex ? c->reflex->act(c->reflex->state, c->word, kind) : REFLEX_NOT_MINE;
+    if (done == REFLEX_DONE && c->word[STEP])
+        done = REFLEX_LOOK;
     if (done != REFLEX_DONE) {
         c->exit_kind = done == REFLEX_LOOK ? EXIT_DONE : kind;
         switch_to_caller(c);
@@ -161,8 +171,10 @@ int drained(Core *c, int where)
     load_root(c, c->drain_cr3);
     if (where == AT_BLOCK)
         leave_block(c, c->word[RIP]);
-    else if (where == AT_SYSCALL)
+    else if (where == AT_SYSCALL) {
         set_program_counter_in_syscall(c, c->word[RIP]);
+        c->step_not_taken = (c->word[RFLAGS] & TF) != 0;
+    }
     return 1;
 }
 

@@ -51,10 +51,16 @@ static uint16_t *place_of(Core *c, uint64_t page)
     return &c->places[i];
 }
 
-static void drop_all(Core *c, void *cpu)
+/* What is noted may no longer be there. */
+void forget_translations(Core *c)
 {
     memset(c->places, 0, sizeof c->places);
     c->n_translations = 0;
+}
+
+static void drop_all(Core *c, void *cpu)
+{
+    forget_translations(c);
     own.flush(cpu);
 }
 
@@ -103,6 +109,16 @@ static int drop_wrong(Core *c, void *cpu, uint64_t root)
         own.drop_page(cpu, t->page);
     }
     return 1;
+}
+
+/* The machine address behind a virtual one under the tables in use; NOWHERE without one. */
+uint64_t machine_address(const Core *c, uint64_t address)
+{
+    Way way;
+    uint64_t rights;
+    find_way(c, c->root, address, &way);
+    const uint64_t leaf = leaf_of(c, &way, address, &rights);
+    return leaf ? (leaf & ADDRESS_BITS) | (address & 0xfff) : NOWHERE;
 }
 
 #define EXPORT __attribute__((visibility("default")))

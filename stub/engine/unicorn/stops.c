@@ -1,0 +1,211 @@
+/* Stopping where somebody looks: before an instruction, after an access to memory, after one instruction.
+ *
+ * Stop points. libunicorn calls a code hook before each instruction in the hook's bounds, and looks at the bounds when it
+ * translates. There is one hook, and its bounds follow the translation: they hold the next stop point at or after the
+ * instruction that is translated. So ten thousand stop points cost no more than one, and nothing elsewhere.
+ *
+ * Watched memory. A page that holds some is marked in the TLB when it goes in, and only accesses to such pages take a
+ * slower path, on which libunicorn calls cpu_check_watchpoint (empty in its build) before the access. An instruction
+ * about to touch watched memory is cut off there and run again alone, with TF set; this time the access is noted, and
+ * the #DB behind the instruction tells.
+ *
+ * TF set by us is never the guest's to see: what reads the flags is given the guest's own, and what loads them tells
+ * us. */
+#include "core.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* The first stop point at or after `address`; NOWHERE without one. */
+static uint64_t next_stop(const Core *c, uint64_t address)
+{
+    size_t low = 0, high = c->n_stops;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (c->stops[middle] < address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < c->n_stops ? c->stops[low] : NOWHERE;
+}
+
+static void bound(Core *c, uint64_t stop) { c->stop_bounds[0] = c->stop_bounds[1] = stop; }
+
+/* A block is translated; its descriptor begins with its address (inline.c compares that with what libunicorn tells). */
+EXPORT void gen_intermediate_code_x86_64(void *cpu, void *block, int most)
+{
+    if (inside && running->stop_bounds) {
+        uint64_t pc;
+        memcpy(&pc, block, sizeof pc);
+        bound(running, next_stop(running, pc));
+    }
+    own.translate(cpu, block, most);
+}
+
+/* The hook's call was generated for the stop point that the bounds hold. */
+void note_stop_generated(void)
+{
+    Core *c = running;
+    bound(c, next_stop(c, c->stop_bounds[0] + 1));
+}
+
+/* Between blocks only: drops all translated code. */
+void drop_code(Core *c)
+{
+    c->flush_code = 0;
+    lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0));
+    forget_blocks(c);
+}
+
+/* The hook, and where in libunicorn's hook object its bounds are: before the callback. */
+static int add_stop_hook(Core *c)
+{
+    const uint64_t first = 0x1234567812345678, last = 0x1234567812345679;
+    uc_hook hook;
+    uc_err e = lib.uc_hook_add(c->uc, &hook, UC_HOOK_CODE, (void *)on_stop_point, c, first, last);
+    if (e != UC_ERR_OK)
+        return fail("cannot add a stop point", e), 0;
+    uint64_t *words = (uint64_t *)hook;
+    for (int i = 0; i < 12; i++)
+        if (words[i] == first && words[i + 1] == last && words[i + 2] == (uint64_t)(uintptr_t)on_stop_point) {
+            c->stop_bounds = &words[i];
+            bound(c, NOWHERE);
+            return 1;
+        }
+    PyErr_SetString(engine_error, "unicorn engine: this build of libunicorn keeps hooks in an unknown form; use 2.1.4");
+    return 0;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+PyObject *core_stop_at(Core *c, PyObject *addresses)
+{
+    PyObject *list = PySequence_List(addresses);
+    if (!list)
+        return NULL;
+    const size_t n = (size_t)PyList_Size(list);
+    uint64_t *stops = malloc((n + 1) * sizeof *stops);
+    for (size_t i = 0; stops && i < n; i++)
+        stops[i] = PyLong_AsUnsignedLongLong(PyList_GetItem(list, (Py_ssize_t)i));
+    Py_DECREF(list);
+    if (!stops)
+        return PyErr_NoMemory();
+    if (PyErr_Occurred() || (n && !c->stop_bounds && !add_stop_hook(c))) {
+        free(stops);
+        return NULL;
+    }
+    qsort(stops, n, sizeof *stops, by_value);
+    free(c->stops);
+    c->stops = stops;
+    c->n_stops = n;
+    c->flush_code = 1;
+    Py_RETURN_NONE;
+}
+
+PyObject *core_watch(Core *c, PyObject *ranges)
+{
+    PyObject *list = PySequence_List(ranges);
+    if (!list)
+        return NULL;
+    const size_t n = (size_t)PyList_Size(list);
+    Watched *watched = malloc((n + 1) * sizeof *watched);
+    for (size_t i = 0; watched && i < n; i++) {
+        unsigned long long first, last;
+        if (!PyArg_ParseTuple(PyList_GetItem(list, (Py_ssize_t)i), "KKii", &first, &last, &watched[i].access,
+                              &watched[i].machine))
+            break;
+        watched[i].first = first, watched[i].last = last;
+    }
+    Py_DECREF(list);
+    if (!watched)
+        return PyErr_NoMemory();
+    if (PyErr_Occurred()) {
+        free(watched);
+        return NULL;
+    }
+    free(c->watched);
+    c->watched = watched;
+    c->n_watched = n;
+    lib.uc_ctl(c->uc, UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0)); /* pages are marked as they come in again */
+    forget_translations(c);
+    Py_RETURN_NONE;
+}
+
+/* How the range [first, last] is watched: ACCESS_READ, ACCESS_WRITE; `machine` is where it lies, NOWHERE: not known. */
+static int watched(const Core *c, uint64_t first, uint64_t last, uint64_t machine)
+{
+    int access = 0;
+    for (size_t i = 0; i < c->n_watched; i++) {
+        const Watched *w = &c->watched[i];
+        const uint64_t from = w->machine ? machine : first;
+        if ((!w->machine || machine != NOWHERE) && from <= w->last && from + (last - first) >= w->first)
+            access |= w->access;
+    }
+    return access;
+}
+
+/* How the page that goes into the TLB is watched. */
+EXPORT int cpu_watchpoint_address_matches_x86_64(void *cpu, uint64_t page, uint64_t size)
+{
+    (void)cpu;
+    if (!inside || !running->n_watched)
+        return 0;
+    page &= ~0xfffULL;
+    return watched(running, page, page + size - 1, running->filling);
+}
+
+/* Before an access to a page that is watched. */
+EXPORT void cpu_check_watchpoint_x86_64(void *cpu, uint64_t address, uint64_t size, uint32_t attributes, int access,
+                                        uintptr_t from)
+{
+    (void)attributes;
+    Core *c = running;
+    if (!inside || c->draining || !size || !own.restore_state || !own.leave_block)
+        return;
+    if (!(watched(c, address, address + size - 1, machine_address(c, address)) & access))
+        return;
+    uint64_t flags, rip;
+    lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
+    if (flags & TF) {
+        if (!c->word[WATCH_SIZE] || (access == ACCESS_WRITE && !c->word[WATCH_WRITE])) {
+            c->word[WATCH_ADDRESS] = address;
+            c->word[WATCH_SIZE] = size;
+            c->word[WATCH_WRITE] = access == ACCESS_WRITE;
+        }
+        return;
+    }
+    own.restore_state(cpu, from, true);
+    lib.uc_reg_read(c->uc, UC_X86_REG_RIP, &rip);
+    const uint64_t retired = start_of_block() + retired_before(c, rip);
+    pause_blocks(retired, rip);
+    lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
+    flags |= TF;
+    lib.uc_reg_write(c->uc, UC_X86_REG_RFLAGS, &flags);
+    c->traps = c->again = 1;
+    c->guest_steps = c->flags_loaded = 0;
+    leave_block(c, rip); /* does not return */
+}
+
+EXPORT uint64_t helper_read_eflags_x86_64(void *state)
+{
+    const uint64_t flags = own.read_flags(state);
+    return inside && running->traps && !running->guest_steps ? flags & ~(uint64_t)TF : flags;
+}
+
+EXPORT void helper_write_eflags_x86_64(void *state, uint64_t flags, uint32_t mask)
+{
+    if (inside)
+        running->flags_loaded = 1;
+    own.write_flags(state, flags, mask);
+}
+
+EXPORT void helper_iret_protected_x86_64(void *state, int shift, int next)
+{
+    if (inside)
+        running->flags_loaded = 1;
+    own.interrupt_return(state, shift, next);
+}
