@@ -43,6 +43,7 @@ setup: .venv/core
 	@$(BIN)/python -c '' 2>/dev/null || { rm -rf .venv/bin .venv/lib .venv/lib64; $(PYTHON) -m venv .venv; }
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' > .venv/build-requires
 	@$(BIN)/python -m pip --disable-pip-version-check install -q -r .venv/build-requires
+	@rm -rf pvstub.egg-info
 	@$(BIN)/python -m pip --disable-pip-version-check install -q --no-build-isolation -e '.[dev]'
 	@touch $@
 

@@ -46,6 +46,10 @@ def _images_parser() -> argparse.ArgumentParser:
     path.add_argument("name", metavar="NAME")
     path.set_defaults(run=_path)
 
+    symbols = actions.add_parser("symbols", help="print an ELF file with the kernel's symbols, made from its kallsyms")
+    symbols.add_argument("name", metavar="NAME", help="an image's name, or a kernel file")
+    symbols.set_defaults(run=_symbols)
+
     verify = actions.add_parser("verify", help="hash the files in the cache; fetch damaged ones again")
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that are in the cache")
     verify.set_defaults(run=_verify)
@@ -81,6 +85,14 @@ def _path(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _symbols(arguments: argparse.Namespace) -> int:
+    from harness.symbols import kernel_file, symbols_for
+
+    kernel = kernel_file(arguments.name, lambda: _say_waiting(arguments.name))
+    print(symbols_for(kernel, lambda: _say_waiting(f"{arguments.name}'s symbols", "making them")))
+    return 0
+
+
 def _verify(arguments: argparse.Namespace) -> int:
     names = arguments.names or [name for name in catalogue.names() if catalogue.recorded(name)]
     for name in names:
@@ -95,6 +107,6 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 @functools.cache
-def _say_waiting(name: str) -> None:
+def _say_waiting(name: str, doing: str = "fetching it") -> None:
     """Said once, however many of the image's files are being fetched."""
-    print(f"pvstub: {name}: another process is fetching it; waiting", file=sys.stderr)
+    print(f"pvstub: {name}: another process is {doing}; waiting", file=sys.stderr)

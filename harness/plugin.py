@@ -25,6 +25,9 @@ from . import settings
 if TYPE_CHECKING:
     from .admission import MemoryBudget
     from .console import GuestConsole
+    from .debugger import Debugger
+    from .debugging import DebugServer
+    from .gdb import Gdb
     from .guests import Guest, GuestHouse, GuestSpec
     from .hypercalls import Hypercalls
     from .machine import Launch
@@ -106,6 +109,36 @@ def console(guest: Guest) -> GuestConsole:
 def hypercalls(guest: Guest) -> Hypercalls:
     """Questions to the hypercall log of ``guest``."""
     return guest.hypercalls
+
+
+@pytest.fixture
+def debug_server(guest: Guest) -> Iterator[DebugServer]:
+    """The GDB server of ``guest``, which stands at its first instruction or where the test had run it to."""
+    from .debugging import DebugServer, symbols_of
+
+    with DebugServer(guest, symbols_of(guest)) as server:
+        yield server
+
+
+@pytest.fixture
+def gdb(debug_server: DebugServer) -> Iterator[Gdb]:
+    """A real gdb, attached to ``guest``, with the kernel's symbols where there are any."""
+    from .gdb import Gdb
+
+    with Gdb() as client:
+        if debug_server.target.executable is not None:
+            client.execute(f"file {debug_server.target.executable}")
+        client.connect(debug_server.address)
+        yield client
+
+
+@pytest.fixture
+def debugger(debug_server: DebugServer) -> Iterator[Debugger]:
+    """Our own client, attached to ``guest``: quick, and near the protocol."""
+    from .debugger import Debugger
+
+    with Debugger(debug_server.address) as client:
+        yield client
 
 
 def _marked_spec(item: pytest.Item) -> GuestSpec:

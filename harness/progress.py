@@ -1,9 +1,11 @@
-"""A progress bar on standard error: only on a terminal, and only when the work lasts more than a second."""
+"""Progress bars on standard error, only on a terminal."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ PATIENCE_S = 1.0
 
 
 class Meter:
-    """Shows how far a download is. ``total`` in bytes; None when nobody knows."""
+    """Shows how far a download is, once it lasts more than a second. ``total`` in bytes; None when nobody knows."""
 
     def __init__(self, title: str, total: int | None) -> None:
         self._title = title
@@ -48,3 +50,18 @@ class Meter:
         progress = Progress(*columns, console=Console(stderr=True), transient=True)
         progress.start()
         return progress, progress.add_task(self._title, total=self._total)
+
+
+@contextlib.contextmanager
+def pulse(title: str) -> Iterator[None]:
+    """A bar that only says that something is being done, for work of some seconds that tells nothing of its own."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(title, total=None)
+        yield

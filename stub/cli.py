@@ -21,7 +21,7 @@ from typing import Any
 from stub.errors import PvstubError, UsageError
 
 _LONGEST = 1e9  # seconds: thirty years
-COMMANDS_GROUP, IMAGES_GROUP = "pvstub.commands", "pvstub.images"
+COMMANDS_GROUP, IMAGES_GROUP, SYMBOLS_GROUP = "pvstub.commands", "pvstub.images", "pvstub.symbols"
 
 
 def cache_folder() -> Path:
@@ -94,6 +94,16 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     boot.add_argument("--wall-limit", type=_seconds, metavar="S", help="stop after this much wall time")
     boot.add_argument("--instructions", type=_integer, metavar="N", help="stop after so many instructions")
     boot.add_argument("--run", type=Path, dest="run_directory", metavar="DIR", help="keep the run in this folder")
+    boot.add_argument(
+        "--gdb", nargs="?", const="", metavar="ADDRESS", help="let gdb in: PORT, unix:PATH (default: any free port)"
+    )
+    boot.add_argument("--wait", action="store_true", help="with --gdb: stand at the first instruction")
+    boot.add_argument("--gdb-on-crash", action="store_true", help="let gdb in once the guest crashes")
+    boot.add_argument(
+        "--on-detach", choices=("continue", "stop", "kill"), default="continue",
+        help="what the guest does when gdb goes (default: continue)",
+    )  # fmt: skip
+    boot.add_argument("--symbols", type=Path, metavar="FILE", help="the guest's symbols (default: the image's own)")
     boot.add_argument("--quiet", action="store_true", help="print no console output and no summary")
     boot.set_defaults(run=_boot)
     inspect = commands.add_parser("inspect", help="say what a file is, and what layout it would get")
@@ -165,6 +175,7 @@ def _boot(options: argparse.Namespace) -> int:
 
     if options.interactive and (sys.stdin is None or sys.stdout is None):
         raise UsageError("--interactive: standard input and output are closed; open them, or leave it out")
+    debugger = _debugger(options)
     config, provenance = _configuration(options)
     limits = Limits(
         virtual_ns=None if options.virtual_limit is None else round(options.virtual_limit * 1e9),
@@ -178,12 +189,7 @@ def _boot(options: argparse.Namespace) -> int:
     )
     with _ended_in_order(), machine:
         try:
-            if options.interactive:
-                from stub.terminal import attach
-
-                attach(machine)
-            else:
-                machine.run()
+            _run(machine, options, debugger)
         except KeyboardInterrupt:
             machine.interrupt()
         except _Signalled as end:
@@ -195,6 +201,53 @@ def _boot(options: argparse.Namespace) -> int:
     if not options.quiet:
         _print_summary(machine, directory)
     return 0 if options.interactive and verdict.kind == "interrupted" else verdict.exit_status
+
+
+def _run(machine: Any, options: argparse.Namespace, debugger: Any) -> None:
+    """To the verdict, for the person at the console, the one at the debugger, or nobody."""
+    if options.interactive:
+        from stub.terminal import attach
+    if debugger is not None:
+        from stub.gdb.command import serve
+
+        console = (lambda turn: attach(machine, turn)) if options.interactive else None
+        serve(machine, debugger, _say, console, sys.stdin.fileno() if options.interactive else None)
+    elif options.interactive:
+        attach(machine)
+    else:
+        machine.run()
+
+
+def _say(line: str) -> None:
+    print(f"pvstub: {line}", file=sys.stderr, flush=True)
+
+
+def _debugger(options: argparse.Namespace) -> Any | None:
+    """What was asked of the GDB server; None without one."""
+    if options.gdb is None and not options.gdb_on_crash:
+        for name, given in (("--wait", options.wait), ("--symbols", options.symbols)):
+            if given:
+                raise UsageError(f"{name}: there is no debugger; add --gdb, or leave it out")
+        return None
+    from stub.gdb.command import Options, check
+
+    if options.symbols is not None and not options.symbols.is_file():
+        raise UsageError(f"{options.symbols}: no such file of symbols")
+    asked = Options(
+        address=options.gdb or "",
+        wait=options.wait,
+        on_detach=options.on_detach,
+        on_crash=options.gdb is None,
+        executable=lambda: options.symbols or _symbols(options.image),
+    )
+    check(asked)
+    return asked
+
+
+def _symbols(image: str) -> Path | None:
+    """A file with the symbols of an image, from whoever can make one."""
+    found = (entry.load()(image) for entry in metadata.entry_points(group=SYMBOLS_GROUP))
+    return next((path for path in found if path is not None), None)
 
 
 class _Signalled(SystemExit):

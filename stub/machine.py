@@ -128,6 +128,7 @@ class Machine:
         self._closed = False
         self.hold: Callable[[Verdict], bool] = lambda _: False
         self.held: Verdict | None = None
+        self.lent: Callable[[], str | None] = lambda: None
         try:
             self._boot(domain)
         except BaseException:  # an interrupt, too: the log's lock and the guest's memory must not stay behind
@@ -182,7 +183,13 @@ class Machine:
     # -- running
 
     def run(self, *, deadline_ns: int | None = None, until: Callable[[], bool] | None = None) -> Verdict | None:
-        """Run to a verdict, to virtual time ``deadline_ns`` or until ``until()``, asked after each console output."""
+        """Run to a verdict, to virtual time ``deadline_ns`` or until ``until()``, asked after each console output.
+
+        UsageError while somebody else runs it, as ``lent()`` says.
+        """
+        driver = self.lent()
+        if driver is not None:
+            raise UsageError(f"{driver} runs this guest: continue it there, or detach first")
         if self.verdict is not None and self.verdict.kind == "deadlock" and self.console.has_input:
             self.verdict = self.xen.verdict = None
         while self.verdict is None:

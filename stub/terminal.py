@@ -7,6 +7,7 @@ import select
 import sys
 import termios
 import tty
+from collections.abc import Callable
 
 from stub.machine import Machine
 
@@ -14,8 +15,12 @@ ESCAPE = b"\x1d"  # Ctrl-]
 _TURN_NS = 20_000_000
 
 
-def attach(machine: Machine) -> None:
-    """Run the guest with standard input and output as its console, until it ends or the escape is typed."""
+def attach(machine: Machine, turn: Callable[[], bool] | None = None) -> None:
+    """Run the guest with standard input and output as its console, until it ends or the escape is typed.
+
+    ``turn`` runs it for a moment, and answers whether all is over; by default the machine does.
+    """
+    turn = turn or (lambda: machine.run(deadline_ns=machine.now_ns + _TURN_NS) is not None)
     source, target = sys.stdin.fileno(), sys.stdout.fileno()
     saved = termios.tcgetattr(source) if os.isatty(source) else None
     shown = 0
@@ -24,7 +29,7 @@ def attach(machine: Machine) -> None:
             os.write(2, b"pvstub: Ctrl-] leaves\r\n")
             tty.setraw(source)
         reading = True
-        while machine.run(deadline_ns=machine.now_ns + _TURN_NS) is None:
+        while not turn():
             shown = _show(machine, target, shown)
             if reading and select.select([source], [], [], 0)[0]:
                 typed = os.read(source, 256)
@@ -34,6 +39,7 @@ def attach(machine: Machine) -> None:
                     machine.console.send(before)
                 if escape:
                     machine.leave()
+                    break
         _show(machine, target, shown)
     finally:
         if saved is not None:

@@ -57,6 +57,7 @@ _TIME_UPDATE = SECOND
 _FAULT = struct.Struct("<216xQ16xQQQ").unpack_from  # cr2, vector, error code, software
 _NAMES = {int(number): number.name for number in Hypercall}
 _BACKEND_DELAY = 50_000  # ns
+_MIDWAY = frozenset({Exit.IN, Exit.OUT, Exit.CPUID, Exit.DONE})  # exits that may leave the instruction to be ended
 
 _SHUTDOWN_KINDS = {
     sched.SHUTDOWN_poweroff: ("poweroff", "the guest powered off"),
@@ -256,7 +257,7 @@ class Hypervisor:
                 self.exits[kind]()
                 if kind == Exit.DEADLINE:
                     return False
-                if kind not in (Exit.IN, Exit.OUT, Exit.CPUID) or self.verdict is not None or words[RIP] != at:
+                if kind not in _MIDWAY or self.verdict is not None or words[RIP] != at:
                     return True
         finally:
             words[STEP] = 0

@@ -55,6 +55,8 @@ class HypercallLog(Recorder):
         header = HEADER.pack(MAGIC, VERSION, 0, len(text)) + text
         self._map = self._window(0)
         self._map[: len(header)] = header
+        self._first = len(header)  # where the window's records begin
+        self._earlier = b""  # those of the window before
         self._attach(self._map, len(header), WINDOW - RECORD_CAP)
 
     def upcall(self, time_ns: int, rip: int, rsp: int, to_rip: int, user: bool) -> None:
@@ -107,6 +109,10 @@ class HypercallLog(Recorder):
         if not self._closed:
             self._absorb()
         return self._hash.hexdigest()
+
+    def recent(self) -> bytes:
+        """The last records as they lie in the file: those of the window and of the one before it."""
+        return self._earlier if self._closed else self._earlier + self._map[self._first : self._at]
 
     def counts(self) -> dict[str, Any]:
         """How often what happened: hypercalls (multicall entries included) by name, exceptions by vector, the rest."""
@@ -176,9 +182,11 @@ class HypercallLog(Recorder):
         at = self.size
         base = at - at % mmap.ALLOCATIONGRANULARITY
         following = self._window(base)
+        self._earlier = self._map[self._first : self._at]
         self._attach(following, at - base, WINDOW - RECORD_CAP)
         self._map.close()
         self._map = following
+        self._first = at - base
         self._base = base
 
     def _absorb(self) -> None:

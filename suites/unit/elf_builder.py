@@ -42,6 +42,8 @@ class Sect:
     data: bytes
     link: int = 0
     entsize: int = 0
+    flags: int = 0
+    address: int = 0
 
 
 def note(kind: int, desc: bytes | str | int, owner: str = "Xen") -> bytes:
@@ -133,7 +135,8 @@ def _program_header(bits: int, order: str, kind: int, flags: int, *place: int) -
 
 def _section_header(bits: int, name: int, section: Sect, offset: int, size: int) -> bytes:
     shape = "<IIQQQQIIQQ" if bits == 64 else "<10I"
-    return struct.pack(shape, name, section.type, 0, 0, offset, size, section.link, 0, 1, section.entsize)
+    return struct.pack(shape, name, section.type, section.flags, section.address, offset, size, section.link, 0, 1,
+                       section.entsize)  # fmt: skip
 
 
 def symbol_sections(symbols: dict[str, int]) -> list[Sect]:

@@ -182,6 +182,11 @@ static PyObject *core_start(Core *c, PyObject *args)
     for (int i = RAX; i <= R15; i++)
         lib.uc_reg_write(c->uc, register_ids[i], &c->word[i]);
     lib.uc_reg_write(c->uc, UC_X86_REG_RSP, &stack);
+    const uint16_t x87_control = 0x37f, all_empty = 0xffff; /* as Xen has it: FCW_DEFAULT, MXCSR_DEFAULT */
+    const uint32_t mxcsr = 0x1f80;
+    lib.uc_reg_write(c->uc, UC_X86_REG_FPCW, &x87_control);
+    lib.uc_reg_write(c->uc, UC_X86_REG_FPTAG, &all_empty);
+    lib.uc_reg_write(c->uc, UC_X86_REG_MXCSR, &mxcsr);
     c->stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (c->stack == MAP_FAILED)
         return c->stack = NULL, PyErr_NoMemory();

@@ -94,6 +94,7 @@ typedef struct {
     size_t n_watched;
     uint64_t filling;    /* the machine address of the page that goes into the TLB */
     int traps, guest_steps, flags_loaded; /* TF is set by us; the guest's own is too; the instruction loaded it */
+    uint64_t left_before; /* RCX when an instruction began that we step */
     int again;           /* an instruction that touched watched memory is run again, alone */
     uint64_t sequel;     /* between blocks: where the guest runs on without a jump; NOWHERE: nowhere */
     uint64_t start_from, empty_root;
@@ -209,6 +210,7 @@ void forget_translations(Core *c);
 /* stops.c */
 void note_stop_generated(void);
 void drop_code(Core *c);
+int one_more_iteration(const Core *c, uint64_t pc);
 PyObject *core_stop_at(Core *c, PyObject *addresses);
 PyObject *core_watch(Core *c, PyObject *ranges);
 

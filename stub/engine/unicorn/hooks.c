@@ -74,9 +74,11 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
     if (c->word[EXIT_SOFTWARE] || number == 1) {
         /* int n and a single step report the next instruction: the one before it has retired and ended its block */
         c->word[RETIRED] = counted();
-        if (number == 1 && c->traps && !c->guest_steps)
+        if (number == 1 && c->traps && !c->guest_steps) {
+            if (hot.current && one_more_iteration(c, hot.current->pc))
+                c->word[RIP] = hot.current->pc;
             pause_blocks(c->word[RETIRED], end_of_block());
-        else
+        } else
             between_blocks(c->word[RETIRED]);
     } else {
         settle(c, c->word[RIP], 0, 1);

@@ -57,6 +57,37 @@ void drop_code(Core *c)
     forget_blocks(c);
 }
 
+/* Whether a repeated string instruction at `pc`, just stepped, would have looked at its count once more. With TF set
+ * libunicorn leaves it when RCX gets to 0, without TF it goes round again to find RCX at 0, and counts that. */
+int one_more_iteration(const Core *c, uint64_t pc)
+{
+    enum { ZF = 0x40 };
+    int repeated = 0, narrow = 0;
+    if (c->word[RIP] == pc || !c->left_before)
+        return 0;
+    for (int i = 0; i < 15; i++) {
+        const uint64_t at = machine_address(c, pc + (uint64_t)i);
+        if (at >= (uint64_t)c->ram.len)
+            return 0;
+        const unsigned byte = ((const unsigned char *)c->ram.buf)[at];
+        if (byte == 0xf2 || byte == 0xf3)
+            repeated = (int)byte;
+        else if (byte == 0x67)
+            narrow = 1;
+        else if (byte != 0x66 && (byte & 0xf0) != 0x40 && (byte & 0xe7) != 0x26 && (byte & 0xfe) != 0x64) {
+            const int compares = (byte & 0xfe) == 0xa6 || (byte & 0xfe) == 0xae;
+            const int string = compares || (byte & 0xfc) == 0x6c || (byte & 0xfe) == 0xa4 ||
+                               (byte & 0xfe) == 0xaa || (byte & 0xfe) == 0xac;
+            if (!repeated || !string)
+                return 0;
+            if (compares && ((c->word[RFLAGS] & ZF) != 0) != (repeated == 0xf3))
+                return 0; /* the comparison ended it */
+            return (narrow ? (uint32_t)c->word[RCX] : c->word[RCX]) == 0;
+        }
+    }
+    return 0;
+}
+
 /* The hook, and where in libunicorn's hook object its bounds are: before the callback. */
 static int add_stop_hook(Core *c)
 {
@@ -185,6 +216,7 @@ EXPORT void cpu_check_watchpoint_x86_64(void *cpu, uint64_t address, uint64_t si
     lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
     flags |= TF;
     lib.uc_reg_write(c->uc, UC_X86_REG_RFLAGS, &flags);
+    lib.uc_reg_read(c->uc, UC_X86_REG_RCX, &c->left_before);
     c->traps = c->again = 1;
     c->guest_steps = c->flags_loaded = 0;
     leave_block(c, rip); /* does not return */

@@ -72,6 +72,7 @@ static void apply(Core *c)
     if (traps) { /* the CPU steps whatever the guest's own flag is */
         c->guest_steps = (c->word[RFLAGS] & TF) != 0;
         c->word[RFLAGS] |= TF;
+        c->left_before = c->word[RCX];
     }
     if (traps || c->traps)
         c->seen[RFLAGS] = ~c->word[RFLAGS];

@@ -1,0 +1,183 @@
+"""Stops at what the guest does with its hypervisor: they stand between an exit and whoever acts on it.
+
+Where nothing is caught the hypervisor's own table of exits is in place. A hypercall, an upcall and a trap are shown
+before they take effect: the guest is stopped, and the action runs first when it runs on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+from stub.abi.xen import Hypercall
+from stub.engine.base import (
+    EXIT_PORT,
+    EXIT_SIZE,
+    EXIT_SOFTWARE,
+    EXIT_VALUE,
+    EXIT_VECTOR,
+    RAX,
+    RDI,
+    RETIRED,
+    RFLAGS,
+    RIP,
+    RSI,
+    Exit,
+)
+from stub.gdb.points import HypercallCatch, Points, PortWatch
+from stub.hypervisor import traps
+from stub.hypervisor.xen import Hypervisor
+from stub.trace.schema import CALLS
+from stub.units import U64
+
+_TF = 0x100
+_MULTICALL_ENTRY = struct.Struct("<QQQ40x")  # op, result, the first argument
+_MMUEXT_OP = struct.Struct("<I20x")
+_MOST_ENTRIES = 1024
+PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3, *range(0x40, 0x50)})
+_LENGTHS = {0xE4: 2, 0xE5: 2, 0xE6: 2, 0xE7: 2, 0xEC: 1, 0xED: 1, 0xEE: 1, 0xEF: 1}  # in and out, strings apart
+
+
+class Catches:
+    """Puts itself in front of one hypervisor's exits as the points ask."""
+
+    def __init__(self, xen: Hypervisor, points: Points) -> None:
+        self._xen = xen
+        self._points = points
+        self._own = dict(xen.exits)
+        self._own_upcall = xen.deliver_upcall
+
+    def tell(self) -> None:
+        """Stand where something is to be caught, and nowhere else."""
+        xen, points = self._xen, self._points
+        calls = list(points.having(HypercallCatch))
+        ports = list(points.having(PortWatch))
+        refusals = points.catches("page-type") is not None
+        shown = points.catches("guest-traps") is not None
+        stands: dict[int, tuple[bool, Callable[[], None]]] = {
+            Exit.SYSCALL: (bool(calls) or refusals, self._syscall),
+            Exit.EXCEPTION: (refusals or shown, self._exception),
+            Exit.IN: (bool(ports), lambda: self._port(Exit.IN)),
+            Exit.OUT: (bool(ports), lambda: self._port(Exit.OUT)),
+        }
+        for kind, (wanted, stand) in stands.items():
+            xen.exits[kind] = stand if wanted else self._own[kind]
+        xen.deliver_upcall = self._upcall if points.catches("upcall") is not None else self._own_upcall
+        all_exits = bool(ports) or any(getattr(c, "number", None) == Hypercall.iret for _, c in calls)
+        xen.engine.use_reflex(None if all_exits else xen.vcpu.reflex())
+
+    # -- hypercalls
+
+    def _syscall(self) -> None:
+        xen, points = self._xen, self._points
+        own = self._own[Exit.SYSCALL]
+        if not xen.vcpu.kernel_mode:
+            own()
+            return
+        made = set(self._made())
+        for number, catch in points.having(HypercallCatch):
+            assert isinstance(catch, HypercallCatch)
+            if catch.result is None and self._matches(catch, made):
+                points.report(number, catch)
+                xen.defer(lambda: self._answer(made))
+                return
+        self._answer(made)
+
+    def _answer(self, made: set[tuple[int, int]]) -> None:
+        """The hypercall, and a look at what came of it."""
+        xen, points = self._xen, self._points
+        self._own[Exit.SYSCALL]()
+        result = xen.words[RAX]
+        result -= (result >> 63) << 64
+        for number, catch in points.having(HypercallCatch):
+            assert isinstance(catch, HypercallCatch)
+            if catch.result == result and catch.result is not None and self._matches(catch, made):
+                points.report(number, catch)
+                xen.pause = True
+                return
+        self._look_at_refusal()
+
+    @staticmethod
+    def _matches(catch: HypercallCatch, made: set[tuple[int, int]]) -> bool:
+        return any(n == catch.number and catch.operation in (None, operation) for n, operation in made)
+
+    def _made(self) -> Iterator[tuple[int, int]]:
+        """(hypercall, operation) of the call at hand, and of those in a multicall."""
+        words = self._xen.words
+        yield from self._operations(words[RAX], words[RDI], words[RSI])
+        if words[RAX] == Hypercall.multicall:
+            for op, _, first in self._array(_MULTICALL_ENTRY, words[RDI], words[RSI]):
+                yield from self._operations(op, first, 1)
+
+    def _operations(self, call: int, first: int, count: int) -> Iterator[tuple[int, int]]:
+        if call == Hypercall.mmuext_op:
+            yield from ((call, op) for (op,) in self._array(_MMUEXT_OP, first, count))
+        row = CALLS.get(call)
+        yield call, first & row.mask if row is not None and row.command == 0 else first
+
+    def _array(self, layout: struct.Struct, address: int, count: int) -> Iterator[tuple[int, ...]]:
+        size = layout.size * min(count & 0xFFFFFFFF, _MOST_ENTRIES)
+        data = self._xen.domain.guest.read_available(address, size)
+        return layout.iter_unpack(data[: len(data) // layout.size * layout.size])
+
+    def _look_at_refusal(self) -> None:
+        xen, points = self._xen, self._points
+        number = points.catches("page-type")
+        if number is not None and xen.refusal:
+            points.report(number, points.extras[number], f"page-type: {xen.refusal}")
+            xen.pause = True
+
+    # -- events and traps
+
+    def _upcall(self) -> None:
+        xen, points = self._xen, self._points
+        number = points.catches("upcall")
+        assert number is not None
+        points.report(number, points.extras[number], f"an event upcall to {xen.vcpu.event.address:#x} is due")
+        xen.defer(lambda: traps.deliver_upcall(xen))
+
+    def _exception(self) -> None:
+        xen, points, words = self._xen, self._points, self._xen.words
+        own = self._own[Exit.EXCEPTION]
+        number = points.catches("guest-traps")
+        vector = words[EXIT_VECTOR]
+        of_guest = (vector == 3 and words[EXIT_SOFTWARE]) or (vector == 1 and words[RFLAGS] & _TF)
+        if number is not None and of_guest:
+            points.report(number, points.extras[number], f"the guest's own {'int3' if vector == 3 else 'single step'}")
+            xen.defer(own)
+            return
+        xen.refusal = ""
+        own()
+        self._look_at_refusal()
+
+    # -- ports
+
+    def _port(self, kind: Exit) -> None:
+        """An access to a port, once it is made: the rest of the instruction is done here, so that the guest stands."""
+        xen, points, words = self._xen, self._points, self._xen.words
+        at, port, size = words[RIP], words[EXIT_PORT], words[EXIT_SIZE]
+        written = words[EXIT_VALUE]
+        self._own[kind]()
+        for number, watch in points.having(PortWatch):
+            if isinstance(watch, PortWatch) and watch.port == port:
+                value = words[EXIT_VALUE] if kind == Exit.IN else written
+                how = "read from" if kind == Exit.IN else "written to"
+                points.report(number, watch, f"{value & (1 << 8 * size) - 1:#x} was {how} port {port:#x}")
+                if words[RIP] == at and xen.verdict is None:
+                    self._finish(kind, at, size)
+                xen.stand_still()
+                return
+
+    def _finish(self, kind: Exit, at: int, size: int) -> None:
+        words = self._xen.words
+        code = self._xen.domain.guest.read_available(at, 15)
+        behind = next((i for i, byte in enumerate(code) if byte not in PREFIXES), len(code))
+        length = _LENGTHS.get(code[behind], 0) if behind < len(code) else 0
+        if not length:
+            return  # a string instruction: it goes on by itself
+        if kind == Exit.IN:
+            mask = (1 << 8 * size) - 1
+            kept = 0 if size == 4 else words[RAX] & ~mask
+            words[RAX] = kept | words[EXIT_VALUE] & mask
+        words[RIP] = (at + behind + length) & U64
+        words[RETIRED] += 1

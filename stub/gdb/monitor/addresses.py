@@ -1,0 +1,240 @@
+"""From one address space to another: ``vtop`` down the page tables, ``p2m`` and ``m2p`` through the frame lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from stub.gdb.monitor import show
+from stub.gdb.monitor.context import Context
+from stub.gdb.monitor.faults import MonitorError
+from stub.gdb.monitor.p2m import BadList, compare, guest_list
+from stub.gdb.monitor.registry import command
+from stub.memory import entries as e
+from stub.memory.frames import GUEST, L4, NONE, TYPE_NAMES
+from stub.units import PAGE_MASK, is_canonical
+
+
+@dataclass(frozen=True)
+class Step:
+    """One level of a walk: the entry ``slot`` of ``table``."""
+
+    level: int
+    table: int
+    slot: int
+    entry: int
+
+
+def walk(context: Context, root: int, vaddr: int) -> tuple[list[Step], str]:
+    """The levels of a translation from the L4 in frame ``root``, and why it ends early; "" when it does not."""
+    domain = context.xen.domain
+    steps: list[Step] = []
+    table = root
+    for level in (4, 3, 2, 1):
+        slot = e.index(vaddr, level)
+        entry = domain.ram.words[table * e.ENTRIES + slot]
+        steps.append(Step(level, table, slot, entry))
+        if not entry & e.P:
+            return steps, f"the L{level} entry is not present"
+        table = show.target(entry)
+        if table >= domain.frames.frames:
+            return steps, f"the L{level} entry names mfn {table:#x}, beyond machine memory"
+        if show.leaf(entry, level):
+            break
+    return steps, ""
+
+
+def root_of(context: Context, cr3: int | None) -> int:
+    """The frame of an L4: of CR3's value, of an MFN (no machine address of a table is so low), or the one in use."""
+    xen = context.xen
+    if cr3 is None:
+        return xen.domain.guest.root >> 12
+    frames = xen.domain.frames.frames
+    mfn = cr3 if cr3 < frames else cr3 >> 12
+    if mfn >= frames:
+        raise MonitorError(f"cr3 {cr3:#x} is beyond machine memory, which ends at {frames << 12:#x}")
+    return mfn
+
+
+def which_root(context: Context, root: int) -> str:
+    """What a root table is to the vCPU."""
+    xen = context.xen
+    names = [
+        name
+        for name, mfn in (
+            ("in use", xen.domain.guest.root >> 12),
+            ("the kernel's", xen.vcpu.kernel_root),
+            ("user code's", xen.vcpu.user_root),
+        )
+        if mfn == root
+    ]
+    frames = xen.domain.frames
+    if not names and not (frames.type[root] == L4 and frames.type_count[root]):
+        names = [f"not an L4 table to Xen: {show.state(xen.domain, root)}"]
+    return ", ".join(names) or "not in use"
+
+
+def rights(steps: list[Step]) -> str:
+    """What the levels together allow: ``user`` or ``kernel``, then r, w and x."""
+    values = [step.entry for step in steps]
+    who = "Xen" if not all(v & e.US for v in values) else "kernel" if values[-1] & e.GUEST_KERNEL else "user"
+    write = "w" if all(v & e.RW for v in values) else "-"
+    execute = "-" if any(v & e.NX for v in values) else "x"
+    return f"{who} r{write}{execute}"
+
+
+@command("xen vtop VA [cr3 N]", "every level of a translation, the frame it leads to, or where it ends and why")
+def vtop(context: Context, va: int, cr3: int | None = None) -> str:
+    """N is the machine address of an L4 table, as CR3 holds it, or its MFN; without it, the one in use is walked."""
+    return "".join(f"{line}\n" for line in _vtop(context, va, cr3))
+
+
+def _vtop(context: Context, va: int, cr3: int | None) -> Iterator[str]:
+    if not is_canonical(va):
+        yield f"{va:#x}: not a canonical address: bits 63 to 47 are not all the same"
+        return
+    domain = context.xen.domain
+    root = root_of(context, cr3)
+    steps, why = walk(context, root, va)
+    yield f"virtual {context.label(va)} under cr3 {root << 12:#x} ({which_root(context, root)})"
+    for step in steps:
+        yield f" L{step.level} {show.both(domain, step.table)}: {show.state(domain, step.table)}"
+        leads = f" -> {show.both(domain, show.target(step.entry))}" if step.entry & e.P else ""
+        yield f"    [{step.slot:#05x}] = {step.entry:016x}{leads}  {show.flags(step.entry, step.level)}"
+    if why:
+        yield f" ends here: {why}"
+        yield from _hint(context, root, va)
+        return
+    last = steps[-1]
+    size = 1 << 3 + 9 * last.level
+    maddr = (show.target(last.entry) << 12 & ~(size - 1)) + (va & size - 1)
+    if last.level > 1:
+        yield f" a page of {size >> 20} MiB"
+    mfn = maddr >> 12
+    pfn = show.pfn_of(domain, mfn)
+    physical = "-" if pfn is None else f"{(pfn << 12) + (va & PAGE_MASK):#x}"
+    yield f" {show.both(domain, mfn)}: {show.state(domain, mfn)}"
+    yield f"machine {maddr:#x}  pseudo-physical {physical}  {rights(steps)}"
+
+
+def _hint(context: Context, root: int, va: int) -> Iterator[str]:
+    """Where an address is mapped after all: a PV user's root has nothing of its kernel."""
+    vcpu = context.xen.vcpu
+    for name, other in (("the kernel's", vcpu.kernel_root), ("user code's", vcpu.user_root)):
+        if other and other != root and not walk(context, other, va)[1]:
+            yield f" it is mapped under {name} root: monitor xen vtop {va:#x} cr3 {other << 12:#x}"
+
+
+@command("xen pte VALUE [level N]", "a page-table entry decoded, and what Xen would make of it (level 1 if not given)")
+def pte(context: Context, value: int, level: int = 1) -> str:
+    """Xen keeps no entry quite as the guest wrote it: in ring 3, all pages are user pages (arch/x86/pv/mm.h)."""
+    if not 1 <= level <= 4:
+        raise MonitorError(f"level {level}: there are 1 to 4")
+    domain = context.xen.domain
+    lines = [f"L{level} entry {value:#018x}: {show.flags(value, level)}"]
+    if not value & e.P:
+        return lines[0] + "\n not present: the other bits mean nothing to the CPU\n"
+    mfn = show.target(value)
+    lines.append(f" names {show.both(domain, mfn)}: {show.state(domain, mfn)}")
+    refused = value & (e.L1_DISALLOW if level == 1 else e.UPPER_DISALLOW)
+    if refused:
+        lines.append(f" Xen refuses it of a domain without I/O rights: {show.flags(refused, level)} (-EINVAL)")
+    stored = e.adjust_l1e(value) if level == 1 else e.adjust_upper(value)
+    if stored != value and not refused:
+        lines.append(f" written by the guest, it is stored as {stored:#018x}: {show.flags(stored, level)}")
+    lines += _taken(context, value, level, mfn)
+    return "\n".join(lines) + "\n"
+
+
+def _taken(context: Context, value: int, level: int, mfn: int) -> Iterator[str]:
+    """Whether the frame could be had as the entry wants it."""
+    frames = context.xen.domain.frames
+    if mfn >= frames.frames or frames.owner[mfn] != GUEST:
+        yield " Xen refuses it: the frame is not the domain's"
+        return
+    held = frames.type[mfn] if frames.type_count[mfn] else NONE
+    wanted = 7 if level == 1 and value & e.RW else level - 1
+    if wanted and held not in (NONE, wanted):
+        yield f" Xen refuses it: it needs the frame as {TYPE_NAMES[wanted]}, and it is {TYPE_NAMES.get(held)} now"
+
+
+@command("xen p2m [PFN]", "the MFN of a PFN, and whether all tables agree; without a PFN, all frames compared")
+def p2m(context: Context, pfn: int | None = None) -> str:
+    """Compared are the guest's own list (shared_info arch.p2m_vaddr, or pfn_to_mfn_frame_list_list, or else the
+    domain builder's list), the machine-to-physical table, and Xen's knowledge of whose the frame is."""
+    if pfn is None:
+        return compare(context)
+    domain = context.xen.domain
+    found = guest_list(context)
+    lines = [f"pfn {pfn:#x}"]
+    mfn = None
+    try:
+        value = found.entry(pfn)
+        mfn = found.mfn(value)
+        lines.append(_row(found.name, found.text(value), found.where))
+    except BadList as error:
+        lines.append(_row(found.name, "-", str(error)))
+    if pfn < domain.layout.nr_pages:
+        lines.append(_row("at the start", f"mfn {int(domain.p2m[pfn]):#x}", "as the domain was built"))
+    if mfn is None:
+        there = ", ".join(f"mfn {m:#x}" for m in _m2p_says(context, pfn))
+        lines.append(_row("m2p", there or "no frame", "has this pfn"))
+        return "\n".join(lines) + "\n"
+    back = show.pfn_of(domain, mfn)
+    lines.append(_row(f"m2p[{mfn:#x}]", "nothing" if back is None else f"pfn {back:#x}", "0xffff800000000000 on"))
+    lines.append(_row("frame", show.owner(domain, mfn), show.state(domain, mfn)))
+    lines.append(" " + _agreement(context, pfn, mfn))
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, value: str, remark: str) -> str:
+    return f" {name:14} {value:14} ({remark})"
+
+
+def _m2p_says(context: Context, pfn: int) -> list[int]:
+    """The frames for which the machine-to-physical table gives ``pfn``."""
+    m2p = context.xen.domain.area.m2p
+    return [int(mfn) for mfn in np.flatnonzero(m2p == np.uint64(pfn))[:8]]
+
+
+def _agreement(context: Context, pfn: int, mfn: int) -> str:
+    domain = context.xen.domain
+    back = show.pfn_of(domain, mfn)
+    if mfn >= domain.frames.frames:
+        return "they do NOT agree: the list names a frame beyond machine memory"
+    wrong = []
+    if back != pfn:
+        wrong.append(f"m2p has {'nothing' if back is None else f'pfn {back:#x}'} for mfn {mfn:#x}")
+    if domain.frames.owner[mfn] != GUEST:
+        wrong.append(f"the frame is {show.owner(domain, mfn)}'s, not the domain's")
+    return f"they do NOT agree: {'; '.join(wrong)}" if wrong else "the tables agree"
+
+
+@command("xen m2p MFN", "the PFN of an MFN, and whether all tables agree")
+def m2p(context: Context, mfn: int) -> str:
+    """The machine-to-physical table is the one that the guest sees, read-only, at 0xffff800000000000."""
+    domain = context.xen.domain
+    if mfn >= domain.frames.frames:
+        raise MonitorError(f"mfn {mfn:#x} is beyond machine memory, which ends at mfn {domain.frames.frames:#x}")
+    pfn = show.pfn_of(domain, mfn)
+    lines = [f"mfn {mfn:#x} (machine {mfn << 12:#x})"]
+    lines.append(_row(f"m2p[{mfn:#x}]", "nothing" if pfn is None else f"pfn {pfn:#x}", "0xffff800000000000 on"))
+    verdict = ""
+    if pfn is not None:
+        found = guest_list(context)
+        try:
+            value = found.entry(pfn)
+            lines.append(_row(found.name, found.text(value), f"at pfn {pfn:#x}; {found.where}"))
+            verdict = (
+                _agreement(context, pfn, mfn)
+                if found.mfn(value) == mfn
+                else f"they do NOT agree: the list has {found.text(value)} for pfn {pfn:#x}"
+            )
+        except BadList as error:
+            lines.append(_row(found.name, "-", str(error)))
+    lines.append(_row("frame", show.owner(domain, mfn), show.state(domain, mfn)))
+    if verdict:
+        lines.append(f" {verdict}")
+    return "\n".join(lines) + "\n"

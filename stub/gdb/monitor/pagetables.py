@@ -1,0 +1,261 @@
+"""Whole page tables, and who maps a frame: ``ptable``, ``ptdump``, ``whomaps``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+
+from stub.gdb.monitor import show
+from stub.gdb.monitor.addresses import root_of, which_root
+from stub.gdb.monitor.context import Context
+from stub.gdb.monitor.faults import MonitorError
+from stub.gdb.monitor.registry import command
+from stub.gdb.monitor.tables import CUT, MAX_RUNS, Mappings, U64s, canonical, entries_to, frames_of, mappings, places
+from stub.memory import entries as e
+from stub.memory.frames import ALLOCATED, L1, L4, PINNED, WRITABLE, XEN_HEAP
+from stub.units import PAGE_SIZE, U64
+
+_SHOWN = 8  # address spaces in a line
+
+
+def checked(context: Context, mfn: int) -> int:
+    """A frame of the machine's; MonitorError for a number beyond."""
+    frames = context.xen.domain.frames.frames
+    if mfn >= frames:
+        raise MonitorError(f"mfn {mfn:#x} is beyond machine memory, which ends at mfn {frames:#x}")
+    return mfn
+
+
+# -- a whole table
+
+
+@command("xen ptable MFN [level N]", "the present entries of a page table, runs of like ones in a line")
+def ptable(context: Context, mfn: int, level: int = 0) -> str:
+    """N is 1 to 4; it need not be said of a frame that Xen knows as a page table. A run has the same flags and
+    consecutive PFNs."""
+    checked(context, mfn)
+    domain = context.xen.domain
+    known = domain.frames.type[mfn] if domain.frames.type_count[mfn] else 0
+    level = level or (known if L1 <= known <= L4 else 0)
+    if not level:
+        raise MonitorError(f"mfn {mfn:#x} is no page table now ({show.state(domain, mfn)}); say level 1 to 4")
+    if not 1 <= level <= 4:
+        raise MonitorError(f"level {level}: there are 1 to 4")
+    table = domain.ram.table[mfn]
+    slots = np.flatnonzero(table & np.uint64(e.P)).tolist()
+    lines = [f"L{level} table {show.both(domain, mfn)}: {show.state(domain, mfn)}; {len(slots)} of 512 present"]
+    bases = _bases(context, mfn, level)
+    lines += [f" begins at {text}" for text in bases]
+    values = [int(table[slot]) for slot in slots]
+    lines += _entry_lines(context, level, slots, values)
+    return "\n".join(lines) + "\n"
+
+
+def _bases(context: Context, mfn: int, level: int) -> list[str]:
+    """The virtual addresses at which a table begins, each with the roots under which it does."""
+    domain = context.xen.domain
+    if level == L4:
+        return []
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for base, root in places(domain.ram, domain.frames, level, {mfn})[mfn]:
+        found[canonical(base)].append(root)
+    return [f"{base:#x} under {_roots(context, roots)}" for base, roots in sorted(found.items())[:_SHOWN]]
+
+
+def _roots(context: Context, roots: list[int]) -> str:
+    own = {context.xen.vcpu.kernel_root: " (kernel)", context.xen.vcpu.user_root: " (user)"}
+    roots = sorted(roots, key=lambda root: (root not in own, root))
+    more = f" and {len(roots) - _SHOWN} more" if len(roots) > _SHOWN else ""
+    return "L4 " + ", ".join(f"{root:#x}{own.get(root, '')}" for root in roots[:_SHOWN]) + more
+
+
+def _entry_lines(context: Context, level: int, slots: list[int], values: list[int]) -> Iterator[str]:
+    domain = context.xen.domain
+    frames = [show.target(value) for value in values]
+    pfns = [show.pfn_of(domain, mfn) for mfn in frames]
+    at = 0
+    while at < len(slots):
+        end = at + 1
+        while end < len(slots) and slots[end] == slots[end - 1] + 1 and _alike(values, frames, pfns, end):
+            end += 1
+        last = end - 1
+        pfn, names = pfns[at], show.flags(values[at], level)
+        if last == at:
+            kind = "" if leafless(level, values[at]) else f"  {show.state(domain, frames[at])}"
+            yield f" [{slots[at]:03x}]      {values[at]:016x}  {show.both(domain, frames[at])}  {names}{kind}"
+        else:
+            straight = frames[last] - frames[at] == last - at
+            mfns = f"{frames[at]:#x}-{frames[last]:#x}" if straight else "scattered"
+            of = "-" if pfn is None else f"{pfn:#x}-{pfn + last - at:#x}"
+            yield f" [{slots[at]:03x}-{slots[last]:03x}]  {last - at + 1} entries  mfn {mfns} pfn {of}  {names}"
+        at = end
+
+
+def leafless(level: int, value: int) -> bool:
+    """Whether an entry maps memory, so that what it leads to is of no interest here."""
+    return show.leaf(value, level)
+
+
+def _alike(values: list[int], frames: list[int], pfns: list[int | None], at: int) -> bool:
+    """Whether an entry goes on where the one before it ended: flags, and PFN or MFN."""
+    if (values[at] ^ values[at - 1]) & ~e.ADDRESS_MASK:
+        return False
+    before, here = pfns[at - 1], pfns[at]
+    if before is not None and here is not None:
+        return here == before + 1
+    return before is here and frames[at] == frames[at - 1] + 1
+
+
+# -- all that a root maps
+
+
+@command(
+    "xen ptdump [cr3 N]", "all that is mapped: ranges of like rights, and where they lie in pseudo-physical memory"
+)
+def ptdump(context: Context, cr3: int | None = None) -> str:
+    """N is the machine address of an L4 table, or its MFN; without it, the one in use. Xen's own slots are included."""
+    domain = context.xen.domain
+    root = root_of(context, cr3)
+    found = mappings(domain.ram, root)
+    pfns = pseudo_physical(context, found)
+    rights = found.rights & np.uint64(e.US | e.RW | e.NX)
+    marks = found.entry & np.uint64(e.GUEST_KERNEL)
+    rows = []
+    for run in found.runs(rights, marks, found.size):
+        first, count, size = run.start, run.stop - run.start, int(found.size[run.start])
+        start = int(found.vaddr[first])
+        rows.append(
+            (
+                f"{start:016x}-{start + count * size & U64:016x}",
+                _size(count * size),
+                access(int(found.rights[first]), int(found.entry[first])),
+                "" if size == PAGE_SIZE else f"pages of {_size(size)}",
+                _stretch(pfns[run], size // PAGE_SIZE),
+            )
+        )
+    head = f"cr3 {root << 12:#x} ({which_root(context, root)}), mfn {root:#x}: {len(found)} mappings\n"
+    return head + show.columns(rows) + (CUT if found.cut or len(rows) == MAX_RUNS else "")
+
+
+def _stretch(pfns: U64s, step: int) -> str:
+    """Where a range lies in pseudo-physical memory."""
+    first, last = int(pfns[0]), int(pfns[-1])
+    if (pfns == np.uint64(U64)).all():
+        return "no pfn"
+    if len(pfns) == 1:
+        return f"pfn {first:#x}"
+    if (pfns[1:] - pfns[:-1] == np.uint64(step)).all():
+        return f"pfn {first:#x}-{last + step - 1:#x}"
+    different = len(np.unique(pfns))
+    return f"pfn {first:#x} each" if different == 1 else f"{different} pfns, scattered"
+
+
+def pseudo_physical(context: Context, found: Mappings) -> U64s:
+    """The PFN of each mapping; all ones for frames that have none."""
+    m2p = context.xen.domain.area.m2p
+    frames = frames_of(found.entry)
+    inside = frames < len(m2p)
+    return np.where(inside, m2p[np.where(inside, frames, 0)], np.uint64(U64))
+
+
+def access(rights: int, entry: int) -> str:
+    """``u`` user, ``k`` guest kernel or ``X`` Xen alone; then r, w, x."""
+    who = "X" if not rights & e.US else "k" if entry & e.GUEST_KERNEL else "u"
+    return who + "r" + ("w" if rights & e.RW else "-") + ("-" if rights & e.NX else "x")
+
+
+def _size(size: int) -> str:
+    for shift, unit in ((40, "T"), (30, "G"), (20, "M")):
+        if size >= 1 << shift and size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return f"{size >> 10}K"
+
+
+# -- who maps a frame
+
+
+@command("xen whomaps MFN", "every mapping of a frame: addresses, tables and flags; and who else holds it")
+def whomaps(context: Context, mfn: int) -> str:
+    """Looked through are all frames that are page tables of the domain to Xen. The holders are counted against the
+    frame's own counts, so that a reference that nobody owns shows."""
+    checked(context, mfn)
+    domain = context.xen.domain
+    wanted = np.array([mfn], dtype=np.int64)
+    lines = [f"{show.both(domain, mfn)}: {show.state(domain, mfn)}"]
+    references = types = 0
+    for level in (1, 2, 3, 4):
+        rows = entries_to(domain.ram, domain.frames, level, wanted)
+        references += len(rows)
+        types += sum(1 for _, _, value in rows if level > 1 or value & e.RW)
+        lines += _mapping_lines(context, level, rows)
+    if not references:
+        lines.append(" no page table of the domain maps it")
+    lines += _xen_lines(context, mfn)
+    for name, refs, kinds in holders(context, mfn):
+        lines.append(f" held: {name}")
+        references, types = references + refs, types + kinds
+    if domain.frames.refs[mfn] and show.owner(domain, mfn) == "guest":
+        lines.append(_sum(context, mfn, references, types))
+    return "\n".join(lines) + "\n"
+
+
+def _mapping_lines(context: Context, level: int, rows: list[tuple[int, int, int]]) -> Iterator[str]:
+    domain = context.xen.domain
+    at = places(domain.ram, domain.frames, level, {table for table, _, _ in rows})
+    for table, slot, value in rows:
+        what = "mapped at" if show.leaf(value, level) else f"the L{level - 1} table of"
+        grouped: defaultdict[int, list[int]] = defaultdict(list)
+        for base, root in at[table]:
+            grouped[canonical(base + (slot << 3 + 9 * level))].append(root)
+        where = f"L{level} mfn {table:#x} [{slot:#05x}] = {value:016x} {show.flags(value, level)}"
+        if not grouped:
+            yield f" {what} no address (no L4 leads there): {where}"
+        for vaddr, roots in sorted(grouped.items())[:_SHOWN]:
+            yield f" {what} {vaddr:#x}: {where}; {_roots(context, roots)}"
+        if len(grouped) > _SHOWN:
+            yield f" … and {len(grouped) - _SHOWN} addresses more through the same entry"
+
+
+def _xen_lines(context: Context, mfn: int) -> Iterator[str]:
+    """Mappings in Xen's own slots, which every address space has."""
+    domain = context.xen.domain
+    found = mappings(domain.ram, context.xen.vcpu.kernel_root, slice(e.XEN_FIRST_SLOT, e.XEN_LAST_SLOT + 1))
+    here = found.only(frames_of(found.entry) == mfn)
+    for vaddr, entry in list(zip(here.vaddr.tolist(), here.entry.tolist(), strict=True))[:_SHOWN]:
+        yield f" mapped at {vaddr:#x} by Xen, in every address space: {entry:016x} {show.flags(entry, 1)}"
+
+
+def holders(context: Context, mfn: int) -> Iterator[tuple[str, int, int]]:
+    """Who else holds a frame: what for, references, type counts."""
+    xen = context.xen
+    domain, vcpu, events = xen.domain, xen.vcpu, xen.events
+    layout, bits = domain.layout, domain.frames.flags[mfn]
+    fifo = [events.fifo.control >> 12] if events.fifo is not None else []
+    rows: list[tuple[str, bool, int]] = [
+        ("allocated to the domain", bool(bits & ALLOCATED), 0),
+        ("Xen's page, shared with the domain", bool(bits & XEN_HEAP), 1),
+        ("pinned as a page table", bool(bits & PINNED), 1),
+        ("the kernel's root table", mfn == vcpu.kernel_root, 1),
+        ("user code's root table", mfn == vcpu.user_root and mfn != 0, 1),
+        ("vcpu_info of vCPU 0", vcpu.info_registered and mfn == vcpu.info_at >> 12, 1),
+        ("the console's ring", mfn == int(domain.p2m[layout.console.pfn]), 1),
+        ("XenStore's ring", mfn == int(domain.p2m[layout.xenstore.pfn]), 1),
+        ("the FIFO event channels' control block", mfn in fifo, 1),
+    ]
+    rows += [(f"GDT page {i}", mfn == frame, 1) for i, frame in enumerate(vcpu.gdt_frames)]
+    rows += [(f"LDT page {i}", mfn == frame, 1) for i, frame in sorted(xen.ldt_frames.items())]
+    rows += [(f"event array page {i}", mfn == frame, 1) for i, frame in enumerate(events._arrays)]
+    for name, here, kinds in rows:
+        if here:
+            yield name, 1, kinds
+
+
+def _sum(context: Context, mfn: int, references: int, types: int) -> str:
+    frames = context.xen.domain.frames
+    refs, count = frames.refs[mfn], frames.type_count[mfn]
+    kind = "writable or table" if frames.type[mfn] != WRITABLE else "writable"
+    if (references, types) == (refs, count):
+        return f" all {refs} references and {count} {kind} uses are accounted for"
+    return f" accounted for: {references} of {refs} references, {types} of {count} {kind} uses"
