@@ -47,9 +47,17 @@ def unpacked(data: bytes) -> bytes:
     """What a packet holds: runs written out (``0*!`` is five zeros), then escapes undone."""
     if b"*" in data:
         data = re.sub(rb"(?s)(.)\*([ -~])", lambda match: match[1] * (match[2][0] - 28), data)
-    if b"}" in data:
-        data = re.sub(rb"(?s)}(.)", lambda match: bytes([match[1][0] ^ 0x20]), data)
-    return data
+    return _unescaped(data) if b"}" in data else data
+
+
+def _unescaped(data: bytes) -> bytes:
+    array = np.frombuffer(data, np.uint8)
+    marks = np.flatnonzero(array == ord("}"))
+    if len(data) < 200 or marks[-1] == len(data) - 1 or (np.diff(marks) == 1).any():
+        return re.sub(rb"(?s)}(.)", lambda match: bytes([match[1][0] ^ 0x20]), data)
+    array = array.copy()
+    array[marks + 1] ^= 0x20
+    return np.delete(array, marks).tobytes()
 
 
 class Connection:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .guests import Guest
 
 _PATIENCE = 60.0  # seconds for the loop to end
+_GOODBYE = 0.5  # seconds
 
 
 class DebugServer:
@@ -56,8 +58,12 @@ class DebugServer:
     _closing = False
 
     def _driver(self) -> str | None:
-        here = threading.current_thread() is self._thread
-        return "a debugger" if self._server.attached and not here else None
+        if threading.current_thread() is self._thread:
+            return None
+        end = time.monotonic() + _GOODBYE  # one that just detached may still be on its way out
+        while self._server.attached and time.monotonic() < end:
+            time.sleep(0.002)
+        return "a debugger" if self._server.attached else None
 
     def close(self) -> None:
         """End the server; the guest stays where it is. What went wrong in it is raised here."""

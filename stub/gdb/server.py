@@ -264,6 +264,8 @@ class Server:
         """Look at the sockets, then let the guest run for a moment. Blocks only while it stands still."""
         client, target = self._client, self.target
         idle = block and not target.running and not (client is not None and client.session.pending)
+        if idle and client is not None and not client.unsent:
+            client.session.look_ahead()
         for fd, event in self._poll.poll(None if idle else 0):
             self._ready(fd, event)
         client = self._client

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from stub.gdb.features import Description, description
 from stub.gdb.handlers import REGISTRY, BadRequest
+from stub.gdb.handlers.memory import following
 from stub.gdb.handlers.qemu import STEP_DEFAULT
 from stub.gdb.handlers.registry import threads
 from stub.gdb.model import SIGKILL, Ended, Kind, Space, Stop, Target, TargetError
@@ -62,6 +63,8 @@ class Session:
         self._events: deque[Event] = deque()
         self._out = bytearray()
         self._unacknowledged = b""
+        self._next_read = b""  # what a client that dumps memory will ask next
+        self._ahead = b""  # and the packet that answers it, made while the client digests the one before
         self._unsent: deque[bytes] = deque()  # packets that wait for an acknowledgement of the one before
 
     # -- what the connection calls
@@ -94,6 +97,12 @@ class Session:
             elif type(event) in (Bad, TooLong):
                 self._send(self._error("a packet was damaged or too long", b""))
         return self._taken()
+
+    def look_ahead(self) -> None:
+        """Make the next answer to a client that reads memory piece by piece. Nothing changes that before it asks."""
+        if self._next_read and not self._ahead and self.no_ack and not self._events:
+            reply = self._reply(self._next_read)
+            self._ahead = b"" if reply is None else encode(reply, rle=self._rle)
 
     def stopped(self, stop: Stop | Ended) -> bytes:
         """The guest stopped: return what is to be sent, which is nothing unless the client waits for it."""
@@ -178,22 +187,29 @@ class Session:
     # -- requests
 
     def _request(self, data: bytes) -> None:
-        row, arguments = REGISTRY.find(data)
-        if row is None:
-            self._send(b"")
+        ahead = self._ahead if data == self._next_read else b""
+        self._ahead = b""
+        self._next_read = following(data)
+        if ahead:
+            self._out += ahead
             return
-        reply: bytes | None
-        try:
-            if self.target.running and not row.running:
-                raise BadRequest("the guest is running: interrupt it first")
-            reply = row.handler(self, arguments)
-        except (TargetError, BadRequest) as error:
-            reply = self._error(str(error), row.name)
+        reply = self._reply(data)
         if reply is not None:
             self._send(reply)
         if self.no_ack_next:
             self.no_ack, self.no_ack_next = True, False
             self._unacknowledged = b""
+
+    def _reply(self, data: bytes) -> bytes | None:
+        row, arguments = REGISTRY.find(data)
+        if row is None:
+            return b""
+        try:
+            if self.target.running and not row.running:
+                raise BadRequest("the guest is running: interrupt it first")
+            return row.handler(self, arguments)
+        except (TargetError, BadRequest) as error:
+            return self._error(str(error), row.name)
 
     def _error(self, text: str, name: bytes) -> bytes:
         if name in _READS and not self.error_text:

@@ -170,11 +170,13 @@ def test_bytes_may_come_one_by_one() -> None:
     assert attached(peer).command("g") == b"0011"
 
 
-@given(st.binary(max_size=300))
-def test_escapes(data: bytes) -> None:
+@given(st.binary(max_size=300), st.integers(1, 9))
+def test_escapes(data: bytes, times: int) -> None:
+    data *= times
     sent = wire.escaped(data)
     assert not set(sent) & set(b"#$*")
     assert wire.unpacked(sent) == data
+    assert wire.unpacked(b"}A" + sent) == b"a" + data
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _PIECE = 1 << 20
 _LONGEST = 1 << 30  # bytes of one search or checksum; nothing else is done meanwhile
 _END = 1 << 64
+_SHORTEST_REQUEST, _WORTH_IT = 7, 0x2000  # letters; bytes
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -37,6 +38,19 @@ def read_hexadecimal(session: Session, args: bytes) -> bytes:
     if not size:
         raise BadRequest("a read of 0 bytes")
     return hexlify(_read(session, address, min(size, session.packet_size // 2)))
+
+
+def following(request: bytes) -> bytes:
+    """After a large read: the request for as much behind it, as gdb writes one. Else nothing."""
+    if request[:1] not in (b"m", b"x") or len(request) < _SHORTEST_REQUEST:
+        return b""
+    try:
+        address, size = pair(request[1:])
+    except BadRequest:
+        return b""
+    if size < _WORTH_IT or address + 2 * size > _END:
+        return b""
+    return b"%b%x,%x" % (request[:1], address + size, size)
 
 
 @packet("x", "binary-upload+")
