@@ -1,5 +1,6 @@
 """Runs what README and docs show: console blocks that need a guest image, each a session in an empty folder, and tests.
 
+Sessions with a debugger are carried out by ``sessions.py``, beside it.
 ``make`` runs in the repository, where the Makefile is; a page's Python blocks, if they show tests, are one test file.
 """
 
@@ -14,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from suites.docs.blocks import ROOT, Block, blocks, matches, python_tests
+from suites.docs.sessions import Session
+from suites.gdb.own_guest import build
 
 SESSIONS = [block for block in blocks() if block.kind == "image"]
+DEBUGGED = [block for block in blocks() if block.kind.startswith("gdb")]
 TESTS = python_tests()
 
 
@@ -52,6 +56,16 @@ def test_block_prints_what_the_page_shows(block: Block, tmp_path: Path) -> None:
             assert matches(command.output, result.stdout), f"$ {command.text}\n{result.stdout}"
         else:
             assert result.returncode == 0, f"$ {command.text}\n{result.stdout}"
+
+
+@pytest.mark.parametrize("block", DEBUGGED, ids=str)
+def test_debugger_prints_what_the_page_shows(block: Block, tmp_path: Path) -> None:
+    folder = tmp_path / "session"
+    folder.mkdir()
+    if block.kind == "gdb own":
+        (folder / "vmlinux").symlink_to(build())
+    with Session(folder, tmp_path) as session:
+        session.run(block)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ EDGES: dict[str, frozenset[str]] = {
 
 # Who may sleep, and why.
 SLEEPERS = {
-    "harness.debugging": "a debugger that has just gone is still on its way out, and the server has a thread of its own",
+    "harness.debugging": "a debugger that has just gone is still on its way out, as its server has a thread",
     "stub.machine": "with --realtime, while every vCPU is blocked the wall clock is what passes",
     "stub.trace.reader": "follows a file that another process writes, and nothing tells when it grows",
 }

@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 
 from stub import cli
-from suites.docs.blocks import PAGES, ROOT, Block, Command, blocks, matches
+from stub.gdb import monitor
+from stub.gdb.monitor.registry import COMMANDS, describe
+from suites.docs.blocks import PAGES, ROOT, Block, Command, Known, blocks, commands, joined, matches
 
 BLOCKS = blocks()
 BIN = Path(sys.executable).parent
@@ -79,7 +81,7 @@ def check_pytest(words: list[str]) -> None:
 
 
 CHECKS = {"pvstub": check_pvstub, "make": check_make, "pytest": check_pytest}
-PLAIN = frozenset({"git", "cd", "pip", "python3", ".ci/run", "pre-commit"})
+PLAIN = frozenset({"git", "gdb", "cd", "pip", "python3", ".ci/run", "pre-commit"})
 
 
 def test_there_is_something_to_check() -> None:
@@ -163,6 +165,61 @@ def test_code_named_in_the_pages_exists(page: Path) -> None:
 )
 def test_the_wildcards_mean_what_they_say(shown: tuple[str, ...], printed: str, same: bool) -> None:
     assert matches(shown, printed) is same
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        (("at 0xabc", "0xabc"), "at 0x123\n0x123\n", True),
+        (("at 0xabc", "0xabc"), "at 0x123\n0x124\n", False),
+        (("0xabc  x",), "  0x123456789  x\n", False),
+        (("  0xabc  x",), "0x123456789  x\n", False),
+        (("  0xabc  x",), " 0x123456789  x\n", True),
+        (("<f+0x2f>",), "<f+0x30>\n", True),
+        (("0xabc",), "0x12z\n", False),
+        (("…", "at 127.0.0.1:40123"), "hm\nat 127.0.0.1:1\n", True),
+    ],
+)
+def test_an_address_stands_for_one_address(shown: tuple[str, ...], printed: str, same: bool) -> None:
+    assert matches(shown, printed, Known()) is same
+
+
+def test_addresses_are_typed_as_they_were_printed() -> None:
+    known = Known()
+    assert matches(("at 0xabc", "127.0.0.1:40123"), "at 0x123\n127.0.0.1:77\n", known)
+    assert not matches(("0xabc 0xdef",), "0x124 0x125\n", known)
+    assert known.typed("x/i 0xabc, 0xdef, 0xabcd, 127.0.0.1:40123") == "x/i 0x123, 0xdef, 0xabcd, 127.0.0.1:77"
+    assert matches(("0xabc 0xdef",), "0x123 0x125\n", known)
+    assert known.typed("0xdef") == "0x125"
+
+
+def test_a_session_is_taken_apart() -> None:
+    fence = [(1, "console gdb", ["$ gdb -q", "hello", "(gdb) p 1", "$1 = 1"]), (9, "console gdb goes on", ["(gdb) q"])]
+    ((_, _, lines),) = joined(iter(fence))
+    (command,) = commands(lines)
+    typed = Command("gdb -q", ("hello",)), Command("p 1", ("$1 = 1",)), Command("q", ())
+    assert command.typed == typed
+
+
+def test_monitor_commands_shown_exist() -> None:
+    typed = [line.text for block in BLOCKS for command in block.commands for line in command.typed]
+    asked = [text.removeprefix("monitor ") for text in typed if text.startswith("monitor ")]
+    assert asked
+    for text in asked:
+        assert describe(text.split()).startswith(f"monitor {' '.join(text.split()[:2])}")
+
+
+def test_the_table_of_monitor_commands_is_theirs() -> None:
+    assert monitor.run
+    page = (ROOT / "docs" / "debugging.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `((?:xen|info|help) .*|help.*)` \| (.*) \|$", page, re.MULTILINE)
+    shown = {usage.replace("\\|", "|"): text for usage, text in rows}
+    assert shown == {row.usage: row.help for row in COMMANDS.values()}
+
+
+def test_options_named_beside_the_transcripts_exist() -> None:
+    page = (ROOT / "docs" / "debugging.md").read_text(encoding="utf-8")
+    check_pvstub(["pvstub", "boot", *re.findall(r"`(--[a-z-]+)", page)])
 
 
 def test_variables_and_comments_are_not_the_command() -> None:
