@@ -12,7 +12,9 @@ exit     ``RIP``                                 completed by
 SYSCALL  the next instruction; RCX and R11 hold   nothing to do
          RIP and RFLAGS, as the CPU does it
 EXCEPTION the faulting instruction; the next one  setting RIP
-         for ``int n`` (``EXIT_SOFTWARE``)
+         for ``int n`` (``EXIT_SOFTWARE``) and #DB,
+         whose ``EXIT_ERROR_CODE`` is 1 if the
+         guest itself steps
 INVALID  the undefined instruction                setting RIP
 IN, OUT, the instruction itself                   leaving RIP alone (``EXIT_VALUE`` is what ``in`` reads;
 CPUID                                             CPUID's results are written to RAX…RDX); or setting RIP

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from stub.abi.xen import Hypercall
 from stub.engine.base import (
+    EXIT_ERROR_CODE,
     EXIT_PORT,
     EXIT_SIZE,
     EXIT_SOFTWARE,
@@ -19,7 +20,6 @@ from stub.engine.base import (
     RAX,
     RDI,
     RETIRED,
-    RFLAGS,
     RIP,
     RSI,
     Exit,
@@ -30,7 +30,6 @@ from stub.hypervisor.xen import Hypervisor
 from stub.trace.schema import CALLS
 from stub.units import U64
 
-_TF = 0x100
 _MULTICALL_ENTRY = struct.Struct("<QQQ40x")  # op, result, the first argument
 _MMUEXT_OP = struct.Struct("<I20x")
 _MOST_ENTRIES = 1024
@@ -141,7 +140,7 @@ class Catches:
         own = self._own[Exit.EXCEPTION]
         number = points.catches("guest-traps")
         vector = words[EXIT_VECTOR]
-        of_guest = (vector == 3 and words[EXIT_SOFTWARE]) or (vector == 1 and words[RFLAGS] & _TF)
+        of_guest = (vector == 3 and words[EXIT_SOFTWARE]) or (vector == 1 and words[EXIT_ERROR_CODE])
         if number is not None and of_guest:
             points.report(number, points.extras[number], f"the guest's own {'int3' if vector == 3 else 'single step'}")
             xen.defer(own)

@@ -206,11 +206,12 @@ class MachineTarget:
         start, end = self._stepping
         words = self._xen.words
         for _ in range(_STEPS):
-            if self._xen.upcall_due and self.points.catches("upcall") is None:
-                rip, rsp = words[RIP], words[RSP]
+            if self._xen.upcall_due:
+                place = words[RIP], words[RSP]
                 self._xen.deliver_upcall()
-                self._over = (rip, rsp)
-                self._run_to(rip, rsp)
+                if self.points.why is None:
+                    self._over = place
+                    self._run_to(*place)
                 return self._looked()
             at = words[RIP]
             began = self._turn_step()

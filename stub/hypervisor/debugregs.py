@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from stub.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from stub.abi.errno import EINVAL, ENODEV, EPERM
-from stub.abi.x86_defns import X86_CR4_DE, X86_EFLAGS_RF, X86_EFLAGS_TF
-from stub.engine.base import READS, RFLAGS, RIP, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, WRITES, Watch
+from stub.abi.x86_defns import X86_CR4_DE, X86_EFLAGS_RF
+from stub.engine.base import EXIT_ERROR_CODE, READS, RFLAGS, RIP, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, WRITES, Watch
 from stub.hypervisor import traps
 from stub.units import is_canonical
 
@@ -125,7 +125,7 @@ def debug_trap(xen: Hypervisor) -> None:
     onlooker = xen.stops.onlooker
     if onlooker is not None and access[1] and onlooker.accessed(*access):
         xen.stand_still()
-    steps = words[RFLAGS] & X86_EFLAGS_TF
+    steps = words[EXIT_ERROR_CODE]
     hits = _watched(vcpu, *access) if access[1] else 0
     if steps or hits:
         vcpu.debug[6] |= hits | (_DR6_SINGLE_STEP if steps else 0)

@@ -230,7 +230,7 @@ class Hypervisor:
     def upcall_due(self) -> bool:
         """Whether the guest's event callback runs before its next instruction."""
         at = self.vcpu.info_at
-        return not self.mid_flight and bool(self.ram_bytes[at]) and not self.ram_bytes[at + 1]
+        return self.deferred is None and not self.mid_flight and bool(self.ram_bytes[at]) and not self.ram_bytes[at + 1]
 
     def step(self) -> bool:
         """Run one instruction, or what it leads to (an exception, a hypercall), and stand still; whether it began."""

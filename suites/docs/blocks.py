@@ -72,7 +72,8 @@ class Block:
 
 def fences(page: Path) -> Iterator[tuple[int, str, list[str]]]:
     """(line number, info string, lines) of each fenced block."""
-    info, start, body = None, 0, []
+    info: str | None = None
+    start, body = 0, list[str]()
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         fence = FENCE.match(line)
         if fence and info is None:
@@ -88,7 +89,8 @@ def fences(page: Path) -> Iterator[tuple[int, str, list[str]]]:
 
 def commands(lines: list[str], prompt: str = "$ ") -> Iterator[Command]:
     """The commands of a console block."""
-    text, output = None, []
+    text: str | None = None
+    output: list[str] = []
     for line in [*lines, prompt]:
         if line.startswith(prompt):
             if text is not None:

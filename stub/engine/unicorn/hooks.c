@@ -46,12 +46,13 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
         return;
     }
     c->step_not_taken = 0;
+    const int guests = !c->traps || c->guest_steps; /* TF was the guest's when the instruction began */
     if (number == 1 && c->traps && c->flags_loaded) {
         uint64_t flags;
         lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
         c->guest_steps = (flags & TF) != 0;
     }
-    if (number == 1 && c->traps && !c->guest_steps && !c->word[STEP] && !c->word[WATCH_SIZE]) {
+    if (number == 1 && !guests && !c->word[STEP] && !c->word[WATCH_SIZE]) {
         uint64_t flags; /* the access was not made in the end */
         lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
         flags &= ~(uint64_t)TF;
@@ -62,7 +63,7 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
     }
     lib.uc_context_save(c->uc, c->context);
     c->word[EXIT_VECTOR] = number;
-    c->word[EXIT_ERROR_CODE] = (uint32_t)context_word(c, c->at_error_code);
+    c->word[EXIT_ERROR_CODE] = number == 1 ? (uint64_t)guests : (uint32_t)context_word(c, c->at_error_code);
     c->word[EXIT_SOFTWARE] = context_word(c, c->at_is_software) != 0;
     if (context_word(c, c->at_old_exception) != -1) { /* or the next fault would be reported as a double fault */
         int32_t none = -1;
@@ -74,7 +75,7 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
     if (c->word[EXIT_SOFTWARE] || number == 1) {
         /* int n and a single step report the next instruction: the one before it has retired and ended its block */
         c->word[RETIRED] = counted();
-        if (number == 1 && c->traps && !c->guest_steps) {
+        if (number == 1 && !guests) {
             if (hot.current && one_more_iteration(c, hot.current->pc))
                 c->word[RIP] = hot.current->pc;
             pause_blocks(c->word[RETIRED], end_of_block());
