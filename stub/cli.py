@@ -98,9 +98,11 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
         "--gdb", nargs="?", const="", metavar="ADDRESS", help="let gdb in: PORT, unix:PATH (default: any free port)"
     )
     boot.add_argument("--wait", action="store_true", help="with --gdb: stand at the first instruction")
-    boot.add_argument("--gdb-on-crash", action="store_true", help="let gdb in once the guest crashes")
     boot.add_argument(
-        "--on-detach", choices=("continue", "stop", "kill"), default="continue",
+        "--gdb-on-crash", action="store_true", help="let gdb in once the guest crashes (at --gdb's ADDRESS)"
+    )
+    boot.add_argument(
+        "--on-detach", choices=("continue", "stop", "kill"),
         help="what the guest does when gdb goes (default: continue)",
     )  # fmt: skip
     boot.add_argument("--symbols", type=Path, metavar="FILE", help="the guest's symbols (default: the image's own)")
@@ -224,8 +226,11 @@ def _say(line: str) -> None:
 
 def _debugger(options: argparse.Namespace) -> Any | None:
     """What was asked of the GDB server; None without one."""
+    if options.wait and options.gdb_on_crash:
+        raise UsageError("--wait: with --gdb-on-crash nobody is let in before the crash; leave one of them out")
     if options.gdb is None and not options.gdb_on_crash:
-        for name, given in (("--wait", options.wait), ("--symbols", options.symbols)):
+        asked_for = (("--wait", options.wait), ("--symbols", options.symbols), ("--on-detach", options.on_detach))
+        for name, given in asked_for:
             if given:
                 raise UsageError(f"{name}: there is no debugger; add --gdb, or leave it out")
         return None
@@ -236,8 +241,8 @@ def _debugger(options: argparse.Namespace) -> Any | None:
     asked = Options(
         address=options.gdb or "",
         wait=options.wait,
-        on_detach=options.on_detach,
-        on_crash=options.gdb is None,
+        on_detach=options.on_detach or "continue",
+        on_crash=options.gdb_on_crash,
         executable=lambda: options.symbols or _symbols(options.image),
     )
     check(asked)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from stub.engine.base import CR3, READS, RIP, RSP, WRITES, Watch
 from stub.gdb.agent import AgentError
 from stub.gdb.model import Kind, Stop, StopPoint
+from stub.trace.names import errno_name
 from stub.units import PAGE_MASK
 
 if TYPE_CHECKING:
@@ -74,10 +75,16 @@ class HypercallCatch:
     name: str
     operation: int | None = None
     result: int | None = None
+    operation_name: str = ""
 
     def __str__(self) -> str:
-        operation = "" if self.operation is None else f" operation {self.operation}"
-        return f"hypercall {self.name}{operation}" + ("" if self.result is None else f" that gives {self.result}")
+        shown = [f"hypercall {self.name}"]
+        if self.operation is not None:
+            shown.append(self.operation_name or f"operation {self.operation}")
+        if self.result is not None:
+            error = errno_name(self.result)
+            shown.append(f"that gives -{error}" if error else f"that gives {self.result}")
+        return " ".join(shown)
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,9 @@ class Points:
         for number, watch in self._machine:
             if watch.first < where + size and where <= watch.last and watch.access & made:
                 how = "written" if write else "read"
-                note = f"{size} bytes at machine address {where:#x} ({address:#x}) were {how}"
+                bytes_were = "1 byte" if size == 1 else f"{size} bytes"
+                be = "was" if size == 1 else "were"
+                note = f"{bytes_were} at machine address {where:#x} ({address:#x}) {be} {how}"
                 self.report(number, watch, note)
                 return True
         return False

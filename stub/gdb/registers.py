@@ -140,4 +140,5 @@ def kernel_or_user(xen: Hypervisor) -> str:
     at = vcpu.info_at
     events = "masked" if xen.ram_bytes[at + VCPU_INFO_MASK] else "unmasked"
     pending = ", one pending" if xen.ram_bytes[at] else ""
-    return f"{state}, events {events}{pending}, {xen.words[RETIRED]:,} instructions"
+    retired = xen.words[RETIRED]
+    return f"{state}, events {events}{pending}, {retired:,} instruction{'' if retired == 1 else 's'}"

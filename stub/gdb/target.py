@@ -258,7 +258,7 @@ class MachineTarget:
 
     def vcpus(self) -> int:
         """See :class:`stub.gdb.model.Target`."""
-        return 1
+        return 0 if isinstance(self._stop, Ended) else 1
 
     def describe_vcpu(self, vcpu: int) -> str:
         """See :class:`stub.gdb.model.Target`."""

@@ -31,9 +31,12 @@ static uint64_t next_stop(const Core *c, uint64_t address)
 
 static void bound(Core *c, uint64_t stop) { c->stop_bounds[0] = c->stop_bounds[1] = stop; }
 
+static int translation_comes_by; /* libunicorn calls the function below, as its symbols allow */
+
 /* A block is translated; its descriptor begins with its address (inline.c compares that with what libunicorn tells). */
 EXPORT void gen_intermediate_code_x86_64(void *cpu, void *block, int most)
 {
+    translation_comes_by = 1;
     if (inside && running->stop_bounds) {
         uint64_t pc;
         memcpy(&pc, block, sizeof pc);
@@ -91,6 +94,10 @@ int one_more_iteration(const Core *c, uint64_t pc)
 /* The hook, and where in libunicorn's hook object its bounds are: before the callback. */
 static int add_stop_hook(Core *c)
 {
+    if (!translation_comes_by) {
+        PyErr_SetString(engine_error, "unicorn engine: this build of libunicorn cannot be told where to stop; use 2.1.4");
+        return 0;
+    }
     const uint64_t first = 0x1234567812345678, last = 0x1234567812345679;
     uc_hook hook;
     uc_err e = lib.uc_hook_add(c->uc, &hook, UC_HOOK_CODE, (void *)on_stop_point, c, first, last);

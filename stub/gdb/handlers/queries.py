@@ -61,8 +61,9 @@ def attached(_: Session, __: bytes) -> bytes:
 
 @packet("qfThreadInfo")
 def threads_first(session: Session, _: bytes) -> bytes:
-    """All threads."""
-    return b"m" + b",".join(b"%x" % (n + 1) for n in range(session.target.vcpus()))
+    """All threads; none once the guest has ended."""
+    names = [b"%x" % (n + 1) for n in range(session.target.vcpus())]
+    return b"m" + b",".join(names) if names else b"l"
 
 
 @packet("qsThreadInfo")

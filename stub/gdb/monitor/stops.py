@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from stub.abi import errno
 from stub.abi.xen import MMUEXT_OPS, Hypercall
 from stub.engine.base import CR3, READS, WRITES
@@ -31,9 +33,13 @@ def _hypercall(_: Context, text: str) -> Hypercall:
     raise MonitorError(f"{text[:40]}: no hypercall of that name; as in 'xen catch hypercall mmu_update'")
 
 
-def _operation(context: Context, call: Hypercall, text: str) -> int:
+def _operations(call: Hypercall) -> Mapping[int, str]:
     row = CALLS.get(call)
-    names = MMUEXT_OPS if call == Hypercall.mmuext_op else row.commands if row is not None else {}
+    return MMUEXT_OPS if call == Hypercall.mmuext_op else row.commands if row is not None else {}
+
+
+def _operation(context: Context, call: Hypercall, text: str) -> int:
+    names = _operations(call)
     for value, name in names.items():
         if text.casefold() in (name.casefold(), name.partition("_")[2].casefold()):
             return value
@@ -62,7 +68,8 @@ def catch_hypercall(context: Context, name: Hypercall, operation: str | None = N
     Of a multicall each entry counts; of mmuext_op each operation.
     """
     which = None if operation is None else _operation(context, name, operation)
-    return _set(context, HypercallCatch(int(name), name.name, which, result))
+    shown = "" if which is None else _operations(name).get(which, "")
+    return _set(context, HypercallCatch(int(name), name.name, which, result, shown))
 
 
 @command("xen catch upcall", "stop before each event upcall")
