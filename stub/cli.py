@@ -212,8 +212,8 @@ def _run(machine: Any, options: argparse.Namespace, debugger: Any) -> None:
     if debugger is not None:
         from stub.gdb.command import serve
 
-        console = (lambda turn: attach(machine, turn)) if options.interactive else None
-        serve(machine, debugger, _say, console, sys.stdin.fileno() if options.interactive else None)
+        console = (lambda turn, no_more: attach(machine, turn, no_more)) if options.interactive else None
+        serve(machine, debugger, _say, console, sys.stdin.fileno() if options.interactive else 0)
     elif options.interactive:
         attach(machine)
     else:

@@ -21,7 +21,7 @@ from stub.devices.console import Console
 from stub.domain.builder import build
 from stub.domain.config import DomainConfig
 from stub.domain.domain import Domain
-from stub.engine.base import CS, NEVER, RETIRED, RIP
+from stub.engine.base import CS, NEVER, PATIENCE, RETIRED, RIP
 from stub.engine.unicorn import UnicornEngine
 from stub.errors import PvstubError, UsageError
 from stub.hypervisor import runstate, segments
@@ -208,15 +208,17 @@ class Machine:
         *,
         act: Callable[[], object] | None = None,
         instructions: int = _SLICE,
+        patience_ns: int = 0,
     ) -> None:
         """Run the engine (or do ``act`` instead), or let time pass, until the next thing to look at.
 
-        That is after about ``instructions`` at the latest. A verdict that ``hold`` holds back is in ``held``, and the
-        guest is as it was then, until :meth:`let_end`.
+        That is after about ``instructions`` at the latest, and ``patience_ns`` of wall time if that is not 0. A verdict
+        that ``hold`` holds back is in ``held``, and the guest is as it was then, until :meth:`let_end`.
         """
         xen = self.xen
         vcpu, clock = xen.vcpu, xen.clock
         self._set_limits(deadline_ns, instructions)
+        xen.words[PATIENCE] = time.monotonic_ns() + patience_ns if patience_ns else 0
         if vcpu.blocked:
             self._idle(deadline_ns)
         elif act is not None:
@@ -249,16 +251,17 @@ class Machine:
 
     def reboot(self) -> None:
         """Boot the guest again, with its files as they are now; time and the log go on."""
+        domain = build(self._image, self.config)  # what cannot be built leaves the guest as it is
         self._done_ns, self._done_instructions = self.now_ns, self.retired
         self.xen.close()
         self.verdict = self.held = None
-        self._boot(build(self._image, self.config))
+        self._boot(domain)
 
     def _set_limits(self, deadline_ns: int | None, instructions: int) -> None:
         clock, limits = self.xen.clock, self.limits
         ends = [t for t in (deadline_ns, limits.virtual_ns) if t is not None]
         clock.limit(max(min(ends) - self._done_ns, 0) if ends else NEVER)
-        end = self.xen.words[RETIRED] + (_REALTIME_SLICE if self.config.realtime else instructions)
+        end = self.xen.words[RETIRED] + min(instructions, _REALTIME_SLICE if self.config.realtime else instructions)
         if limits.instructions is not None:
             end = min(end, max(limits.instructions - self._done_instructions, 0))
         clock.slice(end)

@@ -15,10 +15,13 @@ ESCAPE = b"\x1d"  # Ctrl-]
 _TURN_NS = 20_000_000
 
 
-def attach(machine: Machine, turn: Callable[[], bool] | None = None) -> None:
+def attach(
+    machine: Machine, turn: Callable[[], bool] | None = None, no_more: Callable[[], None] = lambda: None
+) -> None:
     """Run the guest with standard input and output as its console, until it ends or the escape is typed.
 
     ``turn`` runs it for a moment, and answers whether all is over; by default the machine does.
+    ``no_more`` is called at the end of the input.
     """
     turn = turn or (lambda: machine.run(deadline_ns=machine.now_ns + _TURN_NS) is not None)
     source, target = sys.stdin.fileno(), sys.stdout.fileno()
@@ -34,6 +37,8 @@ def attach(machine: Machine, turn: Callable[[], bool] | None = None) -> None:
             if reading and select.select([source], [], [], 0)[0]:
                 typed = os.read(source, 256)
                 reading = bool(typed)
+                if not reading:
+                    no_more()
                 before, escape, _ = typed.partition(ESCAPE)
                 if before:
                     machine.console.send(before)

@@ -21,7 +21,11 @@ CPUID                                             CPUID's results are written to
 DEADLINE the instruction that would run next      nothing to do
 STOP_POINT the same                              nothing to do
 DONE     wherever                                nothing to do: a reflex did it, and asks for a look
+WAITED   where it was                            nothing to do: nothing ran, as ``PATIENCE`` was over
 ======== ======================================= =========================================================
+
+``PATIENCE`` is a time of the host's monotonic clock, in ns: after it ``run`` comes back at once, and a reflex asks for
+a look. So a caller has the guest back soon whatever it does, within some 4 ms; 0 is for ever.
 
 The CPU sees the page tables as they are after a new ``CR3``, and after the caller set ``FLUSH``; other changes to them
 it may see late.
@@ -47,8 +51,8 @@ N_REGISTERS = 30
 EXIT_VECTOR, EXIT_ERROR_CODE, EXIT_SOFTWARE, EXIT_PORT, EXIT_SIZE, EXIT_VALUE = range(30, 36)
 RETIRED, TIME_SKEW, DEADLINE, FLUSH = range(36, 40)
 LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE = range(40, 44)
-TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, STEP = range(44, 52)
-N_WORDS = 52
+TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, STEP, PATIENCE = range(44, 53)
+N_WORDS = 53
 
 NAMES = tuple(
     "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()  # noqa: SIM905
@@ -73,6 +77,7 @@ class Exit(IntEnum):
     STOP_POINT = 9
     DEAD = 10
     DONE = 11
+    WAITED = 12
 
 
 class Watch(NamedTuple):

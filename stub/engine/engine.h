@@ -18,11 +18,12 @@ enum {
     TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES,
     WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, /* the watched access of an instruction; size 0: none */
     STEP, /* not 0: #DB after one instruction */
+    PATIENCE, /* CLOCK_MONOTONIC, in ns, after which run() comes back before it runs anything; 0: never */
     N_WORDS
 };
 
 enum { EXIT_SYSCALL, EXIT_EXCEPTION, EXIT_INVALID, EXIT_IN, EXIT_OUT, EXIT_CPUID, EXIT_DEADLINE, EXIT_LEARN,
-       EXIT_SYSENTER, EXIT_STOP_POINT, EXIT_DEAD, EXIT_DONE };
+       EXIT_SYSENTER, EXIT_STOP_POINT, EXIT_DEAD, EXIT_DONE, EXIT_WAITED };
 
 /* Finishes exits on the spot, on the engine's own small stack: it may not call into Python. Given the register file
  * and the kind of an exit it answers: the exit is the caller's, is done, or is done and the caller is to look. */

@@ -162,21 +162,24 @@ class Catches:
                 value = words[EXIT_VALUE] if kind == Exit.IN else written
                 how = "read from" if kind == Exit.IN else "written to"
                 points.report(number, watch, f"{value & (1 << 8 * size) - 1:#x} was {how} port {port:#x}")
-                if words[RIP] == at and xen.verdict is None:
-                    self._finish(kind, at, size)
-                xen.stand_still()
+                if words[RIP] != at or xen.verdict is not None or self._finish(kind, at, size):
+                    xen.stand_still()
+                else:
+                    xen.clock.slice(0)  # to the next jump: in the middle of a string instruction there is no standing
                 return
 
-    def _finish(self, kind: Exit, at: int, size: int) -> None:
+    def _finish(self, kind: Exit, at: int, size: int) -> bool:
+        """Do the rest of an instruction that is not a string instruction; whether it was none."""
         words = self._xen.words
         code = self._xen.domain.guest.read_available(at, 15)
         behind = next((i for i, byte in enumerate(code) if byte not in PREFIXES), len(code))
         length = _LENGTHS.get(code[behind], 0) if behind < len(code) else 0
         if not length:
-            return  # a string instruction: it goes on by itself
+            return False
         if kind == Exit.IN:
             mask = (1 << 8 * size) - 1
             kept = 0 if size == 4 else words[RAX] & ~mask
             words[RAX] = kept | words[EXIT_VALUE] & mask
         words[RIP] = (at + behind + length) & U64
         words[RETIRED] += 1
+        return True

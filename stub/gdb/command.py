@@ -37,12 +37,13 @@ def serve(
     machine: Machine,
     options: Options,
     say: Callable[[str], None],
-    console: Callable[[Callable[[], bool]], None] | None = None,
-    typed: int | None = None,
+    console: Callable[[Callable[[], bool], Callable[[], None]], None] | None = None,
+    typed: int = 0,
 ) -> None:
     """Run the machine to its verdict, for whoever attaches. ``say`` prints a line for the person.
 
-    ``console(turn)`` calls ``turn`` until it answers that all is over; ``typed`` is the file descriptor it reads.
+    ``console(turn, no_more)`` calls ``turn`` until it answers that all is over, and ``no_more`` when nobody types
+    any more; ``typed`` is the file descriptor it reads.
     """
     if options.on_crash:
         target = MachineTarget(machine, stop_on_crash=True)
@@ -59,9 +60,8 @@ def serve(
         if console is None:
             server.serve_until()
         else:
-            if typed is not None:
-                server.watch(typed, lambda: None)
-            console(lambda: _turn(server, machine))
+            server.watch(typed, lambda: None)
+            console(lambda: _turn(server, machine), lambda: server.unwatch(typed))
     machine.let_end()
 
 

@@ -79,6 +79,9 @@ class Target(Protocol):
     executable: Path | None
     """A file with the guest's symbols."""
 
+    steps_into_events: bool
+    """Whether a step may end in the guest's event callback, where one is due, and not behind it."""
+
     def vcpus(self) -> int:
         """How many vCPUs there are."""
 

@@ -27,7 +27,8 @@ from stub.gdb.session import ON_DETACH, OnDetach, Session
 
 _LONGEST_PATH = 107  # bytes; sun_path of unix(7), less its final zero
 _READ = 1 << 18
-_MOST_REFUSED = 8
+_MOST_SILENT = 8
+_BEGINNINGS = (b"+", b"-", b"$", b"\x03")  # what a debugger says first; a browser, for one, does not
 _BACKLOG = 64
 _IN, _OUT = select.POLLIN, select.POLLOUT
 _BUSY = encode(b"E.another debugger has this guest: only one at a time", rle=False)
@@ -199,6 +200,12 @@ class _Client:
         self.unsent = bytearray()
 
 
+def _hung_up(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
 class Server:
     """Serves one guest to one debugger after another.
 
@@ -214,7 +221,7 @@ class Server:
         self.clients = 0
         """How many have come, so far."""
         self._client: _Client | None = None
-        self._refused: dict[int, socket.socket] = {}
+        self._silent: dict[int, socket.socket] = {}  # who came, and is no debugger yet
         self._watched: dict[int, Callable[[], object]] = {}
         self._room = memoryview(bytearray(_READ))  # recv would make, and give back, as much for each packet
         self._stopping = False
@@ -295,8 +302,8 @@ class Server:
             self._client.session.close()
             self._client.socket.close()
             self._client = None
-        while self._refused:
-            self._refused.popitem()[1].close()
+        while self._silent:
+            self._silent.popitem()[1].close()
         self.listener.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -322,8 +329,8 @@ class Server:
             self._accept()
         elif fd == self._wake_read:
             os.read(fd, 4096)
-        elif fd in self._refused:
-            self._refuse(fd)
+        elif fd in self._silent:
+            self._first_words(fd)
         elif fd in self._watched:
             self._watched[fd]()
 
@@ -344,17 +351,32 @@ class Server:
         connection.setblocking(False)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        fd = connection.fileno()
-        if self._client is not None:
-            if len(self._refused) >= _MOST_REFUSED:
-                self._drop_refused(next(iter(self._refused)))
-            self._refused[fd] = connection
-            self._poll.register(fd, _IN)
+        if len(self._silent) >= _MOST_SILENT:
+            self._drop(next(iter(self._silent)))
+        self._silent[connection.fileno()] = connection
+        self._poll.register(connection.fileno(), _IN)
+
+    def _first_words(self, fd: int) -> None:
+        """Somebody who came speaks: it is the debugger if it speaks like one, and there is none yet."""
+        connection = self._silent[fd]
+        try:
+            data = connection.recv(4096)
+        except BlockingIOError:
             return
-        self._halt()
-        self.clients += 1
-        self._client = _Client(connection, Session(self.target, on_detach=self.on_detach))
-        self._poll.register(fd, _IN)
+        except OSError:
+            data = b""
+        if data[:1] not in _BEGINNINGS:
+            self._drop(fd)
+        elif self._client is not None:
+            self._refuse(connection, data)
+            if not data:
+                self._drop(fd)
+        else:
+            del self._silent[fd]
+            self._halt()
+            self.clients += 1
+            self._client = _Client(connection, Session(self.target, on_detach=self.on_detach))
+            self._converse(self._client, data)
 
     def _halt(self) -> None:
         """A debugger that comes expects the guest to stand still."""
@@ -363,24 +385,17 @@ class Server:
             if self.target.advance() is not None:
                 return
 
-    def _refuse(self, fd: int) -> None:
-        """Somebody came while there is a debugger: answer the first request, then hang up once it is read."""
-        connection = self._refused[fd]
-        try:
-            data = connection.recv(4096)
-            if b"$" in data:
+    @staticmethod
+    def _refuse(connection: socket.socket, data: bytes) -> None:
+        """There is a debugger: answer the first request with that, and hang up once it is read."""
+        if b"$" in data:
+            with contextlib.suppress(OSError):
                 connection.send(b"+" + _BUSY)
                 connection.shutdown(socket.SHUT_WR)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._drop_refused(fd)
 
-    def _drop_refused(self, fd: int) -> None:
+    def _drop(self, fd: int) -> None:
         self._poll.unregister(fd)
-        self._refused.pop(fd).close()
+        self._silent.pop(fd).close()
 
     def _client_ready(self, client: _Client, event: int) -> None:
         if event & _OUT:

@@ -208,7 +208,7 @@ class Session:
             if self.target.running and not row.running:
                 raise BadRequest("the guest is running: interrupt it first")
             return row.handler(self, arguments)
-        except (TargetError, BadRequest) as error:
+        except (TargetError, BadRequest, OSError) as error:
             return self._error(str(error), row.name)
 
     def _error(self, text: str, name: bytes) -> bytes:

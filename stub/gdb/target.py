@@ -7,6 +7,7 @@ from typing import Any
 
 from stub.domain.builder import start_registers
 from stub.engine.base import RETIRED, RIP, RSP
+from stub.errors import PvstubError
 from stub.gdb import monitor, registers
 from stub.gdb.catches import PREFIXES, Catches
 from stub.gdb.model import SIGABRT, SIGINT, Ended, Kind, Space, Stop, StopPoint, TargetError
@@ -19,6 +20,7 @@ from stub.memory.guest import GuestFault
 from stub.units import PAGE_MASK, PAGE_SIZE, U64
 
 _TURN = 10_000_000  # instructions between looks at the client: some milliseconds
+_PATIENCE = 20_000_000  # ns: however little the guest gets done
 _STEPS = 1000  # the same, when the guest goes step by step
 _MARGIN = 5_000  # instructions before a count at which single steps begin
 _LONGEST_READ = 1 << 26
@@ -28,6 +30,7 @@ class MachineTarget:
     """The guest of a machine. Its own thread of control is whoever calls :meth:`advance`."""
 
     bits = 64
+    steps_into_events = False
 
     def __init__(self, machine: Machine, executable: Path | None = None, *, stop_on_crash: bool = False) -> None:
         self.machine = machine
@@ -45,7 +48,7 @@ class MachineTarget:
 
     def use(self, executable: Path | None) -> None:
         """Take the guest's symbols from this file, and offer it to the client."""
-        self.executable = executable
+        self.executable = executable.resolve() if executable is not None else None
         names = Symbols(executable)
         self._context = monitor.Context(self.machine, monitor.Names(names.address, names.nearest), self.points)
 
@@ -84,9 +87,12 @@ class MachineTarget:
 
     def restart(self) -> None:
         """See :class:`stub.gdb.model.Target`."""
-        self.running = False
+        try:
+            self.machine.reboot()
+        except PvstubError as error:
+            raise TargetError(f"the guest cannot be booted again: {error}") from error
+        self.running = self._interrupted = False
         self._stepping = self._over = None
-        self.machine.reboot()
         self._attach()
         self._stop = Stop(note="the guest was booted again")
 
@@ -149,7 +155,13 @@ class MachineTarget:
         """What the last turn came to."""
         machine = self.machine
         if machine.xen is not self._xen:  # it rebooted by itself
+            self._over = None
             self._attach()
+            self._tell()
+            if self._stepping is not None:
+                return Stop(note="the guest rebooted")
+            if self.points.at_stop_point():
+                return self.points.why
         if machine.held is not None:
             lines = (machine.held.reason, *machine.held.details)
             return Stop(SIGABRT, note="the guest crashed: " + "\n".join(lines))
@@ -160,7 +172,7 @@ class MachineTarget:
         left = _TURN if count is None else count - self.machine.retired - _MARGIN
         if left <= 0 and count is not None:
             return self._count_to(count)
-        self.machine.turn(instructions=min(_TURN, left))
+        self.machine.turn(instructions=min(_TURN, left), patience_ns=_PATIENCE)
         if self.points.reached:
             self._over = None
             self._run_to(None, None)
@@ -177,11 +189,13 @@ class MachineTarget:
             xen = self._xen
             if xen.upcall_due:
                 xen.deliver_upcall()
-            elif xen.words[RIP] in self.points.addresses and xen.mid_flight and self.points.at_stop_point():
-                return self.points.why
+                began = True
             else:
-                self._turn_step()
+                began = self._turn_step()
             stop = self._looked()
+            if stop is None and began and xen.words[RIP] in self.points.addresses and self.points.at_stop_point():
+                xen.overlooked = True
+                stop = self.points.why
             if stop is None and self.machine.retired >= count:
                 for number, extra in self.points.having(Retired):
                     if isinstance(extra, Retired) and extra.count == count:
@@ -209,6 +223,8 @@ class MachineTarget:
             if self._xen.upcall_due:
                 place = words[RIP], words[RSP]
                 self._xen.deliver_upcall()
+                if self.points.why is None and self.steps_into_events:
+                    return self._looked() or Stop()
                 if self.points.why is None:
                     self._over = place
                     self._run_to(*place)
@@ -218,8 +234,6 @@ class MachineTarget:
             stop = self._looked()
             if stop is not None:
                 return stop
-            if self._xen.words is not words:
-                return Stop(note="the guest rebooted")
             if began and not start <= words[RIP] < end:
                 return Stop()
             repeats = words[RIP] == at and self._repeats(at)
@@ -236,8 +250,9 @@ class MachineTarget:
 
     def kill(self) -> None:
         """See :class:`stub.gdb.model.Target`."""
+        self.machine.let_end()
         self.machine.interrupt("killed from the debugger")
-        self.running = False
+        self.running = self._interrupted = False
         self._stop = self._ended() or Ended(1, "killed from the debugger")
 
     # -- stop points

@@ -117,13 +117,14 @@ def _watched(vcpu: Vcpu, first: int, size: int, write: bool) -> int:
     return hits
 
 
-def debug_trap(xen: Hypervisor) -> None:
-    """#DB from the CPU: a watched access was made, the guest steps, or an onlooker does."""
+def debug_trap(xen: Hypervisor) -> bool:
+    """#DB from the CPU: a watched access, or a step of the guest's or an onlooker's; whether anything came of it."""
     words, vcpu = xen.words, xen.vcpu
     access = words[WATCH_ADDRESS], words[WATCH_SIZE], words[WATCH_WRITE] != 0
     words[WATCH_SIZE] = 0
     onlooker = xen.stops.onlooker
-    if onlooker is not None and access[1] and onlooker.accessed(*access):
+    shown = onlooker is not None and bool(access[1]) and onlooker.accessed(*access)
+    if shown:
         xen.stand_still()
     steps = words[EXIT_ERROR_CODE]
     hits = _watched(vcpu, *access) if access[1] else 0
@@ -131,5 +132,5 @@ def debug_trap(xen: Hypervisor) -> None:
         vcpu.debug[6] |= hits | (_DR6_SINGLE_STEP if steps else 0)
         traps.inject(xen, 1)
         xen.mid_flight = False
-    else:
-        xen.mid_flight = True
+        return True
+    return shown

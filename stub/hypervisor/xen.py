@@ -21,13 +21,17 @@ from stub.engine.base import (
     CR0,
     CR3,
     CR4,
+    EXIT_ERROR_CODE,
     EXIT_PORT,
     EXIT_SIZE,
+    EXIT_SOFTWARE,
     EXIT_VALUE,
+    EXIT_VECTOR,
     FLUSH,
     RDI,
     RIP,
     RSI,
+    RSP,
     STEP,
     Engine,
     Exit,
@@ -69,6 +73,11 @@ _SHUTDOWN_KINDS = {
 }
 
 
+def _is_onlookers(words: memoryview) -> bool:
+    """Whether an exception is the #DB of a step or a watch, and not of the guest's own stepping."""
+    return words[EXIT_VECTOR] == 1 and not words[EXIT_SOFTWARE] and not words[EXIT_ERROR_CODE]
+
+
 class Hypervisor:
     """State shared by the handlers. Plain attributes; what changes them is in the family files."""
 
@@ -104,7 +113,7 @@ class Hypervisor:
         # stop points
         self.stops = Stops(engine)
         self.mid_flight = self.overlooked = False
-        self.deferred: Callable[[], None] | None = None
+        self.deferred: tuple[Callable[[], None], int, int] | None = None  # and where
         self.resume_at: int | None = None
         self.code_widths: dict[int, bool] = {}
         self.runnable: set[tuple[int, int]] = set()  # (CS, SS) known to be good for ring 3
@@ -122,6 +131,7 @@ class Hypervisor:
             Exit.STOP_POINT: self._on_stop_point,
             Exit.DEAD: self._on_dead,
             Exit.DONE: lambda: None,
+            Exit.WAITED: self._on_waited,
         }
 
     # -- start
@@ -191,8 +201,8 @@ class Hypervisor:
         self.pause = False
         at = vcpu.info_at  # a guest that moves it pauses the loop
         if self._resume():
-            exits[run()]()
-        if self.nmi_pending and not vcpu.nmi_masked:
+            self._pass(run())
+        if self._nmi_due:
             self.nmi_pending = False
             traps.deliver_nmi(self)
         while not self.pause:
@@ -207,9 +217,10 @@ class Hypervisor:
 
         So the guest runs the same however often it was stopped.
         """
-        deferred, self.deferred = self.deferred, None
-        if deferred is not None:
-            deferred()
+        if self._deferred_here():
+            deferred, self.deferred = self.deferred, None
+            assert deferred is not None
+            deferred[0]()
         mid_flight, self.mid_flight = self.mid_flight, False
         if self.overlooked:
             self.overlooked = False
@@ -223,27 +234,39 @@ class Hypervisor:
 
     def defer(self, action: Callable[[], None]) -> None:
         """Stop the guest before what an exit asks for is done; it is done first when the guest runs on."""
-        self.deferred = action
+        self.deferred = action, self.words[RIP], self.words[RSP]
         self.pause = True
+
+    def _deferred_here(self) -> bool:
+        """Whether an action waits for the guest to run on here: a debugger may have it run something else first."""
+        return self.deferred is not None and self.deferred[1:] == (self.words[RIP], self.words[RSP])
+
+    @property
+    def _nmi_due(self) -> bool:
+        return self.nmi_pending and not self.vcpu.nmi_masked
 
     @property
     def upcall_due(self) -> bool:
         """Whether the guest's event callback runs before its next instruction."""
         at = self.vcpu.info_at
-        return self.deferred is None and not self.mid_flight and bool(self.ram_bytes[at]) and not self.ram_bytes[at + 1]
+        due = bool(self.ram_bytes[at]) and not self.ram_bytes[at + 1]
+        return due and not self.mid_flight and not self._deferred_here() and not self._nmi_due
 
     def step(self) -> bool:
         """Run one instruction, or what it leads to (an exception, a hypercall), and stand still; whether it began."""
         words, run = self.words, self.engine.run
         self.pause = False
-        if self.deferred is not None:
+        if self._deferred_here():
             self._resume()
             return True
         if self.overlooked and not self._resume():
             return True
-        if self.nmi_pending and not self.vcpu.nmi_masked:
+        if self._nmi_due:
             self.nmi_pending = False
             traps.deliver_nmi(self)
+            if self.upcall_due:
+                self.deliver_upcall()
+            return True
         words[STEP] = 1
         try:
             while True:
@@ -253,7 +276,12 @@ class Hypervisor:
                     if debugregs.at_stop_point(self):
                         return True
                     continue
-                self.mid_flight = False
+                if kind == Exit.WAITED:
+                    return False
+                self.mid_flight = kind == Exit.EXCEPTION and _is_onlookers(words)
+                if self.mid_flight:
+                    debugregs.debug_trap(self)
+                    return True
                 self.exits[kind]()
                 if kind == Exit.DEADLINE:
                     return False
@@ -263,17 +291,35 @@ class Hypervisor:
             words[STEP] = 0
 
     def _on_stop_point(self) -> None:
-        kind: int = Exit.STOP_POINT
-        onlooker = self.stops.onlooker
-        while kind == Exit.STOP_POINT:
-            if onlooker is not None and onlooker.at_stop_point():
+        self._pass(Exit.STOP_POINT)
+
+    def _pass(self, kind: int) -> None:
+        """Act on an exit at which the guest stood between two others, and on those that follow of the same sort.
+
+        They are an onlooker's, or the host's: nothing came to pass in the guest, and no event comes in.
+        """
+        onlooker, run = self.stops.onlooker, self.engine.run
+        while True:
+            if kind == Exit.STOP_POINT:
+                if onlooker is not None and onlooker.at_stop_point():
+                    self.stand_still()
+                    self.overlooked = True
+                    return
+                if debugregs.at_stop_point(self):
+                    return
+            elif kind == Exit.WAITED:
                 self.stand_still()
-                self.overlooked = True
                 return
-            if debugregs.at_stop_point(self):
-                return
-            kind = self.engine.run()
+            elif kind == Exit.EXCEPTION and _is_onlookers(self.words):
+                if debugregs.debug_trap(self):
+                    return
+            else:
+                break
+            kind = run()
         self.exits[kind]()
+
+    def _on_waited(self) -> None:
+        self.pause = True
 
     def _on_syscall(self) -> None:
         call = self.vcpu.call()
@@ -303,7 +349,8 @@ class Hypervisor:
                 privileged.set_task_switched(self, False)
             traps.inject(self, 7)
         elif vector == 1:
-            debugregs.debug_trap(self)
+            if not debugregs.debug_trap(self):
+                self._pass(self.engine.run())
         else:
             traps.inject(self, vector, code if vector in (8, 10, 11, 12, 17) else None)
 

@@ -57,7 +57,7 @@ def test_registers_of_all_kinds_by_both_packets(debugger: Debugger, at: Mapping[
         assert debugger.register(name) == value
         assert debugger.read_registers()[name] == value
     debugger.write_register("cs", everything["cs"])
-    for name in ("cs", "cr3", "retired"):
+    for name in ("cs", "cr3", "mode"):
         with pytest.raises(Exception, match="cannot be changed"):
             debugger.write_register(name, everything[name] + 8)
 
@@ -137,7 +137,6 @@ def test_gdb_calls_functions_of_the_guest(debug_server: DebugServer, gdb: Gdb) -
     gdb.execute("break add")
     gdb.cont()
     before = gdb.execute("info registers rip rsp rdi rsi eflags rbx")
-    assert gdb.evaluate("add(2, 3)") in ("5", "void") or True
     gdb.execute("delete")
     assert gdb.execute("print add(2, 3)").strip().endswith("= 5")
     assert gdb.execute("print factorial(5)").strip().endswith("= 120")
@@ -157,7 +156,9 @@ def test_a_call_that_meets_a_breakpoint(gdb: Gdb) -> None:
         gdb.execute("print factorial(4)")
     assert "<function called from gdb>" in gdb.execute("backtrace")
     gdb.execute("delete")
-    assert gdb.cont()["reason"] == "exited-normally" or True
+    gdb.cont()  # the call ends, and gdb takes its frame away
+    assert "add (a=" in gdb.execute("frame")
+    assert gdb.cont()["reason"] == "exited-normally"
 
 
 @pytest.mark.guest(cmdline="calls")

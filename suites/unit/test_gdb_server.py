@@ -264,7 +264,7 @@ def test_many_that_are_refused_and_stay_take_no_room(running: Running) -> None:
     for _ in range(30):
         running.connect(no_ack=False)
     assert first.ask(b"qC") == b"QC1"
-    assert len(running.server._refused) <= 8
+    assert len(running.server._silent) <= 8
 
 
 def test_attaching_stops_a_running_guest(target: FakeTarget) -> None:
@@ -499,3 +499,19 @@ def test_a_second_gdb_is_told_so(running: Running) -> None:
     out = gdb(running.server, "info registers")
     assert "another debugger has this guest" in out
     assert first.ask(b"qC") == b"QC1"
+
+
+def test_a_browser_is_no_debugger(running: Running) -> None:
+    """A web page may have its browser post to any port: what it says first is not what a debugger says."""
+    with socket.create_connection(("127.0.0.1", running.server.listener.address.port)) as browser:
+        browser.sendall(b"POST / HTTP/1.1\r\n\r\n$k#6b$M1000,1:00#00")
+        browser.settimeout(10)
+        assert browser.recv(100) == b""
+    assert running.server.clients == 0
+    assert running.target.calls == []
+
+
+def test_who_says_nothing_stops_nothing(running: Running) -> None:
+    """And does not keep a debugger out."""
+    with socket.create_connection(("127.0.0.1", running.server.listener.address.port)):
+        assert running.connect().ask(b"qC") == b"QC1"

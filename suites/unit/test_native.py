@@ -81,7 +81,7 @@ def test_the_register_file_has_one_order() -> None:
 
 def test_the_kinds_of_exit_are_the_same() -> None:
     text = (STUB / "engine/engine.h").read_text()
-    names = re.findall(r"EXIT_(\w+)", text[text.index("enum { EXIT_SYSCALL") : text.index("EXIT_DONE }") + 9])
+    names = re.findall(r"EXIT_(\w+)", text[text.index("enum { EXIT_SYSCALL") :].partition("}")[0])
     asked = names.index("LEARN")  # the engine's own question
     assert {name: number for number, name in enumerate(names) if number != asked} == {
         e.name: e.value for e in base.Exit

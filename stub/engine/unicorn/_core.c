@@ -208,6 +208,8 @@ static PyObject *core_run(Core *c, PyObject *unused)
             PyErr_SetString(engine_error, "unicorn engine: run() before start() or after the end");
             return NULL;
         }
+        if (c->exit_kind != EXIT_LEARN && out_of_patience(c))
+            return PyLong_FromLong(EXIT_WAITED);
         switch_to_engine(c);
         if (c->exit_kind != EXIT_LEARN)
             return PyLong_FromLong(c->exit_kind);
@@ -216,6 +218,13 @@ static PyObject *core_run(Core *c, PyObject *unused)
             return NULL;
         Py_DECREF(nothing);
     } while (1);
+}
+
+static int is_open(const Core *c)
+{
+    if (!c->uc)
+        PyErr_SetString(engine_error, "unicorn engine: it was closed");
+    return c->uc != NULL;
 }
 
 /* flush_code(maddr, size): the caller wrote there; where code was run from it the translations are dropped. */
@@ -233,14 +242,14 @@ static PyObject *core_flush_code(Core *c, PyObject *args)
 /* read_register(number) -> 16 bytes; write_register(number, bytes): one of libunicorn's registers. */
 static PyObject *core_read_register(Core *c, PyObject *number)
 {
-    unsigned char value[16] = {0};
+    unsigned char value[64] = {0}; /* no register of libunicorn's is longer */
     const long id = PyLong_AsLong(number);
-    if (PyErr_Occurred())
+    if (PyErr_Occurred() || !is_open(c))
         return NULL;
     uc_err e = lib.uc_reg_read(c->uc, (int)id, value);
     if (e != UC_ERR_OK)
         return fail("cannot read a register", e);
-    return PyBytes_FromStringAndSize((const char *)value, sizeof value);
+    return PyBytes_FromStringAndSize((const char *)value, 16);
 }
 
 static PyObject *core_write_register(Core *c, PyObject *args)
@@ -248,8 +257,8 @@ static PyObject *core_write_register(Core *c, PyObject *args)
     int id;
     const char *bytes;
     Py_ssize_t size;
-    unsigned char value[16] = {0};
-    if (!PyArg_ParseTuple(args, "iy#", &id, &bytes, &size))
+    unsigned char value[64] = {0};
+    if (!PyArg_ParseTuple(args, "iy#", &id, &bytes, &size) || !is_open(c))
         return NULL;
     memcpy(value, bytes, (size_t)size < sizeof value ? (size_t)size : sizeof value);
     uc_err e = lib.uc_reg_write(c->uc, id, value);
@@ -275,7 +284,7 @@ static PyObject *core_use_reflex(Core *c, PyObject *capsule)
 static PyObject *core_load_ldt(Core *c, PyObject *args)
 {
     unsigned long long base, limit;
-    if (!PyArg_ParseTuple(args, "KK", &base, &limit))
+    if (!PyArg_ParseTuple(args, "KK", &base, &limit) || !is_open(c))
         return NULL;
     const uc_x86_mmr ldtr = {limit ? 8 : 0, base, (uint32_t)limit, 0x8200};
     lib.uc_reg_write(c->uc, UC_X86_REG_LDTR, &ldtr);

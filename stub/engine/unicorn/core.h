@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unicorn/unicorn.h>
 #include "stub/engine/engine.h"
@@ -189,6 +190,7 @@ void on_block(uc_engine *uc, uint64_t pc, uint32_t size, void *data);
 void on_edge(uc_engine *uc, uc_tb *block, uc_tb *previous, void *data);
 
 /* switch.c */
+int out_of_patience(const Core *c);
 void load_registers(Core *c);
 void switch_to_caller(Core *c);
 void switch_to_engine(Core *c);
@@ -210,7 +212,7 @@ void forget_translations(Core *c);
 /* stops.c */
 void note_stop_generated(void);
 void drop_code(Core *c);
-int one_more_iteration(const Core *c, uint64_t pc);
+int one_more_iteration(const Core *c, uint64_t pc, uint32_t size);
 PyObject *core_stop_at(Core *c, PyObject *addresses);
 PyObject *core_watch(Core *c, PyObject *ranges);
 

@@ -76,7 +76,7 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
         /* int n and a single step report the next instruction: the one before it has retired and ended its block */
         c->word[RETIRED] = counted();
         if (number == 1 && !guests) {
-            if (hot.current && one_more_iteration(c, hot.current->pc))
+            if (hot.current && one_more_iteration(c, hot.current->pc, hot.current->size))
                 c->word[RIP] = hot.current->pc;
             pause_blocks(c->word[RETIRED], end_of_block());
         } else

@@ -62,14 +62,14 @@ void drop_code(Core *c)
 
 /* Whether a repeated string instruction at `pc`, just stepped, would have looked at its count once more. With TF set
  * libunicorn leaves it when RCX gets to 0, without TF it goes round again to find RCX at 0, and counts that. */
-int one_more_iteration(const Core *c, uint64_t pc)
+int one_more_iteration(const Core *c, uint64_t pc, uint32_t size)
 {
     enum { ZF = 0x40 };
     int repeated = 0, narrow = 0;
     if (c->word[RIP] == pc || !c->left_before)
         return 0;
-    for (int i = 0; i < 15; i++) {
-        const uint64_t at = machine_address(c, pc + (uint64_t)i);
+    for (uint32_t i = 0; i < size; i++) {
+        const uint64_t at = machine_address(c, pc + i);
         if (at >= (uint64_t)c->ram.len)
             return 0;
         const unsigned byte = ((const unsigned char *)c->ram.buf)[at];
@@ -78,6 +78,8 @@ int one_more_iteration(const Core *c, uint64_t pc)
         else if (byte == 0x67)
             narrow = 1;
         else if (byte != 0x66 && (byte & 0xf0) != 0x40 && (byte & 0xe7) != 0x26 && (byte & 0xfe) != 0x64) {
+            if (i + 1 < size)
+                return 0; /* string instructions end with their opcode */
             const int compares = (byte & 0xfe) == 0xa6 || (byte & 0xfe) == 0xae;
             const int string = compares || (byte & 0xfc) == 0x6c || (byte & 0xfe) == 0xa4 ||
                                (byte & 0xfe) == 0xaa || (byte & 0xfe) == 0xac;
@@ -122,6 +124,8 @@ static int by_value(const void *a, const void *b)
 
 PyObject *core_stop_at(Core *c, PyObject *addresses)
 {
+    if (!c->uc)
+        return fail("a stop point after the end", UC_ERR_HANDLE);
     PyObject *list = PySequence_List(addresses);
     if (!list)
         return NULL;
@@ -146,6 +150,8 @@ PyObject *core_stop_at(Core *c, PyObject *addresses)
 
 PyObject *core_watch(Core *c, PyObject *ranges)
 {
+    if (!c->uc)
+        return fail("a watch after the end", UC_ERR_HANDLE);
     PyObject *list = PySequence_List(ranges);
     if (!list)
         return NULL;
@@ -156,7 +162,8 @@ PyObject *core_watch(Core *c, PyObject *ranges)
         if (!PyArg_ParseTuple(PyList_GetItem(list, (Py_ssize_t)i), "KKii", &first, &last, &watched[i].access,
                               &watched[i].machine))
             break;
-        watched[i].first = first, watched[i].last = last;
+        watched[i].first = first;
+        watched[i].last = last;
     }
     Py_DECREF(list);
     if (!watched)

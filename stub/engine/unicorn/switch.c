@@ -142,6 +142,16 @@ static void apply(Core *c)
     }
 }
 
+/* Whether the caller wants to have the guest back. The clock is the cheap one, right to some milliseconds. */
+int out_of_patience(const Core *c)
+{
+    struct timespec t;
+    if (!c->word[PATIENCE])
+        return 0;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec > c->word[PATIENCE];
+}
+
 void leave(Core *c, int kind, int where)
 {
     c->where = where;
@@ -150,7 +160,7 @@ void leave(Core *c, int kind, int where)
     if (where != AT_MIDDLE)
         c->again = 0;
     int done = c->reflex ? c->reflex->act(c->reflex->state, c->word, kind) : REFLEX_NOT_MINE;
-    if (done == REFLEX_DONE && c->word[STEP])
+    if (done == REFLEX_DONE && (c->word[STEP] || out_of_patience(c)))
         done = REFLEX_LOOK;
     if (done != REFLEX_DONE) {
         c->exit_kind = done == REFLEX_LOOK ? EXIT_DONE : kind;
@@ -170,6 +180,8 @@ int drained(Core *c, int where)
     set_deadline(c->word[DEADLINE]);
     lib.uc_context_restore(c->uc, c->target);
     load_root(c, c->drain_cr3);
+    if (c->flush_code)
+        drop_code(c);
     if (where == AT_BLOCK)
         leave_block(c, c->word[RIP]);
     else if (where == AT_SYSCALL) {
@@ -203,8 +215,8 @@ void switch_to_engine(Core *c)
         hot = c->kept;
         running = c;
     }
-    if (!c->draining)
-        set_deadline(c->word[DEADLINE]);
+    if (!c->draining) /* at 0 for code that is to be dropped, which can be done between blocks only */
+        set_deadline(c->flush_code && c->where == AT_MIDDLE ? 0 : c->word[DEADLINE]);
     if (_setjmp(c->caller) == 0) {
         if (c->started == 1) {
             c->started = 2;

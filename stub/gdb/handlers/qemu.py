@@ -41,6 +41,7 @@ def set_step_mode(session: Session, args: bytes) -> bytes:
     if bits & ~STEP_DEFAULT:
         raise BadRequest("there are no such bits")
     session.step_bits = bits
+    session.target.steps_into_events = not bits & _STEP_BITS["NOIRQ"]
     return b"OK"
 
 

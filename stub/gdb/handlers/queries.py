@@ -35,7 +35,7 @@ def choose_thread(session: Session, args: bytes) -> bytes:
     if args[:1] not in (b"g", b"c"):
         raise BadRequest("threads are chosen for g or c")
     chosen = session.threads(args[1:])
-    if args[:1] == b"g":
+    if args[:1] == b"g" and chosen:  # a guest that has ended has no threads
         session.thread = chosen[0]
     return b"OK"
 
@@ -75,8 +75,10 @@ def threads_more(_: Session, __: bytes) -> bytes:
 @packet("qThreadExtraInfo")
 def thread_description(session: Session, args: bytes) -> bytes:
     """What the vCPU does."""
-    thread = session.threads(args.removeprefix(b","))[0]
-    return hexed(session.target.describe_vcpu(thread - 1).encode())
+    threads = session.threads(args.removeprefix(b","))
+    if not threads:
+        raise BadRequest("there is no such thread")
+    return hexed(session.target.describe_vcpu(threads[0] - 1).encode())
 
 
 @packet("qRcmd")

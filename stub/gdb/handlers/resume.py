@@ -77,6 +77,8 @@ def v_cont(session: Session, args: bytes) -> bytes | None:
     """For each thread the first action that names it counts; if any steps, that is what happens."""
     if args == b"?":
         return b"vCont;c;C;s;S;r;t"
+    if isinstance(session.target.last_stop(), Ended):
+        return _resume(session)  # it has no threads any more
     how = _actions(args, session.target.vcpus())
     return why_stopped(session, b"") if how is None else _resume(session, *how)
 

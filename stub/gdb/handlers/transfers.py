@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
@@ -47,4 +48,4 @@ def executable(session: Session, args: bytes) -> bytes:
     """The file that ``vFile`` lets be read, whatever process is asked about."""
     if session.target.executable is None:
         raise BadRequest("there is no file with the guest's symbols")
-    return _piece(session, str(session.target.executable).encode(), args.partition(b":")[2])
+    return _piece(session, os.fsencode(session.target.executable), args.partition(b":")[2])

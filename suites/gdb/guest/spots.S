@@ -1,4 +1,5 @@
 /* One instruction each that leaves the guest for its hypervisor, with labels before and behind it. */
+    .cfi_sections .debug_frame
 .macro function name
     .globl \name
     .type \name, @function
