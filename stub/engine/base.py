@@ -51,8 +51,9 @@ N_REGISTERS = 30
 EXIT_VECTOR, EXIT_ERROR_CODE, EXIT_SOFTWARE, EXIT_PORT, EXIT_SIZE, EXIT_VALUE = range(30, 36)
 RETIRED, TIME_SKEW, DEADLINE, FLUSH = range(36, 40)
 LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE = range(40, 44)
-TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, STEP, PATIENCE = range(44, 53)
-N_WORDS = 53
+TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE = range(44, 51)
+WATCH2_ADDRESS, WATCH2_SIZE, WATCH2_WRITE, STEP, PATIENCE = range(51, 56)
+N_WORDS = 56
 
 NAMES = tuple(
     "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()  # noqa: SIM905
@@ -83,13 +84,15 @@ class Exit(IntEnum):
 class Watch(NamedTuple):
     """A range of memory to watch: ``first`` to ``last``, both in it; ``access``: READS, WRITES or both.
 
-    ``machine``: the addresses are machine addresses, not virtual ones.
+    ``machine``: the addresses are machine addresses, not virtual ones. ``second``: of the second group, so that of one
+    instruction an access is kept for each group.
     """
 
     first: int
     last: int
     access: int
     machine: bool = False
+    second: bool = False
 
 
 class Engine(Protocol):
@@ -120,7 +123,7 @@ class Engine(Protocol):
         """#DB after each instruction that accesses these ranges of memory; replaces the ones before.
 
         The access (the first; a write before a read) is then in ``WATCH_ADDRESS`` (virtual), ``WATCH_SIZE``,
-        ``WATCH_WRITE``; the caller clears the size.
+        ``WATCH_WRITE`` (``WATCH2_…``, of the second group); the caller clears the size.
         """
 
     def flush_code(self, maddr: int, size: int) -> None:

@@ -17,6 +17,7 @@ enum {
     FLUSH, LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE,
     TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES,
     WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, /* the watched access of an instruction; size 0: none */
+    WATCH2_ADDRESS, WATCH2_SIZE, WATCH2_WRITE, /* the same for ranges of the second group */
     STEP, /* not 0: #DB after one instruction */
     PATIENCE, /* CLOCK_MONOTONIC, in ns, after which run() comes back before it runs anything; 0: never */
     N_WORDS

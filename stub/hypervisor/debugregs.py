@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING
 from stub.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from stub.abi.errno import EINVAL, ENODEV, EPERM
 from stub.abi.x86_defns import X86_CR4_DE, X86_EFLAGS_RF
-from stub.engine.base import EXIT_ERROR_CODE, READS, RFLAGS, RIP, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, WRITES, Watch
+from stub.engine.base import (
+    EXIT_ERROR_CODE,
+    READS,
+    RFLAGS,
+    RIP,
+    WATCH2_ADDRESS,
+    WATCH2_SIZE,
+    WATCH2_WRITE,
+    WATCH_ADDRESS,
+    WATCH_SIZE,
+    WATCH_WRITE,
+    WRITES,
+    Watch,
+)
 from stub.hypervisor import traps
 from stub.units import is_canonical
 
@@ -88,7 +101,8 @@ def arm(xen: Hypervisor) -> None:
             code.append(address)
         else:
             first = address & ~(length - 1)
-            data.append(Watch(first, first + length - 1, WRITES if kind == _WRITE else READS | WRITES))
+            access = WRITES if kind == _WRITE else READS | WRITES
+            data.append(Watch(first, first + length - 1, access, second=True))
     xen.stops.for_guest(code, data)
 
 
@@ -121,13 +135,14 @@ def debug_trap(xen: Hypervisor) -> bool:
     """#DB from the CPU: a watched access, or a step of the guest's or an onlooker's; whether anything came of it."""
     words, vcpu = xen.words, xen.vcpu
     access = words[WATCH_ADDRESS], words[WATCH_SIZE], words[WATCH_WRITE] != 0
-    words[WATCH_SIZE] = 0
+    own = words[WATCH2_ADDRESS], words[WATCH2_SIZE], words[WATCH2_WRITE] != 0
+    words[WATCH_SIZE] = words[WATCH2_SIZE] = 0
     onlooker = xen.stops.onlooker
     shown = onlooker is not None and bool(access[1]) and onlooker.accessed(*access)
     if shown:
         xen.stand_still()
     steps = words[EXIT_ERROR_CODE]
-    hits = _watched(vcpu, *access) if access[1] else 0
+    hits = _watched(vcpu, *own) if own[1] else 0
     if steps or hits:
         vcpu.debug[6] |= hits | (_DR6_SINGLE_STEP if steps else 0)
         traps.inject(xen, 1)

@@ -24,6 +24,7 @@ from stub.engine.base import (
     WRITES,
     Watch,
 )
+from stub.hypervisor import debugregs
 from stub.machine import Machine
 from stub.units import PAGE_SIZE
 from suites.boot.small_guest import CODE, DATA_OFFSET, SPIN, kernel, shutdown
@@ -276,3 +277,15 @@ def test_extended_registers_there_and_back(boot: Boot) -> None:
     changed[160:176] = bytes(range(16))
     engine.write_extended(bytes(changed))
     assert engine.read_extended() == bytes(changed)
+
+
+def test_two_groups_each_get_an_access_of_one_instruction(boot: Boot) -> None:
+    # mov $data, %rsi; lea 64(%rsi), %rdi; movsq
+    made = boot(mov(6, DATA) + b"\x48\x8d\x7e\x40\x48\xa5" + SPIN)
+    made.xen.vcpu.debug[0], made.xen.vcpu.debug[7] = DATA + 64, 0x000D0001  # writes of 8 bytes
+    debugregs.arm(made.xen)
+    eye = looking(made)
+    eye.want([], [Watch(DATA, DATA + 7, READS)])
+    made.turn()
+    assert eye.accesses == [(DATA, 8, False)]
+    assert made.xen.vcpu.debug[6] & 1

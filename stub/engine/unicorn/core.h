@@ -72,7 +72,7 @@ typedef struct {
 /* Memory that is watched: from first to last, in bytes of virtual or machine memory. */
 typedef struct {
     uint64_t first, last;
-    int access, machine;
+    int access, machine, second;
 } Watched;
 enum { ACCESS_READ = 1, ACCESS_WRITE = 2 };
 

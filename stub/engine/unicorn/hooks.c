@@ -52,7 +52,7 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
         lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
         c->guest_steps = (flags & TF) != 0;
     }
-    if (number == 1 && !guests && !c->word[STEP] && !c->word[WATCH_SIZE]) {
+    if (number == 1 && !guests && !c->word[STEP] && !c->word[WATCH_SIZE] && !c->word[WATCH2_SIZE]) {
         uint64_t flags; /* the access was not made in the end */
         lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
         flags &= ~(uint64_t)TF;

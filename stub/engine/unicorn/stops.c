@@ -159,8 +159,8 @@ PyObject *core_watch(Core *c, PyObject *ranges)
     Watched *watched = malloc((n + 1) * sizeof *watched);
     for (size_t i = 0; watched && i < n; i++) {
         unsigned long long first, last;
-        if (!PyArg_ParseTuple(PyList_GetItem(list, (Py_ssize_t)i), "KKii", &first, &last, &watched[i].access,
-                              &watched[i].machine))
+        if (!PyArg_ParseTuple(PyList_GetItem(list, (Py_ssize_t)i), "KKiii", &first, &last, &watched[i].access,
+                              &watched[i].machine, &watched[i].second))
             break;
         watched[i].first = first;
         watched[i].last = last;
@@ -180,7 +180,9 @@ PyObject *core_watch(Core *c, PyObject *ranges)
     Py_RETURN_NONE;
 }
 
-/* How the range [first, last] is watched: ACCESS_READ, ACCESS_WRITE; `machine` is where it lies, NOWHERE: not known. */
+/* How the range [first, last] is watched, ACCESS_READ and ACCESS_WRITE, by ranges of the first group, and four bits up
+ * by those of the second; `machine` is where it lies, NOWHERE: not known. */
+enum { SECOND = 4 };
 static int watched(const Core *c, uint64_t first, uint64_t last, uint64_t machine)
 {
     int access = 0;
@@ -188,7 +190,7 @@ static int watched(const Core *c, uint64_t first, uint64_t last, uint64_t machin
         const Watched *w = &c->watched[i];
         const uint64_t from = w->machine ? machine : first;
         if ((!w->machine || machine != NOWHERE) && from <= w->last && from + (last - first) >= w->first)
-            access |= w->access;
+            access |= w->access << (w->second ? SECOND : 0);
     }
     return access;
 }
@@ -200,7 +202,8 @@ EXPORT int cpu_watchpoint_address_matches_x86_64(void *cpu, uint64_t page, uint6
     if (!inside || !running->n_watched)
         return 0;
     page &= ~0xfffULL;
-    return watched(running, page, page + size - 1, running->filling);
+    const int access = watched(running, page, page + size - 1, running->filling);
+    return (access | access >> SECOND) & (ACCESS_READ | ACCESS_WRITE);
 }
 
 /* Before an access to a page that is watched. */
@@ -211,15 +214,20 @@ EXPORT void cpu_check_watchpoint_x86_64(void *cpu, uint64_t address, uint64_t si
     Core *c = running;
     if (!inside || c->draining || !size || !own.restore_state || !own.leave_block)
         return;
-    if (!(watched(c, address, address + size - 1, machine_address(c, address)) & access))
+    const int groups = watched(c, address, address + size - 1, machine_address(c, address)) &
+                       (access | access << SECOND);
+    if (!groups)
         return;
     uint64_t flags, rip;
     lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
     if (flags & TF) {
-        if (!c->word[WATCH_SIZE] || (access == ACCESS_WRITE && !c->word[WATCH_WRITE])) {
-            c->word[WATCH_ADDRESS] = address;
-            c->word[WATCH_SIZE] = size;
-            c->word[WATCH_WRITE] = access == ACCESS_WRITE;
+        for (int group = 0; group < 2; group++) {
+            uint64_t *kept = &c->word[group ? WATCH2_ADDRESS : WATCH_ADDRESS]; /* address, size, write */
+            if (groups >> group * SECOND & access && (!kept[1] || (access == ACCESS_WRITE && !kept[2]))) {
+                kept[0] = address;
+                kept[1] = size;
+                kept[2] = access == ACCESS_WRITE;
+            }
         }
         return;
     }

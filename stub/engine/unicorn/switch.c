@@ -156,7 +156,7 @@ void leave(Core *c, int kind, int where)
 {
     c->where = where;
     if (kind != EXIT_EXCEPTION || c->word[EXIT_VECTOR] != 1)
-        c->word[WATCH_SIZE] = 0; /* the instruction that touched watched memory did not come to its end */
+        c->word[WATCH_SIZE] = c->word[WATCH2_SIZE] = 0; /* the instruction that touched watched memory did not come to its end */
     if (where != AT_MIDDLE)
         c->again = 0;
     int done = c->reflex ? c->reflex->act(c->reflex->state, c->word, kind) : REFLEX_NOT_MINE;
