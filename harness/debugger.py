@@ -116,7 +116,10 @@ class Debugger:
             raise
 
     def _greet(self, acknowledge: bool) -> None:
-        for item in self.command(FEATURES).decode("ascii").split(";"):
+        features = self.command(FEATURES)
+        if features[:1] == b"E":
+            raise DebuggerError(self._refusal(FEATURES, features))
+        for item in features.decode("ascii").split(";"):
             name, equals, value = item.partition("=")
             self.features[name if equals else item[:-1]] = value if equals else item[-1:]
         if not acknowledge and self.features.get("QStartNoAckMode") == "+":

@@ -15,10 +15,12 @@ from harness import cache
 from stub.errors import UsageError
 
 SOURCES = Path(__file__).with_name("guest")
-FLAGS = ("gcc", "-m64", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g", "-Og", "-ffreestanding", "-fno-pic", "-no-pie",
-         "-static", "-nostdlib", "-mcmodel=kernel", "-mno-red-zone", "-fno-stack-protector", "-fcf-protection=none",
-         "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-asynchronous-unwind-tables",
-         "-Wl,-T,link.ld", "-Wl,--build-id=none", "-Wl,-z,max-page-size=4096", "-Wl,--no-warn-rwx-segments")  # fmt: skip
+FLAGS = (
+    "gcc", "-m64", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g", "-Og", "-static", "-nostdlib", "-ffreestanding",
+    "-fno-pic", "-no-pie", "-mcmodel=kernel", "-mno-red-zone", "-fno-stack-protector", "-fcf-protection=none",
+    "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-asynchronous-unwind-tables",
+    "-Wl,-T,link.ld,--build-id=none,-z,max-page-size=4096,--no-warn-rwx-segments",
+)  # fmt: skip
 COMPILED = ("entry.S", "spots.S", "kernel.c", "sections.c")
 MEMORY = 32
 LATE = 0x10000000

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
-from clients import Client, GdbClient, RawClient, go
-from own_guest import build
+from clients import Client, RawClient, go
+from elftools.elf.elffile import ELFFile
+from own_guest import LATE, TWICE
 
 from harness.debugger import Debugger
 from harness.debugging import DebugServer, symbols_of
@@ -45,13 +46,6 @@ def undisturbed(guest: Guest) -> Run:
     return run
 
 
-@contextmanager
-def raw(guest: Guest) -> Iterator[Debugger]:
-    """Our client on a guest."""
-    with DebugServer(guest) as server, Debugger(server.address) as debugger:
-        yield debugger
-
-
 def to_the_end(debugger: Debugger, most: int = 1 << 30) -> int:
     """Continue from each stop to the next; how many there were. After ``most`` all stop points go."""
     stops = 0
@@ -65,26 +59,48 @@ def to_the_end(debugger: Debugger, most: int = 1 << 30) -> int:
 # -- our own guest
 
 
+def everywhere(at: Mapping[str, int]) -> set[int]:
+    """Functions of the guest, its handlers, its odd instructions, and what is around them."""
+    names = {"on_trap", "on_event", "event_callback", "leave", "map", "visit", "user_code", "syscall_callback",
+             "debugged_code", "put_debugged", "trap_1", "trap_3", "trap_14", "trap_128", "counted", "inner",
+             "factorial", "add", "outer", "middle", "say", "tell", "start", "run_sections", "spots", "ports", "loop",
+             "chain", "calls", "registers", "many", "data", "late", "twice", "spaces", "user", "refused", "batch",
+             "traps", "wait", *(name for name in at if name.startswith(("at_", "behind_", "put_", "get_", "do_")))}  # fmt: skip
+    addresses = {
+        at[name] for name in names if name in at and name != "at_int3"
+    }  # gdb jumps over an int3 under its breakpoint
+    addresses |= {at["sled"] + 9990 + n for n in range(10)} | {at["paged_code"], LATE, TWICE, LATE + 4}
+    # the first instructions of the way in: lea, xor, mov, call
+    return addresses | {at["_start"] + n for n in (0, 7, 9, 12)} | {at["at_single_steps"] + n for n in range(10)}
+
+
 @pytest.mark.guest(cmdline="")
-def test_a_hundred_breakpoints_in_everything(client: Client, guest: Guest, at: Mapping[str, int]) -> None:
-    """All functions of the guest, its handlers among them, up to some hundred stops; then to the end."""
-    names = ["on_trap", "on_event", "event_callback", "leave", "at_leave_iret", "map", "visit", "user_code",
-             "syscall_callback", "debugged_code", "put_debugged", "trap_1", "trap_3", "trap_14", "trap_128",
-             *(name for name in at if name.startswith(("at_", "behind_", "put_", "get_")))]  # fmt: skip
-    addresses = {at[name] for name in names}
-    addresses |= {at["sled"] + 9990 + n for n in range(10)} | {at["paged_code"] + n for n in range(0, 32, 4)}
-    addresses |= set(range(at["_start"], at["_start"] + 32))
+def test_a_hundred_breakpoints_in_everything(debugger: Debugger, guest: Guest, at: Mapping[str, int]) -> None:
+    """Nearly all are hit, each some times."""
+    addresses = everywhere(at)
     assert len(addresses) >= 100
-    for address in sorted(addresses):
-        client.break_at(address)
-    hits = set()
-    for _ in range(300):
-        if go(client).kind != "break":
-            break
-        hits.add(client.register("rip"))
-    client.clear()
-    assert len(hits) > 50
-    assert go(client).status == 0
+    for address in addresses:
+        debugger.break_at(address, hardware=address % 2 == 0)
+    hits: Counter[int] = Counter()
+    while not debugger.cont().ended:
+        rip = debugger.register("rip")
+        hits[rip] += 1
+        if hits[rip] == 5:
+            debugger.clear(rip)
+    assert len(hits) > 95
+    assert run_of(guest) == undisturbed(guest)
+
+
+@pytest.mark.guest(cmdline="")
+def test_a_hundred_breakpoints_of_gdb(gdb: Gdb, guest: Guest, at: Mapping[str, int]) -> None:
+    """Each is hit once."""
+    gdb.execute("set breakpoint always-inserted on")
+    for address in everywhere(at):
+        gdb.command(f"-break-insert -t *{address:#x}")
+    hits = 0
+    while gdb.cont()["reason"] == "breakpoint-hit":
+        hits += 1
+    assert hits > 95
     assert run_of(guest) == undisturbed(guest)
 
 
@@ -102,7 +118,7 @@ def test_watchpoints_on_everything(debugger: Debugger, guest: Guest, at: Mapping
     assert run_of(guest) == undisturbed(guest)
 
 
-@pytest.mark.guest(cmdline="spots ports registers data late twice spaces user refused batch traps")
+@pytest.mark.guest(cmdline="spots ports registers late spaces user batch traps")
 def test_every_single_instruction_stepped(debugger: Debugger, guest: Guest) -> None:
     """From the first to the last."""
     steps = 0
@@ -189,83 +205,71 @@ def test_its_own_traps_are_shown_if_asked(client: Client, guest: Guest, at: Mapp
 # -- Linux
 
 
-@pytest.mark.guest(LINUX)
-def test_linux_with_a_hundred_breakpoints(guest: Guest) -> None:
-    """In functions of its kernel, hit a few hundred times on the way up, then left alone."""
-    alone = undisturbed(guest)
-    symbols = symbols_of(guest)
-    with DebugServer(guest, symbols) as server, Debugger(server.address) as debugger:
-        names = [name for name, _ in server_symbols(server) if name in WANTED or name.startswith("xen_")]
-        addresses = {address for name, address in server_symbols(server) if name in names}
-        chosen = sorted(addresses)[:: max(1, len(addresses) // 120)][:140]
-        assert len(chosen) >= 100
-        for address in chosen:
-            debugger.break_at(address)
-        assert to_the_end(debugger, 1500) >= 100
-    assert run_of(guest) == alone
-
-
-WANTED = frozenset({"start_kernel", "rest_init", "do_initcalls", "schedule", "do_syscall_64", "asm_exc_page_fault"})
-
-
-def server_symbols(server: DebugServer) -> list[tuple[str, int]]:
-    """Functions of the kernel."""
-    from elftools.elf.elffile import ELFFile
-
+def functions(server: DebugServer) -> dict[str, int]:
+    """The kernel's, by name."""
     assert server.target.executable is not None
     with server.target.executable.open("rb") as file:
         table = ELFFile(file).get_section_by_name(".symtab")
-        return [(s.name, s["st_value"]) for s in table.iter_symbols() if s["st_info"]["type"] == "STT_FUNC"]
+        return {s.name: s["st_value"] for s in table.iter_symbols() if s["st_info"]["type"] == "STT_FUNC"}
 
 
 @pytest.mark.guest(LINUX)
-def test_linux_with_watchpoints_and_steps(guest: Guest) -> None:
-    """jiffies watched, thousands of single steps in the middle of it all, interrupts now and then."""
+def test_linux_with_a_hundred_breakpoints(guest: Guest) -> None:
+    """In functions that set up the kernel's parts, in some for its life with Xen, and in the busiest."""
     alone = undisturbed(guest)
-    symbols = symbols_of(guest)
-    with DebugServer(guest, symbols) as server, Debugger(server.address) as debugger:
-        addresses = dict(server_symbols(server))
-        debugger.step(500)
-        debugger.break_at(addresses["start_kernel"])
-        assert debugger.cont().kind == "swbreak"
-        debugger.clear()
-        debugger.step(3000)
-        debugger.watch(debugger.register("rsp") & -4096, 4096)
-        for _ in range(200):
-            assert debugger.cont().kind == "watch"
-        debugger.clear()
-        debugger.monitor("xen catch upcall")
-        for _ in range(20):
-            debugger.cont()
-            debugger.step(50)
-        debugger.monitor("xen delete 1")
-        for _ in range(5):
-            debugger.resume()
-            debugger.interrupt()
-            debugger.step(200)
-        assert to_the_end(debugger) == 0
+    with DebugServer(guest, symbols_of(guest)) as server, Debugger(server.address) as debugger:
+        addresses = functions(server)
+        names = [name for name in sorted(addresses) if name.endswith("_init") or name.startswith("xen_")]
+        chosen = {addresses[name] for name in (*names[:: len(names) // 130], "schedule", "do_syscall_64", "do_exit")}
+        assert len(chosen) >= 100
+        for address in chosen:
+            debugger.break_at(address)
+        hits: Counter[int] = Counter()
+        while not debugger.cont().ended:
+            rip = debugger.register("rip")
+            hits[rip] += 1
+            if hits[rip] == 20:
+                debugger.clear(rip)
+        assert len(hits) > 50
     assert run_of(guest) == alone
 
 
 @pytest.mark.guest(LINUX)
-def test_linux_with_gdb(guest: Guest) -> None:
+def test_linux_with_everything_else(guest: Guest) -> None:
+    """gdb at its functions; watchpoints, steps, catches and interrupts by the thousand; then left alone."""
     alone = undisturbed(guest)
     symbols = symbols_of(guest)
-    assert symbols is not None
-    with DebugServer(guest, symbols) as server, Gdb(symbols=symbols) as gdb:
-        gdb.connect(server.address)
-        for name in ("start_kernel", "xen_start_kernel", "rest_init", "kernel_init", "do_exit"):
-            gdb.execute(f"break {name}")
-        hits = 0
-        while gdb.cont()["reason"] == "breakpoint-hit" and hits < 20:
-            hits += 1
-            gdb.execute("backtrace 8")
-            gdb.command("-exec-step-instruction 100")
-            gdb.wait_stop()
-        assert hits >= 4
-        if gdb.evaluate("$_exitcode") == "void":
-            gdb.execute("delete")
-            gdb.cont()
+    with DebugServer(guest, symbols) as server:
+        addresses = functions(server)
+        with Gdb(symbols=symbols) as gdb:
+            gdb.connect(server.address)
+            for name in ("start_kernel", "xen_start_kernel", "rest_init", "kernel_init"):
+                gdb.execute(f"break {name}")
+            for _ in range(4):
+                assert gdb.cont()["reason"] == "breakpoint-hit"
+                gdb.execute("backtrace 8")
+                gdb.command("-exec-step-instruction 200")
+                gdb.wait_stop()
+            gdb.execute("detach")
+        with Debugger(server.address) as debugger:
+            debugger.step(3000)
+            debugger.watch(debugger.register("rsp") & -4096, 4096)
+            for _ in range(200):
+                assert debugger.cont().kind == "watch"
+            debugger.clear()
+            debugger.break_at(addresses["do_exit"])
+            assert debugger.cont().kind == "swbreak"
+            debugger.clear()
+            debugger.monitor("xen catch upcall")
+            for _ in range(20):
+                debugger.cont()
+                debugger.step(50)
+            debugger.monitor("xen delete 1")
+            for _ in range(5):
+                debugger.resume()
+                debugger.interrupt()
+                debugger.step(200)
+            assert to_the_end(debugger) == 0
     assert run_of(guest) == alone
 
 
@@ -274,5 +278,3 @@ def test_the_guests_of_these_tests_are_the_same(guest: Guest) -> None:
     first = undisturbed(guest(cmdline="chain"))
     assert first == undisturbed(guest(cmdline="chain"))
     assert first != undisturbed(guest(cmdline="calls"))
-    assert build().is_file()
-    assert RawClient is not GdbClient

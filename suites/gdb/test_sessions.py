@@ -89,7 +89,7 @@ def test_a_client_that_vanishes_in_the_middle_of_a_packet(guest: Guest, debug_se
 def test_a_second_client_is_refused_politely(debug_server: DebugServer, debugger: Debugger) -> None:
     """It is told why; the first does not notice."""
     for _ in range(3):
-        with pytest.raises(DebuggerError, match="another debugger has this guest|closed|hung up"):
+        with pytest.raises(DebuggerError, match="another debugger has this guest"):
             Debugger(debug_server.address)
     with Gdb() as second, pytest.raises(GdbError):
         second.connect(debug_server.address, timeout=20)
@@ -199,12 +199,16 @@ def test_a_test_that_runs_a_guest_under_a_debugger_is_told_so(guest: Guest, debu
 
 def test_many_servers_at_once(guest: Guest) -> None:
     """Each has its own socket, in a folder that goes with it."""
+
+    def to_its_end(server: DebugServer) -> int | None:
+        with Debugger(server.address) as debugger:
+            return debugger.cont().exited
+
     servers = [DebugServer(guest(cmdline="chain"), build()) for _ in range(6)]
     try:
         assert len({server.address for server in servers}) == 6
         with ThreadPoolExecutor(6) as pool:
-            ends = list(pool.map(lambda server: Debugger(server.address).cont().exited, servers))
-        assert ends == [0] * 6
+            assert list(pool.map(to_its_end, servers)) == [0] * 6
     finally:
         for server in servers:
             server.close()
