@@ -58,7 +58,9 @@ behind iret
     ret
 done do_iret
 
-function do_load                /* long do_load(const void *): the handler maps the page */
+function do_load                /* long do_load(const void *): the handler maps the page; some flags are set */
+    xor %eax, %eax
+    cmp $3, %eax
 at load
     mov (%rdi), %rax
 behind load
