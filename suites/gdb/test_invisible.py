@@ -58,17 +58,18 @@ def to_the_end(debugger: Debugger, most: int = 1 << 30) -> int:
 
 # -- our own guest
 
+FUNCTIONS = (
+    "on_trap", "on_event", "event_callback", "leave", "map", "visit", "user_code", "syscall_callback",
+    "debugged_code", "put_debugged", "trap_1", "trap_3", "trap_14", "trap_128", "counted", "inner", "factorial",
+    "add", "outer", "middle", "say", "tell", "start", "run_sections", "spots", "ports", "loop", "chain",
+    "calls", "registers", "many", "data", "late", "twice", "spaces", "user", "refused", "batch", "traps", "wait",
+)  # fmt: skip
+
 
 def everywhere(at: Mapping[str, int]) -> set[int]:
-    """Functions of the guest, its handlers, its odd instructions, and what is around them."""
-    names = {"on_trap", "on_event", "event_callback", "leave", "map", "visit", "user_code", "syscall_callback",
-             "debugged_code", "put_debugged", "trap_1", "trap_3", "trap_14", "trap_128", "counted", "inner",
-             "factorial", "add", "outer", "middle", "say", "tell", "start", "run_sections", "spots", "ports", "loop",
-             "chain", "calls", "registers", "many", "data", "late", "twice", "spaces", "user", "refused", "batch",
-             "traps", "wait", *(name for name in at if name.startswith(("at_", "behind_", "put_", "get_", "do_")))}  # fmt: skip
-    addresses = {
-        at[name] for name in names if name in at and name != "at_int3"
-    }  # gdb jumps over an int3 under its breakpoint
+    """Functions of the guest, its handlers, its odd instructions (gdb jumps over an int3 under a breakpoint)."""
+    kinds = tuple(name for name in at if name.startswith(("at_", "behind_", "put_", "get_", "do_")))
+    addresses = {at[name] for name in (*FUNCTIONS, *kinds) if name in at and name != "at_int3"}
     addresses |= {at["sled"] + 9990 + n for n in range(10)} | {at["paged_code"], LATE, TWICE, LATE + 4}
     # the first instructions of the way in: lea, xor, mov, call
     return addresses | {at["_start"] + n for n in (0, 7, 9, 12)} | {at["at_single_steps"] + n for n in range(10)}

@@ -90,6 +90,8 @@ typedef struct {
     size_t n_stops;
     uint64_t *stop_bounds; /* the two words inside libunicorn's hook object that say where it stops */
     uint64_t stopped_at, stopped_when; /* the stop point that was reported last, and RETIRED then */
+    int begin_anew; /* from a stop point the CPU goes on in a block that begins there, its flags written: libunicorn
+                       computes them before a code hook, and forgets that it did if the instruction faults */
     int flush_code;                    /* drop all translated code as soon as that can be done */
     Watched *watched;
     size_t n_watched;

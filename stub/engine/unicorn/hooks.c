@@ -176,6 +176,7 @@ void on_stop_point(uc_engine *uc, uint64_t pc, uint32_t size, void *data)
     load_registers(c);
     c->word[RIP] = c->seen[RIP] = c->stopped_at = pc;
     c->word[RETIRED] = c->stopped_when = retired;
+    c->begin_anew = 1;
     leave(c, EXIT_STOP_POINT, AT_BLOCK); /* as at a block's start, the instruction has not begun */
 }
 

@@ -74,10 +74,11 @@ static void apply(Core *c)
         c->word[RFLAGS] |= TF;
         c->left_before = c->word[RCX];
     }
-    if (traps || c->traps)
+    if (traps || c->traps || c->begin_anew)
         c->seen[RFLAGS] = ~c->word[RFLAGS];
-    if (c->where == AT_BLOCK && (traps != c->traps || c->flush_code))
+    if (c->where == AT_BLOCK && (traps != c->traps || c->flush_code || c->begin_anew))
         moved = 1; /* to other translated code of the same place */
+    c->begin_anew = 0;
     c->traps = traps;
     c->flags_loaded = 0;
     if (c->flush_code && c->where != AT_MIDDLE)
