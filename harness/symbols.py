@@ -19,6 +19,7 @@ import numpy.typing as npt
 from harness import cache, catalogue, progress
 from harness.kallsyms import KernelSymbol, read_kallsyms
 from stub.errors import ImageError
+from stub.gdb.symbols import LAYOUT, SHT_SYMTAB
 from stub.image.elf import HEADER, SECTION_HEADER, Elf, Section, parse_elf, read_sections
 from stub.image.faults import Fault
 from stub.image.load import read_file, unwrap
@@ -27,12 +28,10 @@ from stub.image.symbols import SHN_ABS, STT_FUNC, STT_OBJECT
 Array = npt.NDArray[Any]
 # Goes into the recipe; count it up when the files come out differently than before.
 SYMBOLS_FORMAT = 1
-SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB = 1, 2, 3
+SHT_PROGBITS, SHT_STRTAB = 1, 3
 SHF_ALLOC, SHF_EXECINSTR = 2, 4
 STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 WEAK = "vVwW"
-SYMBOL = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"),
-                   ("size", "<u8")])  # fmt: skip
 
 
 def executable(name_or_path: str | Path) -> Path | None:
@@ -97,7 +96,7 @@ def _make(data: memoryview, name: str) -> bytes:
         frames = orc.debug_frame(elf)
     count = max(len(have), 1)
     added = [
-        Added(".symtab", SHT_SYMTAB, table, link=count + 1, info=local, entry_size=SYMBOL.itemsize),
+        Added(".symtab", SHT_SYMTAB, table, link=count + 1, info=local, entry_size=LAYOUT[64].itemsize),
         Added(".strtab", SHT_STRTAB, strings),
         *([Added(".debug_frame", SHT_PROGBITS, frames)] if frames else []),
     ]
@@ -110,7 +109,7 @@ def symbol_table(symbols: Sequence[KernelSymbol], sections: Sequence[Section]) -
     A symbol reaches to the next one, or to the end of its section: kallsyms has no sizes, and gdb wants them.
     """
     encoded = [symbol.name.encode() + b"\0" for symbol in symbols]
-    rows = np.zeros(len(symbols), SYMBOL)
+    rows = np.zeros(len(symbols), LAYOUT[64])
     rows["name"] = np.concatenate(([1], 1 + np.cumsum([len(name) for name in encoded])))[: len(rows)]
     rows["value"] = np.array([symbol.address for symbol in symbols], np.uint64)
     kinds = np.array([symbol.kind for symbol in symbols], "U1")
@@ -121,7 +120,7 @@ def symbol_table(symbols: Sequence[KernelSymbol], sections: Sequence[Section]) -
     rows["size"] = _sizes(rows["value"], ends)
     order = np.argsort(binding != STB_LOCAL, kind="stable")
     local = 1 + int(np.count_nonzero(binding == STB_LOCAL))
-    return bytes(SYMBOL.itemsize) + rows[order].tobytes(), b"\0" + b"".join(encoded), local
+    return bytes(LAYOUT[64].itemsize) + rows[order].tobytes(), b"\0" + b"".join(encoded), local
 
 
 def _place(values: Array, sections: Sequence[Section]) -> tuple[Array, Array, Array]:

@@ -16,9 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stub.errors import PvstubError, UsageError
+
+if TYPE_CHECKING:
+    from stub.gdb.command import Options
+    from stub.hypervisor.verdict import Verdict
+    from stub.machine import Machine
 
 _LONGEST = 1e9  # seconds: thirty years
 COMMANDS_GROUP, IMAGES_GROUP, SYMBOLS_GROUP = "pvstub.commands", "pvstub.images", "pvstub.symbols"
@@ -95,7 +100,12 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     boot.add_argument("--instructions", type=_integer, metavar="N", help="stop after so many instructions")
     boot.add_argument("--run", type=Path, dest="run_directory", metavar="DIR", help="keep the run in this folder")
     boot.add_argument(
-        "--gdb", nargs="?", const="", metavar="ADDRESS", help="let gdb in: PORT, unix:PATH (default: any free port)"
+        "--gdb",
+        nargs="?",
+        const="",
+        type=_address,
+        metavar="ADDRESS",
+        help="let gdb in: PORT, unix:PATH (default: any free port)",
     )
     boot.add_argument("--wait", action="store_true", help="with --gdb: stand at the first instruction")
     boot.add_argument(
@@ -201,11 +211,11 @@ def _boot(options: argparse.Namespace) -> int:
     if verdict is None:
         return 130
     if not options.quiet:
-        _print_summary(machine, directory)
+        _print_summary(machine, verdict, directory)
     return 0 if options.interactive and verdict.kind == "interrupted" else verdict.exit_status
 
 
-def _run(machine: Any, options: argparse.Namespace, debugger: Any) -> None:
+def _run(machine: Machine, options: argparse.Namespace, debugger: Options | None) -> None:
     """To the verdict, for the person at the console, the one at the debugger, or nobody."""
     if options.interactive:
         from stub.terminal import attach
@@ -224,7 +234,7 @@ def _say(line: str) -> None:
     print(f"pvstub: {line}", file=sys.stderr, flush=True)
 
 
-def _debugger(options: argparse.Namespace) -> Any | None:
+def _debugger(options: argparse.Namespace) -> Options | None:
     """What was asked of the GDB server; None without one."""
     if options.wait and options.gdb_on_crash:
         raise UsageError("--wait: with --gdb-on-crash nobody is let in before the crash; leave one of them out")
@@ -247,6 +257,17 @@ def _debugger(options: argparse.Namespace) -> Any | None:
     )
     check(asked)
     return asked
+
+
+def _address(text: str) -> str:
+    """Where a debugger comes in, checked while the words are read: the image's name may stand in its place."""
+    from stub.gdb.listener import Address
+
+    try:
+        Address.parse(text)
+    except UsageError as error:
+        raise UsageError(f"--gdb {error}. An image's name goes before --gdb") from error
+    return text
 
 
 def _symbols(image: str) -> Path | None:
@@ -283,9 +304,8 @@ def _show(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _print_summary(machine: Any, directory: Path) -> None:
+def _print_summary(machine: Machine, verdict: Verdict, directory: Path) -> None:
     """What happened, on standard error, so that standard output is the guest's console alone."""
-    verdict = machine.verdict
     facts = machine.summarise()
     counts = facts["counts"]
     lines = [

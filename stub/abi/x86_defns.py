@@ -118,3 +118,8 @@ MSRS = value_names(globals(), "MSR_")
 
 # What Xen loads into MSR_IA32_CR_PAT, and so what the PAT bits of a guest's PTEs mean: WB WT UC- UC WC WP UC UC.
 XEN_MSR_PAT = 0x0000_0501_0007_0406
+
+# -- instructions
+
+INSN_PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3" + bytes(range(0x40, 0x50))
+"""Every byte that may stand before an opcode: segment, operand and address size, lock, repeat, REX (volume 2, 2.1)."""

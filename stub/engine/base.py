@@ -126,6 +126,15 @@ class Engine(Protocol):
         ``WATCH_WRITE`` (``WATCH2_…``, of the second group); the caller clears the size.
         """
 
+    def keep_branches(self, count: int) -> None:
+        """Keep the last ``count`` branches taken, and forget those before; 0: none. It costs speed."""
+
+    def branches(self) -> list[tuple[int, int]]:
+        """Those kept, the last one last: where the instruction that branched ends, and where it went.
+
+        The first is 0 where no instruction of the guest did: the hypervisor brought it there.
+        """
+
     def flush_code(self, maddr: int, size: int) -> None:
         """The caller wrote to this machine memory: if it holds code, the guest is to run what is there now."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 
+from stub.abi.x86_defns import INSN_PREFIXES
 from stub.abi.xen import Hypercall
 from stub.engine.base import (
     EXIT_ERROR_CODE,
@@ -33,7 +34,6 @@ from stub.units import U64
 _MULTICALL_ENTRY = struct.Struct("<QQQ40x")  # op, result, the first argument
 _MMUEXT_OP = struct.Struct("<I20x")
 _MOST_ENTRIES = 1024
-PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3, *range(0x40, 0x50)})
 _LENGTHS = {0xE4: 2, 0xE5: 2, 0xE6: 2, 0xE7: 2, 0xEC: 1, 0xED: 1, 0xEE: 1, 0xEF: 1}  # in and out, strings apart
 
 
@@ -172,7 +172,7 @@ class Catches:
         """Do the rest of an instruction that is not a string instruction; whether it was none."""
         words = self._xen.words
         code = self._xen.domain.guest.read_available(at, 15)
-        behind = next((i for i, byte in enumerate(code) if byte not in PREFIXES), len(code))
+        behind = next((i for i, byte in enumerate(code) if byte not in INSN_PREFIXES), len(code))
         length = _LENGTHS.get(code[behind], 0) if behind < len(code) else 0
         if not length:
             return False

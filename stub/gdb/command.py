@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stub.gdb.listener import Listener
 from stub.gdb.model import Ended, Stop
-from stub.gdb.server import Listener, Server
+from stub.gdb.server import Server
 from stub.gdb.session import OnDetach
 from stub.gdb.target import MachineTarget
 from stub.machine import Machine

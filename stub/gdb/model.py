@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-SIGINT, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGKILL, SIGSEGV = 2, 4, 5, 6, 8, 9, 11  # gdb's numbers (gdb/signals.def)
+SIGINT, SIGTRAP, SIGABRT, SIGKILL = 2, 5, 6, 9  # gdb's numbers (gdb/signals.def)
 
 
 class TargetError(Exception):
@@ -136,11 +136,8 @@ class Target(Protocol):
 
 __all__: Sequence[str] = [
     "SIGABRT",
-    "SIGFPE",
-    "SIGILL",
     "SIGINT",
     "SIGKILL",
-    "SIGSEGV",
     "SIGTRAP",
     "Ended",
     "Kind",

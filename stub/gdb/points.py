@@ -114,6 +114,8 @@ class Points:
     reached: bool = False
     """``until`` was."""
     numbered: int = 0
+    branches: int = 0
+    """How many of the last ones the engine is to keep."""
     _code: dict[int, list[StopPoint]] = field(default_factory=dict)
     _places: dict[int, list[tuple[int, Place]]] = field(default_factory=dict)
     _addresses: set[int] = field(default_factory=set)
@@ -136,6 +138,7 @@ class Points:
         """Take all away, the numbered ones too."""
         self.client.clear()
         self.extras.clear()
+        self.keep_branches(0)
         self.changed = True
 
     def add(self, extra: Extra) -> int:
@@ -149,6 +152,11 @@ class Points:
         """Take a numbered one away; whether it was there."""
         self.changed = True
         return self.extras.pop(number, None) is not None
+
+    def keep_branches(self, count: int) -> None:
+        """Keep the last ``count`` branches, and forget those before."""
+        self.branches = count
+        self.machine.xen.engine.keep_branches(count)
 
     def having(self, kind: type[Extra]) -> Iterator[tuple[int, Extra]]:
         """The numbered ones of a kind."""

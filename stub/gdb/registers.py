@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stub.abi.x86_defns import X86_CR0_TS
 from stub.engine.base import CR0, CR3, FS_BASE, GS_BASE, NAMES, RETIRED, RFLAGS
 from stub.gdb.model import TargetError
-from stub.hypervisor.privileged import GUEST_CR0
+from stub.hypervisor.privileged import GUEST_CR0, GUEST_EFER
 from stub.hypervisor.vcpu import VCPU_INFO_MASK
 from stub.units import U64, is_canonical
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
     from stub.machine import Machine
 
-_EFER = 0xD01  # SCE LME LMA NXE: as Xen has it for a 64-bit guest
 _USER_FLAGS = 0x254DD5  # what popf changes in ring 3, and RF: CF PF AF ZF SF TF DF OF NT RF AC ID
 _WORDS = {name: at for at, name in enumerate(NAMES) if not name.startswith("cr")}
 _WORDS |= {"eflags": RFLAGS, "eip": _WORDS["rip"]} | {f"e{name}": _WORDS[f"r{name}"] for name in
@@ -56,7 +55,7 @@ _XEN: dict[str, Callable[[Machine], int]] = {
     "cr3": lambda machine: machine.xen.words[CR3],
     "cr4": lambda machine: machine.xen.vcpu.cr4,
     "cr8": lambda _: 0,
-    "efer": lambda _: _EFER,
+    "efer": lambda _: GUEST_EFER,
     "k_gs_base": lambda machine: machine.xen.vcpu.gs_base_other,
     "mode": lambda machine: int(not machine.xen.vcpu.kernel_mode),
     "event_mask": lambda machine: machine.xen.ram_bytes[machine.xen.vcpu.info_at + VCPU_INFO_MASK],

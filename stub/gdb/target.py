@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from stub.abi.x86_defns import INSN_PREFIXES
 from stub.domain.builder import start_registers
 from stub.engine.base import RETIRED, RIP, RSP
 from stub.errors import PvstubError
 from stub.gdb import monitor, registers
-from stub.gdb.catches import PREFIXES, Catches
+from stub.gdb.catches import Catches
 from stub.gdb.model import SIGABRT, SIGINT, Ended, Kind, Space, Stop, StopPoint, TargetError
 from stub.gdb.points import Points, Retired
 from stub.gdb.symbols import Symbols
@@ -60,6 +61,7 @@ class MachineTarget:
         self.words = xen.words
         xen.stops.onlooker = self.points
         self._catches = Catches(xen, self.points)
+        self.points.keep_branches(self.points.branches)
         self.points.changed = True
         if xen.words[RETIRED] == 0 and self.machine.verdict is None:
             self._run_to(start_registers(xen.domain)["rip"], None)
@@ -246,7 +248,7 @@ class MachineTarget:
     def _repeats(self, at: int) -> bool:
         """Whether an instruction has a repeat prefix: its next turn is not another instruction."""
         code = self._xen.domain.guest.read_available(at, 4)
-        return not {0xF2, 0xF3}.isdisjoint(code[: next((i for i, b in enumerate(code) if b not in PREFIXES), 4)])
+        return not {0xF2, 0xF3}.isdisjoint(code[: next((i for i, b in enumerate(code) if b not in INSN_PREFIXES), 4)])
 
     def kill(self) -> None:
         """See :class:`stub.gdb.model.Target`."""
@@ -304,7 +306,7 @@ class MachineTarget:
             xen.engine.flush_code(at, size)
             done += size
 
-    def _pieces(self, address: int, size: int, space: Space) -> Any:
+    def _pieces(self, address: int, size: int, space: Space) -> Iterator[tuple[int, int]]:
         """(machine address, bytes) of each page's part, checked."""
         xen = self._xen
         types = xen.domain.types.frames

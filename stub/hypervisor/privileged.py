@@ -43,7 +43,7 @@ _M32 = 0xFFFFFFFF
 GUEST_CR0 = 0x8005_0033  # PE MP ET NE WP AM PG
 GUEST_CR4 = X86_CR4_PAE | X86_CR4_MCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT
 _CR4_MAY_CHANGE = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE
-_EFER = 0xD01  # SCE LME LMA NXE
+GUEST_EFER = 0xD01  # SCE LME LMA NXE
 _FORCED_CPUID = b"\x0f\x0bxen\x0f\xa2"
 
 
@@ -61,7 +61,7 @@ MSR_READS: dict[int, Callable[[Hypervisor], int]] = {
     MSR_FS_BASE: lambda xen: xen.words[FS_BASE],
     MSR_GS_BASE: lambda xen: xen.words[GS_BASE],
     MSR_SHADOW_GS_BASE: lambda xen: xen.vcpu.gs_base_other,
-    MSR_EFER: lambda _: _EFER,
+    MSR_EFER: lambda _: GUEST_EFER,
     MSR_IA32_CR_PAT: lambda _: XEN_MSR_PAT,
     MSR_APIC_BASE: lambda _: 0xFEE00900,
     MSR_TSC: lambda xen: xen.clock.now,
@@ -107,7 +107,7 @@ MSR_WRITES: dict[int, Callable[[Hypervisor, int], bool]] = {
     MSR_GS_BASE: _set_gs_base,
     MSR_SHADOW_GS_BASE: _set_shadow_gs_base,
     MSR_TSC_AUX: _set_tsc_aux,
-    MSR_EFER: lambda _, value: value == _EFER,
+    MSR_EFER: lambda _, value: value == GUEST_EFER,
     0x00000140: lambda _, value: value == 0,  # MISC_FEATURES_ENABLES: no CPUID faulting
     0x0000008B: lambda _, value: True,  # PATCHLEVEL: dropped
     0xC0010015: lambda _, value: True,  # K8_HWCR: dropped

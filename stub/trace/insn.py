@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3") | frozenset(range(0x40, 0x50))
+from stub.abi.x86_defns import INSN_PREFIXES
+
 _ONE_BYTE: Final = {
     0x6C: "insb", 0x6D: "ins", 0x6E: "outsb", 0x6F: "outs", 0xE4: "in", 0xE5: "in", 0xE6: "out", 0xE7: "out",
     0xEC: "in", 0xED: "in", 0xEE: "out", 0xEF: "out", 0xF4: "hlt", 0xFA: "cli", 0xFB: "sti", 0xCF: "iret",
@@ -24,7 +25,7 @@ UNKNOWN: Final = "instruction"
 
 def mnemonic(insn: bytes) -> str:
     """The instruction's mnemonic; ``instruction`` where it is none of those."""
-    code = insn.lstrip(bytes(_PREFIXES))
+    code = insn.lstrip(INSN_PREFIXES)
     if not code:
         return UNKNOWN
     if code[0] != 0x0F or len(code) < 2:

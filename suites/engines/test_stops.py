@@ -289,3 +289,39 @@ def test_two_groups_each_get_an_access_of_one_instruction(boot: Boot) -> None:
     made.turn()
     assert eye.accesses == [(DATA, 8, False)]
     assert made.xen.vcpu.debug[6] & 1
+
+
+# -- branches
+
+
+def test_branches_that_were_taken_and_where_from(boot: Boot) -> None:
+    loop = NOP * 3 + b"\xff\xc9" + b"\x75\xf9"  # three times nop, dec %ecx, jnz to the first
+    code = mov(1, 4) + loop + b"\xe8\x01\0\0\0" + NOP + b"\xc3"  # the call goes over the nop to the ret
+    made = boot(code + SPIN)
+    engine = made.xen.engine
+    first, behind = CODE + 10, CODE + 10 + len(loop)
+    engine.keep_branches(4)
+    eye = looking(made)
+    eye.want([behind + 5], [])
+    made.turn()
+    assert made.xen.words[RIP] == behind + 5
+    assert engine.branches() == [
+        (behind, first),
+        (behind, first),
+        (behind + 5, behind + 6),
+        (behind + 7, behind + 5),
+    ]
+    engine.keep_branches(0)
+    assert engine.branches() == []
+
+
+def test_keeping_branches_changes_no_count(boot: Boot) -> None:
+    code = mov(1, 3000) + b"\xff\xc9" + b"\x75\xfc" + shutdown(0)
+    counts = []
+    for kept in (0, 7):
+        made = boot(code)
+        made.xen.engine.keep_branches(kept)
+        made.run()
+        counts.append((made.retired, made.log.digest(), made.now_ns))
+        assert len(made.xen.engine.branches()) == kept
+    assert counts[0] == counts[1]

@@ -192,6 +192,19 @@ def test_stop_at_a_count_of_instructions(client: Client, guest: Guest) -> None:
 
 
 @pytest.mark.guest(cmdline="chain")
+def test_the_last_branches(client: Client, at: Mapping[str, int]) -> None:
+    """How the guest got where it stopped, on its own way and by way of Xen."""
+    assert "begin with" in client.monitor("xen branches")
+    client.monitor("xen branches keep")
+    client.break_at(at["inner"])
+    go(client)
+    calls = client.monitor("xen branches 2").splitlines()
+    assert calls[-1].endswith(f"->  {at['inner']:#x} <inner>")
+    client.monitor("xen branches drop")
+    assert "begin with" in client.monitor("xen branches")
+
+
+@pytest.mark.guest(cmdline="chain")
 def test_the_list_of_them(client: Client) -> None:
     assert "none" in client.monitor("xen stops")
     client.monitor("xen catch hypercall mmu_update")

@@ -39,7 +39,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "stub.gdb.features": frozenset({"stub.engine.base"}),
     "stub.gdb.handlers": frozenset({"stub.gdb.model", "stub.gdb.features", "stub.gdb.agent", "stub.gdb.session"}),
     "stub.gdb.session": frozenset({"stub.gdb.model", "stub.gdb.features", "stub.gdb.packet", "stub.gdb.handlers"}),
-    "stub.gdb.server": frozenset({"stub.errors", "stub.gdb.model", "stub.gdb.packet", "stub.gdb.session"}),
+    "stub.gdb.listener": frozenset({"stub.errors"}),
+    "stub.gdb.server": frozenset(
+        {"stub.errors", "stub.gdb.listener", "stub.gdb.model", "stub.gdb.packet", "stub.gdb.session"}
+    ),
     "stub.machine": frozenset({"stub"}),
     "stub.terminal": frozenset({"stub.machine", "stub.errors"}),
     "stub.cli": frozenset({"stub"}),
@@ -53,7 +56,9 @@ EDGES: dict[str, frozenset[str]] = {
     "stub.hypervisor._entry": frozenset({"stub/hypervisor/traps.py", "stub/hypervisor/vcpu.py"}),
     "stub.memory._walk": frozenset({"stub/memory/guest.py"}),
     "stub.trace._recorder": frozenset({"stub/trace/writer.py"}),
-    "socket": frozenset({"harness/debugger.py", "harness/debugger_wire.py", "stub/gdb/server.py"}),
+    "socket": frozenset(
+        {"harness/debugger.py", "harness/debugger_wire.py", "stub/gdb/listener.py", "stub/gdb/server.py"}
+    ),
     "socketserver": frozenset(),
     "selectors": frozenset(),
     "asyncio": frozenset(),

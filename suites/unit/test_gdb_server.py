@@ -17,8 +17,9 @@ from fake_target import BASE, FakeTarget, checksummed, packets
 
 from stub.engine.base import CR0, RAX
 from stub.errors import UsageError
+from stub.gdb.listener import Address, Listener
 from stub.gdb.model import SIGINT, Ended, Kind, Space, Stop
-from stub.gdb.server import Address, Listener, Server
+from stub.gdb.server import Server
 from stub.gdb.session import OnDetach
 
 GDB = shutil.which("gdb")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stub.engine.base import RAX, RBX, RIP
 from stub.gdb.handlers import REGISTRY
 from stub.gdb.handlers.registry import Registry
-from stub.gdb.model import SIGINT, SIGSEGV, Ended, Kind, Space, Stop, TargetError
+from stub.gdb.model import SIGABRT, SIGINT, Ended, Kind, Space, Stop, TargetError
 from stub.gdb.packet import decode, encode
 from stub.gdb.session import OnDetach, Session
 
@@ -470,7 +470,7 @@ def test_nothing_runs_if_the_target_refuses(client: Client, monkeypatch: pytest.
 
 
 STOPS = [
-    (Stop(SIGSEGV), b"T0bthread:1;10:"),
+    (Stop(SIGABRT), b"T06thread:1;10:"),
     (Stop(kind=Kind.SOFTWARE, address=BASE), b"T05swbreak:;thread:1;"),
     (Stop(kind=Kind.HARDWARE, address=BASE), b"T05hwbreak:;thread:1;"),
     (Stop(kind=Kind.WRITE, address=0xFFF8), b"T05watch:fff8;thread:1;"),

@@ -54,6 +54,14 @@ class UnicornEngine:
         """See :class:`stub.engine.base.Engine`."""
         self._core.watch(ranges)
 
+    def keep_branches(self, count: int) -> None:
+        """See :class:`stub.engine.base.Engine`."""
+        self._core.keep_branches(count)
+
+    def branches(self) -> list[tuple[int, int]]:
+        """See :class:`stub.engine.base.Engine`."""
+        return self._core.branches()
+
     def flush_code(self, maddr: int, size: int) -> None:
         """See :class:`stub.engine.base.Engine`."""
         self._core.flush_code(maddr, size)

@@ -136,8 +136,10 @@ static void release(Core *c)
     free(c->executed);
     free(c->stops);
     free(c->watched);
+    free(c->branches);
     c->chunks = NULL, c->learnt = NULL, c->executed = NULL, c->stops = NULL, c->watched = NULL;
-    c->n_stops = c->n_watched = 0;
+    c->branches = NULL;
+    c->n_stops = c->n_watched = c->n_branches = 0;
     c->n_chunks = c->n_slots = 0;
     if (c->stack)
         munmap(c->stack, STACK_SIZE);
@@ -325,6 +327,8 @@ static PyMethodDef core_methods[] = {
     {"run", (PyCFunction)core_run, METH_NOARGS, "run() -> exit kind"},
     {"stop_at", (PyCFunction)core_stop_at, METH_O, "stop_at(addresses in order)"},
     {"watch", (PyCFunction)core_watch, METH_O, "watch([(first, last, access, machine)])"},
+    {"keep_branches", (PyCFunction)core_keep_branches, METH_O, "keep_branches(how many)"},
+    {"branches", (PyCFunction)core_branches, METH_NOARGS, "branches() -> [(behind, to)]"},
     {"flush_code", (PyCFunction)core_flush_code, METH_VARARGS, "flush_code(maddr, size): that memory was written"},
     {"read_register", (PyCFunction)core_read_register, METH_O, "read_register(number) -> 16 bytes"},
     {"write_register", (PyCFunction)core_write_register, METH_VARARGS, "write_register(number, bytes)"},

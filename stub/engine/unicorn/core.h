@@ -69,6 +69,11 @@ typedef struct {
 #define STACK_SIZE (1 << 20)
 #define NOWHERE 0x8000000000000000ULL /* never canonical: libunicorn compares `until` with the PC */
 
+/* The guest did not run on `behind` what ran last, but `to`; NOWHERE: it came from the hypervisor. */
+typedef struct {
+    uint64_t behind, to;
+} Branch;
+
 /* Memory that is watched: from first to last, in bytes of virtual or machine memory. */
 typedef struct {
     uint64_t first, last;
@@ -99,6 +104,8 @@ typedef struct {
     int traps, guest_steps, flags_loaded; /* TF is set by us; the guest's own is too; the instruction loaded it */
     uint64_t left_before; /* RCX when an instruction began that we step */
     int again;           /* an instruction that touched watched memory is run again, alone */
+    Branch *branches;    /* a ring of them */
+    uint64_t n_branches, branches_taken;
     uint64_t sequel;     /* between blocks: where the guest runs on without a jump; NOWHERE: nowhere */
     uint64_t start_from, empty_root;
     /* slots */
@@ -217,6 +224,12 @@ void drop_code(Core *c);
 int one_more_iteration(const Core *c, uint64_t pc, uint32_t size);
 PyObject *core_stop_at(Core *c, PyObject *addresses);
 PyObject *core_watch(Core *c, PyObject *ranges);
+
+/* branches.c */
+int deadline_reached(const Core *c);
+void note_branch(Core *c, uint64_t to);
+PyObject *core_keep_branches(Core *c, PyObject *how_many);
+PyObject *core_branches(Core *c, PyObject *none);
 
 /* shortcuts.c */
 void come_first(void);

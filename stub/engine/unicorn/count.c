@@ -53,6 +53,8 @@ uint64_t start_of_block(void) { return counted() - (hot.current ? hot.current->i
 void set_deadline(uint64_t deadline)
 {
     const uint64_t retired = counted();
+    if (running->n_branches)
+        deadline = 0; /* each block is a special one */
     hot.deadline = deadline < LAST_DEADLINE ? deadline : LAST_DEADLINE;
     hot.left = (int64_t)(hot.deadline - retired);
 }
@@ -130,7 +132,7 @@ static __attribute__((noinline)) void on_special_block(uint64_t pc, uint32_t siz
         fresh_slot(c);
     }
     int taken = pc != end_of_block();
-    if (hot.left <= 0 && taken) {
+    if (taken && deadline_reached(c)) {
         load_registers(c);
         c->word[RIP] = c->seen[RIP] = pc;
         c->word[RETIRED] = counted();
@@ -150,6 +152,8 @@ static __attribute__((noinline)) void on_special_block(uint64_t pc, uint32_t siz
             slot = &c->odd; /* two blocks were given one slot */
         *slot = (Slot){pc, size, (uint32_t)c->word[EXIT_VALUE]};
     }
+    if (taken)
+        note_branch(c, pc);
     hot.left -= slot->icount;
     hot.current = slot;
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stub.gdb.points import Points
     from stub.hypervisor.xen import Hypervisor
     from stub.machine import Machine
 
@@ -32,12 +33,11 @@ class Names:
 
 @dataclass
 class Context:
-    """``points``: what the stop-point commands work on. ``branches``: gives the last branches as (from, to)."""
+    """``points``: what the commands work on that set stop points and what is kept of the run."""
 
     machine: Machine
     symbols: Names = field(default_factory=Names)
-    points: Any = None
-    branches: Callable[[], Sequence[tuple[int, int]]] | None = None
+    points: Points | None = None
 
     @property
     def xen(self) -> Hypervisor:

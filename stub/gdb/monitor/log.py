@@ -6,12 +6,14 @@ from collections.abc import Collection
 
 from stub.gdb.monitor import show
 from stub.gdb.monitor.context import Context
+from stub.gdb.monitor.faults import MonitorError
 from stub.gdb.monitor.registry import command
 from stub.trace.format import HYPERCALLS, Kind
 from stub.trace.recent import recent
 from stub.trace.text import line
 
 _COUNT = 20
+_BRANCHES = 1024
 
 
 def _last(context: Context, n: int, kinds: Collection[Kind]) -> str:
@@ -43,10 +45,30 @@ def trace(context: Context, n: int = _COUNT) -> str:
     return _last(context, n, frozenset(Kind))
 
 
-@command("xen branches [N]", "the last N branches (20), where the engine keeps any")
+@command("xen branches [N]", "the last N branches (20) that were taken, while they are kept")
 def branches(context: Context, n: int = _COUNT) -> str:
-    """Unicorn keeps no record of them. Step with si, or set a breakpoint and continue."""
-    if context.branches is None:
-        return "the engine keeps no record of branches\n"
-    rows = [(context.label(a), "->", context.label(b)) for a, b in list(context.branches())[-n:]]
-    return show.columns(rows, indent="") or "no branch has been recorded yet\n"
+    """On the left is where the instruction ends that branched; ``Xen`` where the hypervisor brought the guest there."""
+    if context.points is None or not context.points.branches:
+        return "no branches are kept: begin with monitor xen branches keep\n"
+    kept = context.xen.engine.branches()
+    rows = [(context.label(behind) if behind else "Xen", "->", context.label(to)) for behind, to in kept[-n:]]
+    return show.columns(rows, indent="") or "no branch has been taken yet\n"
+
+
+@command("xen branches keep", f"from now on keep the last {_BRANCHES} branches; the guest runs slower, and the same")
+def keep_branches(context: Context) -> str:
+    """Those kept before are forgotten."""
+    return _keep(context, _BRANCHES)
+
+
+@command("xen branches drop", "keep them no longer")
+def drop_branches(context: Context) -> str:
+    """The guest runs at full speed again."""
+    return _keep(context, 0)
+
+
+def _keep(context: Context, count: int) -> str:
+    if context.points is None:
+        raise MonitorError("nobody debugs this guest")
+    context.points.keep_branches(count)
+    return f"the last {count} branches are kept\n" if count else "no branches are kept\n"

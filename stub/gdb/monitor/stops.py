@@ -93,11 +93,12 @@ def catch_crash(context: Context) -> str:
 @command("xen guest-traps show|hide", "whether to stop at the guest's own int3 and single steps")
 def guest_traps(context: Context, choice: str) -> str:
     """They are the guest's, and it gets them either way: when shown, after you continue."""
-    shown = context.points.catches("guest-traps") if context.points is not None else None
+    points = context.points
+    shown = points.catches("guest-traps") if points is not None else None
     if choice == "show":
         return _set(context, EventCatch("guest-traps")) if shown is None else f"stop {shown}: guest-traps"
-    if shown is not None:
-        context.points.delete(shown)
+    if points is not None and shown is not None:
+        points.delete(shown)
     return "the guest's own traps are not shown"
 
 
