@@ -12,6 +12,7 @@ import os
 import select
 import shlex
 import socket
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -23,6 +24,7 @@ from stub.gdb.session import ON_DETACH, OnDetach, Session
 
 _READ = 1 << 18
 _MOST_SILENT = 8
+_AT_ONCE = 0.0002  # seconds
 _BEGINNINGS = (b"+", b"-", b"$", b"\x03")  # what a debugger says first; a browser, for one, does not
 _IN, _OUT = select.POLLIN, select.POLLOUT
 _BUSY = encode(b"E.another debugger has this guest: only one at a time", rle=False)
@@ -111,7 +113,7 @@ class Server:
         idle = block and not target.running and not (client is not None and client.session.pending)
         if idle and client is not None and not client.unsent:
             client.session.look_ahead()
-        for fd, event in self._poll.poll(None if idle else 0):
+        for fd, event in self._wait() if idle else self._poll.poll(0):
             self._ready(fd, event)
         client = self._client
         if client is not None and not client.unsent and client.session.pending:
@@ -120,6 +122,17 @@ class Server:
             stop = target.advance()
             if stop is not None:
                 self._stopped(stop)
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """What is ready, once something is. A debugger's next request mostly comes at once: to sleep would cost more."""
+        if self._client is not None:
+            until = time.perf_counter() + _AT_ONCE
+            while time.perf_counter() < until:
+                ready = self._poll.poll(0)
+                if ready:
+                    return ready
+                os.sched_yield()
+        return self._poll.poll()
 
     def wake(self) -> None:
         """Have a blocked loop make a turn; from any thread."""
