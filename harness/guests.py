@@ -18,6 +18,7 @@ from .machine import NS_PER_SECOND, Launch, MachineLike, RunLimits, VerdictLike
 if TYPE_CHECKING:
     from .console import GuestConsole
     from .hypercalls import Hypercalls
+    from .pagetables import PageTables
 
 DEFAULT_MEMORY = 256
 
@@ -29,7 +30,8 @@ class GuestSpec:
     ``image``: a catalogue name, or a kernel file's path. ``memory`` in MiB. ``cmdline`` replaces the image's command
     line, ``extra`` is added to it. ``ramdisk`` replaces the image's; ``files`` (path in the guest → text, bytes or a
     host file) are added to it, all executable. ``epoch``: the guest's time of day at the start, seconds since 1970.
-    ``on_reboot``: ``destroy`` or ``restart``.
+    ``on_reboot``: ``destroy`` or ``restart``. ``audit``: after how many hypercalls the invariants of the guest's memory
+    are looked at, again and again; the first that is broken ends the run.
     """
 
     image: str | Path = ""
@@ -42,6 +44,7 @@ class GuestSpec:
     p2m: str | None = None
     epoch: int | None = None
     on_reboot: str | None = None
+    audit: int | None = None
 
     def changed(self, **changes: Any) -> GuestSpec:
         """The same with some parameters changed. UsageError for a name that is not a parameter."""
@@ -100,6 +103,7 @@ class ImageLaunch:
             "--p2m": spec.p2m,
             "--epoch": spec.epoch,
             "--on-reboot": spec.on_reboot,
+            "--audit": spec.audit,
         }
         words = (f"{option}={value}" for option, value in options.items() if value is not None)
         return ["pvstub", "boot", str(spec.image), *words]
@@ -128,6 +132,7 @@ class ImageLaunch:
             Limits(virtual_ns, limits.instructions, limits.wall),
             cache=cache_folder() / "kernels",
             provenance=self._provenance,
+            audit=self._spec.audit,
         )
 
 
@@ -248,6 +253,13 @@ class Guest:
         from .hypercalls import Hypercalls
 
         return Hypercalls.of(self)
+
+    @cached_property
+    def pagetables(self) -> PageTables:
+        """Its page tables."""
+        from .pagetables import PageTables
+
+        return PageTables.of(self)
 
     @property
     def memory(self) -> int:

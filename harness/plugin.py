@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures ``guest``, ``console``, ``hypercalls``; markers; what a failure shows.
+"""The pytest plugin: fixtures ``guest``, ``console``, ``hypercalls``, ``pagetables``; markers; what a failure shows.
 
 Until a test asks for a guest nothing but this file and ``settings`` is imported.
 """
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from .guests import Guest, GuestHouse, GuestSpec
     from .hypercalls import Hypercalls
     from .machine import Launch
+    from .pagetables import PageTables
 
 MARKERS = (
-    "guest(image, memory=, cmdline=, extra=, ramdisk=, files=, seed=, p2m=, epoch=, on_reboot=): the guest that the "
-    "fixture `guest` boots; a closer marker changes single parameters",
+    "guest(image, memory=, cmdline=, extra=, ramdisk=, files=, seed=, p2m=, epoch=, on_reboot=, audit=): the guest "
+    "that the fixture `guest` boots; a closer marker changes single parameters",
     "pv_limits(virtual=, wall=, instructions=, memory=): stop each guest of the test at a virtual time or after real "
     "seconds; reserve MiB of guest memory for the whole test",
 )
@@ -109,6 +110,12 @@ def console(guest: Guest) -> GuestConsole:
 def hypercalls(guest: Guest) -> Hypercalls:
     """Questions to the hypercall log of ``guest``."""
     return guest.hypercalls
+
+
+@pytest.fixture
+def pagetables(guest: Guest) -> PageTables:
+    """The page tables of ``guest``: walks, ranges, snapshots, differences, assertions."""
+    return guest.pagetables
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stub.gdb.command import Options
     from stub.hypervisor.verdict import Verdict
     from stub.machine import Machine
+    from stub.trace.pagetables.moments import Moment
 
 _LONGEST = 1e9  # seconds: thirty years
 COMMANDS_GROUP, IMAGES_GROUP, SYMBOLS_GROUP = "pvstub.commands", "pvstub.images", "pvstub.symbols"
@@ -99,6 +100,14 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     boot.add_argument("--wall-limit", type=_seconds, metavar="S", help="stop after this much wall time")
     boot.add_argument("--instructions", type=_integer, metavar="N", help="stop after so many instructions")
     boot.add_argument("--run", type=Path, dest="run_directory", metavar="DIR", help="keep the run in this folder")
+    boot.add_argument(
+        "--audit", type=_integer, nargs="?", const=1, metavar="N",
+        help="check all invariants of the guest's memory after each Nth hypercall (each)",
+    )  # fmt: skip
+    boot.add_argument(
+        "--snapshot", type=_moment, action="append", default=[], metavar="at=WHEN",
+        help="keep the page tables at=hypercall:N, at=2.5s or at=end; may be given again",
+    )  # fmt: skip
     boot.add_argument(
         "--gdb",
         nargs="?",
@@ -197,7 +206,14 @@ def _boot(options: argparse.Namespace) -> int:
     directory = options.run_directory or new_run_directory(config.name)
     show = None if options.quiet or options.interactive else _show
     machine = Machine(
-        config, directory, limits, cache=cache_folder() / "kernels", on_output=show, provenance=provenance
+        config,
+        directory,
+        limits,
+        cache=cache_folder() / "kernels",
+        on_output=show,
+        provenance=provenance,
+        snapshots=options.snapshot,
+        audit=options.audit,
     )
     with _ended_in_order(), machine:
         try:
@@ -270,6 +286,13 @@ def _address(text: str) -> str:
     return text
 
 
+def _moment(text: str) -> Moment:
+    """When to keep a snapshot."""
+    from stub.trace.pagetables.moments import Moment
+
+    return Moment.parse(text)
+
+
 def _symbols(image: str) -> Path | None:
     """A file with the symbols of an image, from whoever can make one."""
     found = (entry.load()(image) for entry in metadata.entry_points(group=SYMBOLS_GROUP))
@@ -319,6 +342,8 @@ def _print_summary(machine: Machine, verdict: Verdict, directory: Path) -> None:
     if counts["unimplemented"]:
         refused = ", ".join(f"{name} {count}" for name, count in counts["unimplemented"].items())
         lines.append(f"hypercalls that are not there (-ENOSYS): {refused}")
+    for moment in machine.snapshots.waiting:
+        lines.append(f"no snapshot at={moment.text}: the run ended before")
     lines += [
         f"console    sha256 {facts['digests']['console']}",
         f"hypercalls sha256 {facts['digests']['hypercalls']}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -25,12 +25,16 @@ from stub.engine.base import CS, NEVER, PATIENCE, RETIRED, RIP
 from stub.engine.unicorn import UnicornEngine
 from stub.errors import PvstubError, UsageError
 from stub.hypervisor import runstate, segments
+from stub.hypervisor.audit import Auditor
 from stub.hypervisor.clock import SECOND
 from stub.hypervisor.report import registers
+from stub.hypervisor.snapshots import Place, Snapshots
 from stub.hypervisor.verdict import Verdict
 from stub.hypervisor.xen import Hypervisor
 from stub.image import load_image
 from stub.trace import summary
+from stub.trace.pagetables.moments import Moment
+from stub.trace.pagetables.snapshot import Snapshot
 from stub.trace.writer import HypercallLog
 
 _SLICE = 20_000_000  # instructions between looks at the wall clock and at signals
@@ -85,7 +89,11 @@ class _Files:
 
 
 class Machine:
-    """One guest. ``on_output`` is called with each piece of console output; ``provenance`` goes into the summary."""
+    """One guest. ``on_output`` is called with each piece of console output; ``provenance`` goes into the summary.
+
+    ``snapshots``: when to keep a snapshot of its page tables in the run's folder. ``audit``: after how many hypercalls
+    all invariants of its memory are looked at, again and again.
+    """
 
     def __init__(
         self,
@@ -96,6 +104,8 @@ class Machine:
         cache: Path | None = None,
         on_output: Callable[[bytes], None] | None = None,
         provenance: Mapping[str, str] | None = None,
+        snapshots: Sequence[Moment] = (),
+        audit: int | None = None,
     ) -> None:
         if config.realtime:
             config = replace(config, epoch=int(time.time()))
@@ -118,6 +128,10 @@ class Machine:
             "kernel": self._image.sha256,
         }
         self.log = HypercallLog(run_directory / "hypercalls" if run_directory else None, identity=identity)
+        self.snapshots = Snapshots(self.log, run_directory, identity, self._place)
+        self._audit = audit
+        for moment in snapshots:
+            self.snapshots.add(moment, self.snapshots.take)
         self.verdict: Verdict | None = None
         self.boots = 0
         self._output = bytearray()
@@ -152,6 +166,9 @@ class Machine:
         self.xen.console.output = self._output
         self.xen.start()
         self.boots += 1
+        self.snapshots.watch(self.xen)
+        if self._audit:
+            Auditor(self.xen, self._audit)
 
     def _output_came(self, data: bytes) -> None:
         self._files.keep(data)
@@ -217,6 +234,7 @@ class Machine:
         """
         xen = self.xen
         vcpu, clock = xen.vcpu, xen.clock
+        deadline_ns = self.snapshots.deadline(deadline_ns)
         self._set_limits(deadline_ns, instructions)
         xen.words[PATIENCE] = time.monotonic_ns() + patience_ns if patience_ns else 0
         if vcpu.blocked:
@@ -225,6 +243,7 @@ class Machine:
             act()
         else:
             xen.run()
+        self.snapshots.passed(self.now_ns)
         if xen.verdict is not None:
             if self.hold(xen.verdict):
                 self.held = xen.verdict
@@ -286,10 +305,9 @@ class Machine:
     def _idle(self, deadline_ns: int | None) -> None:
         """Every vCPU is blocked: pass the time to the next thing that can wake one."""
         xen, clock = self.xen, self.xen.clock
-        at = xen.vcpu.info_at
         if xen.console.has_input:
             xen.run_backends()
-        if xen.ram_bytes[at]:
+        if runstate.event_came(xen):
             runstate.wake(xen)
             return
         if runstate.sleeps_for_good(xen):
@@ -315,6 +333,26 @@ class Machine:
     def _follow_wall_clock(self) -> None:
         """With --realtime the guest's clock is never behind the host's."""
         self.xen.clock.jump_to(time.monotonic_ns() - self._wall_zero - self._done_ns)
+
+    # -- page tables
+
+    def _place(self) -> Place:
+        return Place(self.now_ns, self.retired, self.boots)
+
+    def snapshot_at(self, moment: Moment) -> Snapshot | None:
+        """Run to a moment and take a snapshot of it; None if the verdict comes first."""
+        taken: list[Snapshot] = []
+
+        def take(moment: Moment) -> None:
+            taken.append(self.snapshots.take(moment))
+            self._fresh_output = self.xen.pause = True
+
+        self.snapshots.add(moment, take)
+        try:
+            self.run(until=lambda: bool(taken))
+        finally:
+            self.snapshots.remove(moment)
+        return taken[0] if taken else None
 
     # -- the end
 
@@ -390,6 +428,7 @@ class Machine:
                 self.log.end(self.now_ns, self.xen.words[RIP], verdict.kind, verdict.reason, verdict.exit_status)
             if self.run_directory is not None:
                 summary.write(self.run_directory / summary.FILE_NAME, self.summarise())
+            self.snapshots.ended()
         finally:
             self._let_go()
 

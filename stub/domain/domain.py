@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from stub.abi.errno import EPERM, ESRCH
 from stub.abi.xen import DOMID_SELF
 from stub.domain.config import DomainConfig
 from stub.domain.layout import Layout
@@ -36,6 +37,8 @@ class Domain:
     root: int
     ramdisk: bytes = field(repr=False)
     domid: int = DOMID
+    e820: bytes | None = None
+    """The memory map that the domain set for itself."""
 
     @property
     def max_pages(self) -> int:
@@ -45,6 +48,13 @@ class Domain:
     def is_self(self, domid: int) -> bool:
         """Whether a domain number that the guest gave means itself."""
         return domid in (DOMID_SELF, self.domid)
+
+    def naming(self, domid: int) -> int:
+        """The error of naming a domain by number: 0 for itself, -EPERM for one that is not its to name, else -ESRCH.
+
+        There is always a domain 0, which is not this one.
+        """
+        return 0 if self.is_self(domid) else -ESRCH if domid else -EPERM
 
     def m2p(self, mfn: int) -> int:
         """The PFN that the machine-to-physical table gives for a frame."""

@@ -122,8 +122,8 @@ class Catches:
     def _look_at_refusal(self) -> None:
         xen, points = self._xen, self._points
         number = points.catches("page-type")
-        if number is not None and xen.refusal:
-            points.report(number, points.extras[number], f"page-type: {xen.refusal}")
+        if number is not None and xen.types.refusal:
+            points.report(number, points.extras[number], f"page-type: {xen.types.refusal}")
             xen.pause = True
 
     # -- events and traps
@@ -145,7 +145,7 @@ class Catches:
             points.report(number, points.extras[number], f"the guest's own {'int3' if vector == 3 else 'single step'}")
             xen.defer(own)
             return
-        xen.refusal = ""
+        xen.types.refusal = ""
         own()
         self._look_at_refusal()
 

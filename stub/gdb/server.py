@@ -124,7 +124,7 @@ class Server:
                 self._stopped(stop)
 
     def _wait(self) -> list[tuple[int, int]]:
-        """What is ready, once something is. A debugger's next request mostly comes at once: to sleep would cost more."""
+        """What is ready, once something is. A debugger mostly asks again at once: to sleep would cost more."""
         if self._client is not None:
             until = time.perf_counter() + _AT_ONCE
             while time.perf_counter() < until:

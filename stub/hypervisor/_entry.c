@@ -16,23 +16,25 @@ static PyObject *py_bounce(Entry *e, PyObject *args)
         return PyErr_SetString(PyExc_ValueError, "more than four words"), NULL;
     for (Py_ssize_t i = 0; i < n; i++)
         words[i] = PyLong_AsUnsignedLongLongMask(PyTuple_GetItem(extra, i));
-    return PyErr_Occurred() ? NULL : PyLong_FromLong(bounce(e, address, masks_events, words, (size_t)n, clear));
+    return PyErr_Occurred() ? NULL : PyLong_FromLong(bounce(e, address, masks_events, words, (size_t)n, (Flags){.cleared = clear}));
 }
 
-/* trap(vector, address, masks_events, error_code, cr2): the last two may be None. */
+/* trap(vector, address, masks_events, is_fault, error_code, cr2): the last two may be None. */
 static PyObject *py_trap(Entry *e, PyObject *args)
 {
-    int vector, masks_events;
+    int vector, masks_events, is_fault;
     unsigned long long address;
     PyObject *code, *cr2;
-    if (!PyArg_ParseTuple(args, "iKpOO", &vector, &address, &masks_events, &code, &cr2) || !recorder_make_room(e->log))
+    if (!PyArg_ParseTuple(args, "iKppOO", &vector, &address, &masks_events, &is_fault, &code, &cr2) ||
+        !recorder_make_room(e->log))
         return NULL;
     const uint64_t error_code = code == Py_None ? 0 : PyLong_AsUnsignedLongLongMask(code);
     const uint64_t fault = cr2 == Py_None ? 0 : PyLong_AsUnsignedLongLongMask(cr2);
     if (PyErr_Occurred())
         return NULL;
-    return PyLong_FromLong(trap(e, vector, address, masks_events, code == Py_None ? NULL : &error_code,
-                                cr2 == Py_None ? NULL : &fault));
+    const Trap t = {address, masks_events, is_fault, code == Py_None ? NULL : &error_code,
+                    cr2 == Py_None ? NULL : &fault};
+    return PyLong_FromLong(trap(e, vector, &t));
 }
 
 /* iret() -> (outcome, frame's bytes) */
@@ -52,9 +54,13 @@ static PyObject *py_call(Entry *e, PyObject *unused)
 {
     (void)unused;
     static const int from[6] = {RAX, RDI, RSI, RDX, R10, R8};
-    const uint64_t *w = registers(e);
+    uint64_t *w = registers(e);
     if (!e->kernel_mode)
         Py_RETURN_NONE;
+    if (w[CS] != FLAT_KERNEL_CS && is_runnable(e, w[CS], 0)) { /* the instruction forgets what the segments were */
+        w[CS] = FLAT_KERNEL_CS;
+        w[SS] = FLAT_KERNEL_SS;
+    }
     PyObject *call = PyTuple_New(6);
     for (int i = 0; call && i < 6; i++) {
         PyObject *number = PyLong_FromUnsignedLongLong(w[from[i]]);
@@ -168,7 +174,7 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *keyword
             e->memory = (Walk *)memory;
             e->log = (Recorder *)log;
             e->kernel_mode = 1;
-            e->trapped_at = ~0ULL;
+            e->trapped_at = e->resumed_when = ~0ULL;
         } else if (e) {
             if (!PyErr_Occurred())
                 PyErr_SetString(PyExc_ValueError, "not a register file of this version");
@@ -224,6 +230,7 @@ static PyMemberDef members[] = {
     MEMBER(fault_at, T_ULONGLONG, READONLY),
     MEMBER(came_rip, T_ULONGLONG, READONLY),
     MEMBER(came_rsp, T_ULONGLONG, READONLY),
+    MEMBER(resumed_when, T_ULONGLONG, READONLY),
     {"call_time", T_ULONGLONG, offsetof(Entry, call[0]), READONLY, NULL},
     {"call_rip", T_ULONGLONG, offsetof(Entry, call[1]), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
@@ -247,8 +254,8 @@ PyMODINIT_FUNC PyInit__entry(void)
 {
     static const struct { const char *name; int value; } constants[] = {
         {"DONE", DONE}, {"NO_HANDLER", NO_HANDLER}, {"STACK_FAULT", STACK_FAULT}, {"TOO_MANY", TOO_MANY},
-        {"FRAME_FAULT", FRAME_FAULT}, {"NOT_CANONICAL", NOT_CANONICAL}, {"NO_USER_TABLE", NO_USER_TABLE},
-        {"SELECTORS", SELECTORS}, {"TRAPS_IN_A_ROW", TRAPS_IN_A_ROW},
+        {"FRAME_FAULT", FRAME_FAULT}, {"NO_USER_TABLE", NO_USER_TABLE}, {"LOOK", LOOK},
+        {"TRAPS_IN_A_ROW", TRAPS_IN_A_ROW},
     };
     PyObject *m = PyModule_Create(&module);
     PyObject *type = PyType_FromSpec(&spec);

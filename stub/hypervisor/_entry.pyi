@@ -10,9 +10,8 @@ NO_HANDLER: int
 STACK_FAULT: int
 TOO_MANY: int
 FRAME_FAULT: int
-NOT_CANONICAL: int
 NO_USER_TABLE: int
-SELECTORS: int
+LOOK: int
 TRAPS_IN_A_ROW: int
 
 class Entry:
@@ -35,10 +34,20 @@ class Entry:
     def came_rip(self) -> int: ...
     @property
     def came_rsp(self) -> int: ...
+    @property
+    def resumed_when(self) -> int:
+        """``RETIRED`` at the last iret with RF set, which holds for one instruction."""
     def __new__(cls, words: memoryview, memory: GuestMemory, log: HypercallLog, /) -> Self: ...
     def bounce(self, address: int, masks_events: bool, extra: tuple[int, ...] = ..., clear: int = ..., /) -> int: ...
     def trap(
-        self, vector: int, address: int, masks_events: bool, error_code: int | None, cr2: int | None, /
+        self,
+        vector: int,
+        address: int,
+        masks_events: bool,
+        is_fault: bool,
+        error_code: int | None,
+        cr2: int | None,
+        /,
     ) -> int: ...
     @property
     def call_time(self) -> int:

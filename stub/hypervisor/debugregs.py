@@ -15,6 +15,7 @@ from stub.abi.x86_defns import X86_CR4_DE, X86_EFLAGS_RF
 from stub.engine.base import (
     EXIT_ERROR_CODE,
     READS,
+    RETIRED,
     RFLAGS,
     RIP,
     WATCH2_ADDRESS,
@@ -27,6 +28,7 @@ from stub.engine.base import (
     Watch,
 )
 from stub.hypervisor import traps
+from stub.hypervisor.refusals import refuse
 from stub.units import is_canonical
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ _DR6_ZEROS = 0x1000
 _DR7_FORCED = 0x400
 _DR7_ZEROS = 0xD800
 _DR7_GD = 1 << 13
+_DR7_ENABLES = 0xFF
+_EXECUTE, _WRITE, _PORT = 0, 1, 2  # DR7's R/W field; 3 is reads and writes
 
 
 def _number(vcpu: Vcpu, number: int) -> int:
@@ -52,21 +56,21 @@ def write_debug(xen: Hypervisor, number: int, value: int) -> int:
     vcpu = xen.vcpu
     number = _number(vcpu, number)
     if number < 0:
-        return number
+        return refuse(xen, -number, "there is no such debug register")
     if number < 4:
         if not is_canonical(value) or HYPERVISOR_VIRT_START <= value < HYPERVISOR_VIRT_END:
-            return -EPERM
+            return refuse(xen, EPERM, f"breakpoint {value:#x} is not canonical, or in Xen's part")
     elif value >> 32:
-        return -EINVAL
+        return refuse(xen, EINVAL, f"DR{number} {value:#x} has upper bits set")
     elif number == 6:
         value = value & ~_DR6_ZEROS | _DR6_FORCED
     else:
         value = value & ~_DR7_ZEROS | _DR7_FORCED
         if value & _DR7_GD:
-            return -EPERM
-        for i in range(4):
-            if value >> 2 * i & 3 and value >> 16 + 4 * i & 3 == 2 and not vcpu.cr4 & X86_CR4_DE:
-                return -EPERM
+            return refuse(xen, EPERM, f"DR7 {value:#x} has GD set")
+        kinds = [value >> 16 + 4 * i & 3 for i in range(4)]
+        if value & _DR7_ENABLES and _PORT in kinds and not vcpu.cr4 & X86_CR4_DE:  # of any, enabled itself or not
+            return refuse(xen, EPERM, f"DR7 {value:#x} has a breakpoint on a port, and CR4.DE is clear")
     vcpu.debug[number] = value
     if number != 6:
         arm(xen)
@@ -79,16 +83,15 @@ def read_debug(vcpu: Vcpu, number: int) -> int:
     return number if number < 0 else vcpu.debug[number]
 
 
-_EXECUTE, _WRITE = 0, 1  # DR7's R/W field; 3 is reads and writes
 _LENGTHS = (1, 2, 8, 4)
 _DR6_SINGLE_STEP = 1 << 14
 
 
 def enabled(vcpu: Vcpu) -> Iterator[tuple[int, int, int, int]]:
-    """(number, kind, address, length) of each breakpoint that DR7 enables."""
+    """(number, kind, address, length) of each breakpoint on memory that DR7 enables."""
     control = vcpu.debug[7]
     for number in range(4):
-        if control >> 2 * number & 3:
+        if control >> 2 * number & 3 and control >> 16 + 4 * number & 3 != _PORT:
             field = control >> 16 + 4 * number
             yield number, field & 3, vcpu.debug[number], _LENGTHS[field >> 2 & 3]
 
@@ -109,8 +112,7 @@ def arm(xen: Hypervisor) -> None:
 def at_stop_point(xen: Hypervisor) -> bool:
     """The CPU is about to run an instruction with a stop point: #DB if the guest has it enabled; whether that was."""
     words, vcpu = xen.words, xen.vcpu
-    if xen.resume_at == words[RIP]:
-        xen.resume_at = None
+    if vcpu.resumed_when == words[RETIRED]:
         return False
     for number, kind, address, _ in enabled(vcpu):
         if kind == _EXECUTE and address == words[RIP]:

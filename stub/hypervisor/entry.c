@@ -39,21 +39,23 @@ static int push(Entry *e, uint64_t root, uint64_t bottom, const uint64_t *words,
 }
 
 /* create_bounce_frame: rcx, r11, `extra` (an error code, or the data selectors of a failsafe callback), rip, cs,
- * rflags, rsp, ss go on the kernel's stack, and its handler runs. All of it is done or nothing. */
-int bounce(Entry *e, uint64_t address, int masks_events, const uint64_t *extra, size_t n_extra, uint64_t clear)
+ * rflags, rsp, ss go on the kernel's stack, and its handler runs. All of it is done or nothing. The upper half of cs
+ * is the event mask and the three unused bytes behind it. */
+int bounce(Entry *e, uint64_t address, int masks_events, const uint64_t *extra, size_t n_extra, Flags change)
 {
     uint64_t *w = registers(e), frame[16], *f = frame;
     const int from_kernel = e->kernel_mode;
-    const uint64_t mask = *events_masked(e) & 1, flags = w[RFLAGS] & ~(uint64_t)(IF | IOPL);
-    if (!address)
-        return NO_HANDLER;
+    const uint64_t flags = w[RFLAGS] & ~(uint64_t)(IF | IOPL);
+    uint32_t mask;
+    memcpy(&mask, events_masked(e), sizeof mask);
     *f++ = w[RCX];
     *f++ = w[R11];
     for (size_t i = 0; i < n_extra; i++)
         *f++ = extra[i];
     *f++ = w[RIP];
-    *f++ = (from_kernel ? w[CS] & 0xfffc : w[CS] | 3) | mask << 32;
-    *f++ = flags | (mask ? 0 : IF) | (e->architectural_iopl ? (uint64_t)e->iopl << 12 : 0);
+    *f++ = (from_kernel ? w[CS] & 0xfffc : w[CS] | 3) | (uint64_t)mask << 32;
+    *f++ = flags | change.pushed | (mask & 0xff ? 0 : IF) | (e->architectural_iopl ? (uint64_t)e->iopl << 12 : 0) |
+           (e->resumed_when == w[RETIRED] ? RF : 0);
     *f++ = w[RSP];
     *f++ = w[SS];
     const size_t n = (size_t)(f - frame);
@@ -65,34 +67,37 @@ int bounce(Entry *e, uint64_t address, int masks_events, const uint64_t *extra, 
     if (!from_kernel)
         switch_mode(e);
     if (masks_events)
-        *events_masked(e) = 1;
+        *events_masked(e) |= 1;
     w[RIP] = address;
-    w[RFLAGS] = (flags & ~(clear | CLEARED_ON_ENTRY)) | ALWAYS_SET;
+    w[RFLAGS] = (flags & ~(change.cleared | CLEARED_ON_ENTRY)) | ALWAYS_SET;
     w[CS] = FLAT_KERNEL_CS;
     w[SS] = FLAT_KERNEL_SS;
     w[RSP] = bottom;
     return DONE;
 }
 
-/* An exception for the guest's handler, with its record (pv_inject_event); `code` and `cr2` NULL where the vector has
- * none. There must be room in the log. */
-int trap(Entry *e, int vector, uint64_t address, int masks_events, const uint64_t *code, const uint64_t *cr2)
+/* An exception for the guest's handler, with its record (pv_inject_event). The CPU sets RF in the frame of a fault, and
+ * in no other (x86 manual, vol. 3, 17.3.1.1). There must be room in the log. */
+int trap(Entry *e, int vector, const Trap *t)
 {
     uint64_t *w = registers(e);
     const uint64_t user = !e->kernel_mode;
-    if (cr2) {
-        e->cr2 = *cr2;
-        memcpy(walk_ram(e->memory) + e->info_at + VCPU_INFO_CR2, cr2, sizeof *cr2);
+    if (t->cr2) {
+        e->cr2 = *t->cr2;
+        memcpy(walk_ram(e->memory) + e->info_at + VCPU_INFO_CR2, t->cr2, sizeof *t->cr2);
     }
+    if (!t->address)
+        return NO_HANDLER;
     if (w[RETIRED] != e->trapped_at) {
         e->trapped_at = w[RETIRED];
         e->traps_there = 0;
     }
     if (++e->traps_there > TRAPS_IN_A_ROW) /* time stands still there, and no limit would end it */
         return TOO_MANY;
-    const int outcome = bounce(e, address, masks_events, code, code ? 1 : 0, 0);
+    const Flags flags = {.pushed = t->is_fault ? RF : 0};
+    const int outcome = bounce(e, t->address, t->masks_events, t->code, t->code ? 1 : 0, flags);
     if (outcome == DONE) {
-        const uint64_t words[5] = {code ? *code : ~0ULL, cr2 ? *cr2 : 0, e->came_rsp, address, user};
+        const uint64_t words[5] = {t->code ? *t->code : ~0ULL, t->cr2 ? *t->cr2 : 0, e->came_rsp, t->address, user};
         recorder_append(e->log, KIND_EXCEPTION, vector, now(w), e->came_rip, words, 5, (Part){0}, (Part){0});
     }
     return outcome;
@@ -131,9 +136,6 @@ int is_runnable(const Entry *e, uint64_t cs, uint64_t ss)
 int iret(Entry *e, const IretFrame *frame)
 {
     uint64_t *w = registers(e);
-    e->fault_at = frame->rip;
-    if (!is_canonical(frame->rip))
-        return NOT_CANONICAL;
     if (((frame->cs & 3) == 3) == (e->kernel_mode != 0) && !switch_mode(e))
         return NO_USER_TABLE;
     const uint64_t old_cs = w[CS];
@@ -150,6 +152,8 @@ int iret(Entry *e, const IretFrame *frame)
     w[SS] = (frame->ss | 3) & 0xffff;
     w[RSP] = frame->rsp;
     e->nmi_masked = 0;
-    return is_runnable(e, old_cs, 0) && is_runnable(e, w[CS], w[SS]) ? DONE : SELECTORS;
+    if (frame->rflags & RF)
+        e->resumed_when = w[RETIRED];
+    return is_canonical(w[RIP]) && is_runnable(e, old_cs, 0) && is_runnable(e, w[CS], w[SS]) ? DONE : LOOK;
 }
 

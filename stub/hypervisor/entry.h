@@ -17,13 +17,13 @@ enum { /* outcomes */
     STACK_FAULT,   /* at fault_at */
     TOO_MANY,      /* traps without an instruction between */
     FRAME_FAULT,   /* at fault_at, while the iret frame was read */
-    NOT_CANONICAL, /* rip, in fault_at */
     NO_USER_TABLE,
-    SELECTORS,     /* done, but whether ring 3 can run with the new CS and SS is not known here */
+    LOOK,          /* done, but whether the CPU can go there is not known here: CS, SS, a RIP that is not canonical */
 };
 
 enum { TF = 0x100, IF = 0x200, DF = 0x400, IOPL = 0x3000, NT = 0x4000, RF = 0x10000, VM = 0x20000, AC = 0x40000 };
-enum { FLAT_KERNEL_CS = 0xe033, FLAT_KERNEL_SS = 0xe02b, VGCF_IN_SYSCALL = 0x100, HYPERCALL_IRET = 23 };
+enum { FLAT_KERNEL_CS = 0xe033, FLAT_KERNEL_SS = 0xe02b }; /* what a syscall instruction leaves, too */
+enum { VGCF_IN_SYSCALL = 0x100, HYPERCALL_IRET = 23 };
 enum { VCPU_INFO_MASK = 1, VCPU_INFO_CR2 = 16 }; /* byte offsets in vcpu_info */
 enum { PFEC_P = 1, PFEC_W = 2, PFEC_U = 4, PFEC_RSVD = 8, PFEC_I = 16 };
 enum { TRAPS_IN_A_ROW = 10000, MOST_RUNNABLE = 8 };
@@ -39,6 +39,7 @@ typedef struct {
     unsigned long long kernel_sp, gs_base_other, info_at, cr2;
     unsigned long long fault_at, came_rip, came_rsp;
     unsigned long long trapped_at, traps_there;
+    unsigned long long resumed_when; /* RETIRED at the last iret with RF, which holds for one instruction */
     struct { uint64_t address; int masks_events; } page_fault, syscall;
     struct { uint16_t cs, ss; } runnable[MOST_RUNNABLE]; /* 64-bit code and its stack, found good by Python */
     int n_runnable;
@@ -50,6 +51,13 @@ typedef struct {
     uint64_t rax, r11, rcx, flags, rip, cs, rflags, rsp, ss;
 } IretFrame;
 
+typedef struct { uint64_t pushed, cleared; } Flags; /* set in the frame; cleared for the handler */
+typedef struct {
+    uint64_t address;
+    int masks_events, is_fault;
+    const uint64_t *code, *cr2; /* NULL where the vector has none */
+} Trap;
+
 static inline uint64_t *registers(Entry *e) { return e->words.buf; }
 static inline uint8_t *events_masked(Entry *e) { return walk_ram(e->memory) + e->info_at + VCPU_INFO_MASK; }
 static inline uint64_t now(const uint64_t *w) { return w[RETIRED] + w[TIME_SKEW]; }
@@ -60,8 +68,8 @@ static inline int is_canonical(uint64_t address)
 
 /* entry.c */
 int switch_mode(Entry *e);
-int bounce(Entry *e, uint64_t address, int masks_events, const uint64_t *extra, size_t n_extra, uint64_t clear);
-int trap(Entry *e, int vector, uint64_t address, int masks_events, const uint64_t *code, const uint64_t *cr2);
+int bounce(Entry *e, uint64_t address, int masks_events, const uint64_t *extra, size_t n_extra, Flags flags);
+int trap(Entry *e, int vector, const Trap *t);
 int read_frame(Entry *e, IretFrame *frame);
 int iret(Entry *e, const IretFrame *frame);
 int is_runnable(const Entry *e, uint64_t cs, uint64_t ss);

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stub.abi.errno import EEXIST, EINVAL, ENOENT, ENOSPC, EOPNOTSUPP
+from stub.abi.errno import EEXIST, EINVAL, ENOENT, ENOSPC, ENOSYS, EOPNOTSUPP
 from stub.abi.xen import NR_VIRQS
 from stub.hypervisor.vcpu import VCPU_INFO_SELECTOR, Vcpu
 from stub.memory.ram import Ram
@@ -230,9 +230,11 @@ class EventChannels:
 
     def set_priority(self, port: int, priority: int) -> int:
         """EVTCHNOP_set_priority."""
+        if port not in self.ports:
+            return -EINVAL
         if self.fifo is None:
-            return -EOPNOTSUPP
-        if port not in self.ports or priority > 15:
+            return -ENOSYS
+        if priority > 15:
             return -EINVAL
         content = self.ports[port]
         if self.fifo.tails[content.priority] == port:

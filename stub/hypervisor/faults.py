@@ -13,7 +13,6 @@ from stub.domain.xenarea import LDT_SLOT, LDT_VA
 from stub.engine.base import FLUSH, RIP
 from stub.hypervisor import traps
 from stub.hypervisor.store import decode_store
-from stub.memory import entries as e
 from stub.memory.frames import L1, SEG_DESC
 from stub.memory.guest import GuestFault
 from stub.units import U64
@@ -66,8 +65,6 @@ def write_page_table(xen: Hypervisor, address: int) -> bool:
     rc = 0
     if outcome is not None:
         rc = domain.types.mod_l1(maddr >> 3, new)
-        if rc and store.size == 4 and maddr & 4 and new & e.P:  # a half of an entry, written high half first
-            rc = domain.types.mod_l1(maddr >> 3, new & ~e.P)
     xen.log.pt_write(xen.clock.now, rip, address, maddr, new, store.size, rc)
     if rc:
         return False

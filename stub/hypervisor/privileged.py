@@ -30,11 +30,15 @@ from stub.abi.x86_defns import (
     X86_CR4_TSD,
     XEN_MSR_PAT,
 )
+from stub.domain.builder import hypercall_page
 from stub.engine.base import CR0, CR4, CS, FS_BASE, GS_BASE, RAX, RBX, RCX, RDX, RIP
 from stub.engine.base import TSC_AUX as TSC_AUX_WORD
 from stub.hypervisor import cpuid, segments, traps
 from stub.hypervisor.debugregs import read_debug, write_debug
-from stub.units import U64, is_canonical
+from stub.hypervisor.vcpu import VCPU_INFO_CR2
+from stub.memory.frames import WRITABLE
+from stub.memory.guest import GuestFault
+from stub.units import PAGE_SIZE, U64, is_canonical
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
@@ -54,6 +58,7 @@ def _read_misc_enable(_: Hypervisor) -> int:
     return 1
 
 
+_MSR_HYPERCALL_PAGE = 0x40000000  # CPUID leaf 0x40000002, EBX
 _MCA_BANKS = range(0x400, 0x408)  # two
 _PERFORMANCE_COUNTERS = range(0xC001_0000, 0xC001_0008)  # K7_EVNTSEL0-3, K7_PERFCTR0-3: read 0 without a vPMU
 
@@ -67,6 +72,7 @@ MSR_READS: dict[int, Callable[[Hypervisor], int]] = {
     MSR_TSC: lambda xen: xen.clock.now,
     MSR_TSC_AUX: lambda xen: xen.words[TSC_AUX_WORD],
     MSR_IA32_MISC_ENABLE: _read_misc_enable,
+    _MSR_HYPERCALL_PAGE: lambda _: 0,
     0x0000008B: lambda _: 0x0100_0065_0000_0000 >> 32,  # PATCHLEVEL
     0x00000017: lambda _: 0,  # PLATFORM_ID
     0x000000CE: lambda _: 0,  # PLATFORM_INFO
@@ -96,6 +102,18 @@ def _set_shadow_gs_base(xen: Hypervisor, value: int) -> bool:
     return True
 
 
+def _write_hypercall_page(xen: Hypervisor, value: int) -> bool:
+    """guest_wrmsr_xen: the hypercall page, at a frame of the guest's that can be written to."""
+    types, mfn = xen.domain.types, value >> 12
+    if value & 0xFFF or types.get_page_and_type(mfn, WRITABLE):
+        return False
+    at = mfn << 12
+    xen.ram_bytes[at : at + PAGE_SIZE] = hypercall_page()
+    types.put_page_and_type(mfn)
+    xen.engine.flush_code(at, PAGE_SIZE)
+    return True
+
+
 def _set_tsc_aux(xen: Hypervisor, value: int) -> bool:
     xen.words[TSC_AUX_WORD] = value & _M32
     return value <= _M32
@@ -108,6 +126,7 @@ MSR_WRITES: dict[int, Callable[[Hypervisor, int], bool]] = {
     MSR_SHADOW_GS_BASE: _set_shadow_gs_base,
     MSR_TSC_AUX: _set_tsc_aux,
     MSR_EFER: lambda _, value: value == GUEST_EFER,
+    _MSR_HYPERCALL_PAGE: _write_hypercall_page,
     0x00000140: lambda _, value: value == 0,  # MISC_FEATURES_ENABLES: no CPUID faulting
     0x0000008B: lambda _, value: True,  # PATCHLEVEL: dropped
     0xC0010015: lambda _, value: True,  # K8_HWCR: dropped
@@ -168,6 +187,7 @@ def _mov_to_cr(xen: Hypervisor, modrm: int) -> bool:
         set_task_switched(xen, bool(value & X86_CR0_TS))
     elif number == 2:
         vcpu.cr2 = value
+        xen.domain.ram.words[(vcpu.info_at + VCPU_INFO_CR2) >> 3] = value
     elif number == 3:
         return segments.new_base_pointer(xen, value >> 12) == 0
     elif number == 4:
@@ -205,8 +225,10 @@ def _clts(xen: Hypervisor, _: int) -> bool:
     return True
 
 
-def _interrupt_flag(xen: Hypervisor, _: int) -> bool:
-    return xen.vcpu.iopl >= (1 if xen.vcpu.kernel_mode else 3)
+def _iopl_suffices(xen: Hypervisor, _: int = 0) -> bool:
+    """iopl_ok: the kernel counts as ring 1, or as ring 0 with the architectural_iopl assist."""
+    vcpu = xen.vcpu
+    return vcpu.iopl >= (3 if not vcpu.kernel_mode else 0 if vcpu.architectural_iopl else 1)
 
 
 def _nothing(_: Hypervisor, __: int) -> bool:
@@ -220,10 +242,9 @@ def _rdtsc(xen: Hypervisor, _: int) -> bool:
 
 
 # opcode → (handler, has ModRM, only in the kernel)
-ONE_BYTE = {0xFA: (_interrupt_flag, False, False), 0xFB: (_interrupt_flag, False, False)}
+ONE_BYTE = {0xFA: (_iopl_suffices, False, False), 0xFB: (_iopl_suffices, False, False)}
 TWO_BYTE = {
     0x06: (_clts, False, True),
-    0x08: (_nothing, False, True),  # invd
     0x09: (_nothing, False, True),  # wbinvd: a domain without cache rights
     0x20: (_mov_from_cr, True, True),
     0x21: (_mov_from_dr, True, True),
@@ -285,9 +306,9 @@ def emulate(xen: Hypervisor) -> bool:
     before = (words[RAX], words[RBX], words[RCX], words[RDX])
     if not found.handler(xen, found.modrm):
         return False
-    words[RIP] = (rip + len(found.insn)) & U64
     after = (words[RAX], words[RBX], words[RCX], words[RDX])
     xen.log.privileged(xen.clock.now, rip, found.insn, before, after)
+    traps.step_over(xen, rip + len(found.insn))
     return True
 
 
@@ -297,7 +318,7 @@ def forced_cpuid(xen: Hypervisor) -> bool:
     if xen.domain.guest.read_available(rip, len(_FORCED_CPUID)) != _FORCED_CPUID:
         return False
     answer_cpuid(xen, True)
-    xen.words[RIP] = (rip + len(_FORCED_CPUID)) & U64
+    traps.step_over(xen, rip + len(_FORCED_CPUID))
     return True
 
 
@@ -313,24 +334,38 @@ def answer_cpuid(xen: Hypervisor, forced: bool) -> None:
 # -- I/O ports
 
 
+_RTC_INDEX, _PCI_ADDRESS = 0x70, 0xCF8
+
+
 def io_allowed(xen: Hypervisor, port: int, size: int) -> bool:
-    """guest_io_okay: by the virtual IOPL, else by the I/O bitmap."""
-    vcpu = xen.vcpu
-    if vcpu.iopl >= (1 if vcpu.kernel_mode else 3):
+    """guest_io_okay: by the virtual IOPL, else by the I/O bitmap, which is read in the kernel's address space."""
+    vcpu, guest = xen.vcpu, xen.domain.guest
+    if _iopl_suffices(xen):
         return True
-    if not vcpu.io_bitmap or port + size > vcpu.io_bitmap_ports:
+    if port + size > vcpu.io_bitmap_ports:
         return False
-    bits = int.from_bytes(xen.domain.guest.read_available(vcpu.io_bitmap + port // 8, 2).ljust(2, b"\xff"), "little")
+    bits = 0
+    for i in range(2):
+        try:
+            at = guest.locate_from(vcpu.kernel_root << 12, (vcpu.io_bitmap + port // 8 + i) & U64)
+            bits |= xen.ram_bytes[at] << 8 * i
+        except GuestFault:
+            bits |= 0xFF << 8 * i
     return not bits >> (port & 7) & ((1 << size) - 1)
 
 
 def port_in(xen: Hypervisor, port: int, size: int) -> int | None:
-    """What ``in`` reads; None when it is the guest's #GP. A domU sees no device but a latched 0xcf8."""
+    """What ``in`` reads; None when it is the guest's #GP (guest_io_read).
+
+    A domU sees no device but the RTC's index register and, as 32 bits, PCI's address register.
+    """
     if not io_allowed(xen, port, size):
         return None
     value = (1 << 8 * size) - 1
-    if port == 0xCF8 and size == 4:
+    if port == _PCI_ADDRESS and size == 4:
         value = xen.pci_address
+    elif port <= _RTC_INDEX < port + size:
+        value ^= (xen.rtc_index ^ 0xFF) << 8 * (_RTC_INDEX - port)
     xen.log.port_io(xen.clock.now, xen.words[RIP], port, size, value, False)
     return value
 
@@ -339,8 +374,10 @@ def port_out(xen: Hypervisor, port: int, size: int, value: int) -> bool:
     """``out``; False when it is the guest's #GP."""
     if not io_allowed(xen, port, size):
         return False
-    if port == 0xCF8 and size == 4:
+    if port == _PCI_ADDRESS and size == 4:
         xen.pci_address = value
+    elif port <= _RTC_INDEX < port + size:
+        xen.rtc_index = value >> 8 * (_RTC_INDEX - port) & 0xFF
     xen.log.port_io(xen.clock.now, xen.words[RIP], port, size, value, True)
     return True
 

@@ -3,6 +3,8 @@
  * unusual about one of these is left to Python, which does it all over: nothing was done then but a note of CR2. */
 #include "entry.h"
 
+enum { RTC_INDEX = 0x70 };
+
 static int page_fault_reflex(Entry *e)
 {
     uint64_t *w = registers(e), address = w[CR2], code = w[EXIT_ERROR_CODE];
@@ -12,7 +14,8 @@ static int page_fault_reflex(Entry *e)
         (e->kernel_mode && e->writable_pagetables && kind == (PFEC_W | PFEC_P)) || e->traps_there >= TRAPS_IN_A_ROW)
         return 0;
     code = (code & ~(uint64_t)PFEC_U) | (e->kernel_mode ? 0 : PFEC_U);
-    return trap(e, 14, e->page_fault.address, e->page_fault.masks_events, &code, &address) == DONE;
+    const Trap t = {e->page_fault.address, e->page_fault.masks_events, 1, &code, &address};
+    return trap(e, 14, &t) == DONE;
 }
 
 static int iret_reflex(Entry *e)
@@ -20,8 +23,8 @@ static int iret_reflex(Entry *e)
     uint64_t *w = registers(e);
     const uint64_t rip = w[RIP] - 2, args[5] = {w[RDI], w[RSI], w[RDX], w[R10], w[R8]};
     IretFrame frame;
-    if (e->nmi_masked || e->architectural_iopl || !read_frame(e, &frame) || frame.rflags & RF ||
-        !is_canonical(frame.rip) || ((frame.cs & 3) == 3 && !e->user_root) || !is_runnable(e, w[CS], 0) ||
+    if (e->nmi_masked || e->architectural_iopl || !read_frame(e, &frame) || !is_canonical(frame.rip) ||
+        ((frame.cs & 3) == 3 && !e->user_root) || !is_runnable(e, w[CS], 0) ||
         !is_runnable(e, (frame.cs | 3) & 0xffff, (frame.ss | 3) & 0xffff))
         return 0;
     iret(e, &frame);
@@ -31,10 +34,23 @@ static int iret_reflex(Entry *e)
     return 1;
 }
 
+/* User code's syscall instruction. Where it was in 64-bit mode, Xen finds itself entered from the flat segments. */
+static int syscall_reflex(Entry *e)
+{
+    uint64_t *w = registers(e);
+    if (!e->syscall.address || !is_runnable(e, w[CS], 0))
+        return 0;
+    w[CS] = FLAT_KERNEL_CS;
+    w[SS] = FLAT_KERNEL_SS;
+    return bounce(e, e->syscall.address, e->syscall.masks_events, NULL, 0, (Flags){.cleared = DF}) == DONE;
+}
+
 static int port_reflex(Entry *e)
 {
     uint64_t *w = registers(e);
-    if (e->iopl < (e->kernel_mode ? 1 : 3) || (w[EXIT_PORT] == 0xcf8 && w[EXIT_SIZE] == 4))
+    const unsigned needed = !e->kernel_mode ? 3 : e->architectural_iopl ? 0 : 1;
+    if (e->iopl < needed || (w[EXIT_PORT] == 0xcf8 && w[EXIT_SIZE] == 4) ||
+        (w[EXIT_PORT] <= RTC_INDEX && w[EXIT_PORT] + w[EXIT_SIZE] > RTC_INDEX))
         return 0;
     w[EXIT_VALUE] = (1ULL << 8 * w[EXIT_SIZE]) - 1; /* no device there: all ones */
     const uint64_t words[3] = {w[EXIT_PORT], w[EXIT_SIZE], w[EXIT_VALUE]};
@@ -55,7 +71,7 @@ int act(void *state, uint64_t *w, int kind)
     else if (kind == EXIT_SYSCALL && e->kernel_mode)
         done = w[RAX] == HYPERCALL_IRET && iret_reflex(e);
     else if (kind == EXIT_SYSCALL)
-        done = is_runnable(e, w[CS], 0) && bounce(e, e->syscall.address, e->syscall.masks_events, NULL, 0, DF) == DONE;
+        done = syscall_reflex(e);
     if (!done)
         return REFLEX_NOT_MINE;
     const uint8_t *info = walk_ram(e->memory) + e->info_at;

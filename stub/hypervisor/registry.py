@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from stub.abi.errno import EFAULT
 from stub.abi.xen import Hypercall
+from stub.hypervisor.refusals import bad_pointer
 from stub.memory.guest import GuestFault
 
 if TYPE_CHECKING:
@@ -59,5 +59,5 @@ class SubOps:
             return xen.not_there(self.number, command)
         try:
             return handler(xen, arg)
-        except GuestFault:
-            return -EFAULT
+        except GuestFault as fault:
+            return bad_pointer(xen, fault)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 from stub.engine.base import NAMES, RIP, RSP
 from stub.memory import entries as e
-from stub.memory.frames import TYPE_NAMES
+from stub.memory.formats import LONG
+from stub.memory.frames import GUEST, TYPE_NAMES
+from stub.memory.walker import FrameArray, walk
+from stub.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
@@ -27,19 +30,13 @@ def symbolise(xen: Hypervisor, address: int) -> str:
 def page_walk(xen: Hypervisor, address: int) -> Iterator[str]:
     """Each level of a translation, as Xen prints it, with what kind of frame it leads to."""
     domain = xen.domain
-    table = domain.guest.root >> 12
-    yield f"page walk of {address:#x} from mfn {table:#x}:"
-    for level in (4, 3, 2, 1):
-        slot = e.index(address, level)
-        entry = domain.ram.words[table * e.ENTRIES + slot]
-        mfn = entry >> 12 & e.FRAME_MASK
-        known = entry & e.P and mfn < domain.frames.frames
-        pfn = f"pfn {domain.m2p(mfn):#x}" if known and domain.frames.owner[mfn] == 1 else "-"
-        kind = TYPE_NAMES.get(domain.frames.type[mfn], "?") if known else ""
-        yield f" L{level}[{slot:#05x}] = {entry:016x} {pfn} {kind}".rstrip()
-        if not known:
-            return
-        table = mfn
+    root = domain.guest.root
+    yield f"page walk of {address:#x} from mfn {root >> PAGE_SHIFT:#x}:"
+    for step in walk(FrameArray(domain.ram.table), LONG, root, address).steps:
+        known = step.entry & e.P and step.target < domain.frames.frames
+        pfn = f"pfn {domain.m2p(step.target):#x}" if known and domain.frames.owner[step.target] == GUEST else "-"
+        kind = TYPE_NAMES.get(domain.frames.type[step.target], "?") if known else ""
+        yield f" L{step.level}[{step.slot:#05x}] = {step.entry:016x} {pfn} {kind}".rstrip()
 
 
 def describe_state(xen: Hypervisor) -> Iterator[str]:

@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from stub.abi.xen import VIRQ_TIMER
+from stub.hypervisor import traps
 from stub.hypervisor.vcpu import VCPU_INFO_TIME
 from stub.memory.guest import GuestFault
 
@@ -34,6 +35,12 @@ def wake(xen: Hypervisor) -> None:
         account(xen, RUNNING)
         vcpu.blocked, vcpu.polling = False, frozenset()
         xen.clock.arm("poll", None)
+        traps.reload_selectors(xen)
+
+
+def event_came(xen: Hypervisor) -> bool:
+    """Whether an event came for a blocked vCPU since it blocked (vcpu_mark_events_pending), masked or not."""
+    return bool(xen.ram_bytes[xen.vcpu.info_at]) and not xen.vcpu.was_pending
 
 
 # Timers that wake a blocked vCPU whatever is bound; the others raise VIRQ_TIMER.

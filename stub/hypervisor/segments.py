@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stub.abi.x86_defns import X86_EXC_GP, X86_EXC_NP, X86_EXC_SS
 from stub.domain.xenarea import GDT_VA, LDT_SLOT, LDT_VA
 from stub.engine.base import CODE_SWITCH, CR3, FLUSH, GS, GS_BASE
 from stub.memory.frames import L4
@@ -26,6 +27,8 @@ def new_base_pointer(xen: Hypervisor, mfn: int) -> int:
         rc = types.get_page_and_type(mfn, L4)
         if rc:
             return rc
+        if not types.m2p_strict:
+            types.show_m2p(mfn)
         vcpu.kernel_root = mfn
         types.put_page_and_type(old)
         drop_ldt_pages(xen)
@@ -110,13 +113,38 @@ def load_user_gs(xen: Hypervisor, selector: int) -> int:
     return 0
 
 
-def runnable(xen: Hypervisor, cs: int, ss: int) -> bool:
-    """Whether ring 3 can run on this CS and SS: present, of their kind, of ring 3; what is found good is kept."""
-    code, data = (descriptor(xen, selector) >> 40 & 0xFF for selector in (cs, ss))
-    # present, DPL 3, code; present, DPL 3, writable data
-    good = cs & ss & 3 == 3 and code & 0xF8 == 0xF8 and data & 0xFA == 0xF2
-    if good and not (cs | ss) & 4:
+_PRESENT, _SYSTEM_NOT, _CODE, _CONFORMING, _RW = 0x80, 0x10, 8, 4, 2  # of a descriptor's access byte
+_WIDTHS = 3 << 53  # L and D: not both
+
+
+def return_fault(xen: Hypervisor, cs: int, ss: int) -> tuple[int, int] | None:
+    """The exception and error code of an iretq to ring 3 with this CS and SS (RPL 3); None if it can be done.
+
+    The order of the checks is the CPU's (x86 manual, vol. 2, IRET). What is found good is kept.
+    """
+    found = descriptor(xen, cs)
+    code, data = found >> 40 & 0xFF, descriptor(xen, ss) >> 40 & 0xFF
+    is_code = code & (_SYSTEM_NOT | _CODE) == _SYSTEM_NOT | _CODE
+    if not is_code or not (code & _CONFORMING or code >> 5 & 3 == 3) or found & _WIDTHS == _WIDTHS:
+        return X86_EXC_GP, cs & 0xFFFC
+    if not code & _PRESENT:
+        return X86_EXC_NP, cs & 0xFFFC
+    if data & (_SYSTEM_NOT | _CODE | _RW | 0x60) != _SYSTEM_NOT | _RW | 0x60:
+        return X86_EXC_GP, ss & 0xFFFC
+    if not data & _PRESENT:
+        return X86_EXC_SS, ss & 0xFFFC
+    if not (cs | ss) & 4:
         xen.runnable.add((cs, ss))
         if is_64bit_code(xen, cs):
             xen.vcpu.add_runnable(cs, ss)
-    return good
+    return None
+
+
+def is_loadable(xen: Hypervisor, selector: int) -> bool:
+    """Whether DS, ES, FS or GS can be loaded with it in ring 3: null, or present data or readable code of ring 3."""
+    if selector <= 3:
+        return True
+    access = descriptor(xen, selector) >> 40 & 0xFF
+    readable = not access & _CODE or access & _RW
+    in_reach = access >> 5 & 3 == 3 or access & (_CODE | _CONFORMING) == _CODE | _CONFORMING
+    return bool(access & _PRESENT and access & _SYSTEM_NOT and readable and in_reach)

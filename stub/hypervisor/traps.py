@@ -3,28 +3,43 @@
 A 64-bit guest's kernel and user code both run in ring 3; which of the two is running is ``vcpu.kernel_mode``, and
 each has its own root table and GS base. What goes on the kernel's stack, low address first: rcx, r11, [error code],
 rip, cs (with the event mask in byte 4), rflags, rsp, ss. The C part pushes it (``_entry.c``); here stands what it is
-told, and what becomes of a guest for which it cannot be done.
+told, and what becomes of a guest for which it cannot be done. Xen's part of it: arch/x86/x86_64/entry.S.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stub.abi.arch_x86 import FLAT_KERNEL_CS, IretContext64
-from stub.abi.x86_defns import VECTORS, X86_EFLAGS_DF, X86_EFLAGS_RF
-from stub.engine.base import CS, DS, ES, FS, GS, RIP, SS
+from stub.abi.arch_x86 import FLAT_KERNEL_CS, FLAT_USER_CS32, FLAT_USER_SS
+from stub.abi.x86_defns import (
+    VECTORS,
+    X86_EFLAGS_DF,
+    X86_EFLAGS_RF,
+    X86_EFLAGS_TF,
+    X86_EXC_BP,
+    X86_EXC_DB,
+    X86_EXC_DF,
+    X86_EXC_GP,
+    X86_EXC_NMI,
+    X86_EXC_OF,
+    X86_EXC_UD,
+)
+from stub.engine.base import CS, DS, ES, FS, FS_BASE, GS, GS_BASE, RFLAGS, RIP, RSP, SS
 from stub.hypervisor import _entry, segments
-from stub.units import U64
+from stub.units import U64, is_canonical
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
+
+_TRAPS = frozenset({X86_EXC_DB, X86_EXC_NMI, X86_EXC_BP, X86_EXC_OF, X86_EXC_DF})  # exceptions that are no faults
+_INT80 = 0x80
+_DR6_SINGLE_STEP = 1 << 14
 
 # What the domain is crashed with, by outcome; {at} is the address.
 _CRASHES = {
     _entry.STACK_FAULT: "fault on the kernel stack at {at:#x} while an exception frame was pushed",
     _entry.TOO_MANY: f"{_entry.TRAPS_IN_A_ROW} traps in a row without an instruction between",
     _entry.FRAME_FAULT: "fault at {at:#x} while reading the iret frame",
-    _entry.NOT_CANONICAL: "iret to the non-canonical address {at:#x}",
     _entry.NO_USER_TABLE: "iret to user mode without a user page table",
 }
 _AT_AN_ADDRESS = {_entry.STACK_FAULT, _entry.FRAME_FAULT}
@@ -50,11 +65,23 @@ def bounce(xen: Hypervisor, address: int, masks_events: bool, extra: tuple[int, 
     return True
 
 
-def inject(xen: Hypervisor, vector: int, error_code: int | None = None, cr2: int | None = None) -> None:
-    """Hand an exception to the guest's handler (pv_inject_event)."""
+def inject(
+    xen: Hypervisor,
+    vector: int,
+    error_code: int | None = None,
+    cr2: int | None = None,
+    is_fault: bool | None = None,
+) -> None:
+    """Hand an exception to the guest's handler (pv_inject_event).
+
+    ``is_fault``: the CPU reported a fault, so that RF is set in the frame; None for what the vector says.
+    """
     gate = xen.vcpu.traps[vector]
     cs = xen.words[CS]
-    outcome = xen.vcpu.trap(vector, gate.address if gate else 0, bool(gate and gate.masks_events), error_code, cr2)
+    if is_fault is None:
+        is_fault = vector < 32 and vector not in _TRAPS
+    masks = bool(gate and gate.masks_events)
+    outcome = xen.vcpu.trap(vector, gate.address if gate else 0, masks, is_fault, error_code, cr2)
     if outcome == _entry.NO_HANDLER:
         name = VECTORS.get(vector, f"vector {vector}").replace("X86_EXC_", "#")
         xen.crash(f"Unhandled: vec {vector}, {name}[{error_code or 0:04x}]: the guest has no handler for it", cr2)
@@ -62,6 +89,30 @@ def inject(xen: Hypervisor, vector: int, error_code: int | None = None, cr2: int
         _crash(xen, outcome, cr2)
     elif cs != FLAT_KERNEL_CS:
         segments.select_code_width(xen, cs, FLAT_KERNEL_CS)
+
+
+def software_interrupt(xen: Hypervisor, vector: int) -> None:
+    """``int n``, with RIP behind it: to the handler if its DPL allows it, else #GP (do_general_protection).
+
+    Xen's own gates let anybody in for int3, into and ``int $0x80``; the others' #GP is where it looks at the DPL.
+    """
+    words, gate = xen.words, xen.vcpu.traps[vector]
+    if vector in (X86_EXC_BP, X86_EXC_OF) or (vector == _INT80 and gate is not None):
+        inject(xen, vector, is_fault=False)
+    elif gate is not None and gate.dpl >= (1 if xen.vcpu.kernel_mode else 3):
+        inject(xen, vector, is_fault=True)
+    else:
+        words[RIP] = (words[RIP] - 2) & U64
+        inject(xen, X86_EXC_GP, vector << 3 | 2)
+
+
+def step_over(xen: Hypervisor, rip: int) -> None:
+    """Go on at ``rip``, behind an instruction that was emulated; with TF set that is a #DB."""
+    words = xen.words
+    words[RIP] = rip & U64
+    if words[RFLAGS] & X86_EFLAGS_TF:
+        xen.vcpu.debug[6] |= _DR6_SINGLE_STEP
+        inject(xen, X86_EXC_DB)
 
 
 def deliver_upcall(xen: Hypervisor) -> None:
@@ -76,50 +127,82 @@ def deliver_upcall(xen: Hypervisor) -> None:
 
 
 def deliver_nmi(xen: Hypervisor) -> None:
-    """Run the guest's NMI handler, which masks further ones until it returns by iret."""
-    vcpu = xen.vcpu
-    trap = vcpu.traps[2]
-    address = vcpu.nmi.address or (trap.address if trap else 0)
-    if address and bounce(xen, address, bool(trap and trap.masks_events)):
-        vcpu.nmi_masked = True
+    """Run the guest's NMI handler, which masks further ones until an iret; without one the NMI is lost."""
+    if xen.vcpu.traps[X86_EXC_NMI] is not None:
+        inject(xen, X86_EXC_NMI)
+        xen.vcpu.nmi_masked = True
 
 
 def system_call(xen: Hypervisor) -> None:
-    """A ``syscall`` by user code: the kernel's entry point for the caller's width, or #UD."""
+    """A ``syscall`` by user code: the kernel's entry point for the caller's width, or #UD (switch_to_kernel).
+
+    The instruction does not keep the caller's segments: the frame has the flat ones of its width.
+    """
     words, vcpu = xen.words, xen.vcpu
-    gate = vcpu.syscall if segments.is_64bit_code(xen, words[CS]) else vcpu.syscall32
+    is_wide = segments.is_64bit_code(xen, words[CS])
+    gate = vcpu.syscall if is_wide else vcpu.syscall32
+    words[CS] = FLAT_KERNEL_CS if is_wide else FLAT_USER_CS32
+    words[SS] = FLAT_USER_SS
     if gate.address == 0:
         words[RIP] = (words[RIP] - 2) & U64
-        inject(xen, 6)
+        inject(xen, X86_EXC_UD, is_fault=False)
         return
     bounce(xen, gate.address, gate.masks_events, clear=X86_EFLAGS_DF)
 
 
+def system_enter(xen: Hypervisor) -> None:
+    """``sysenter``: the kernel's entry point for it, or #GP; the CPU saves neither RIP, RSP nor the segments."""
+    words, gate = xen.words, xen.vcpu.sysenter
+    old_cs = words[CS]
+    words[RIP], words[RSP], words[CS], words[SS] = 0, 0, 3, FLAT_USER_SS
+    words[RFLAGS] &= ~X86_EFLAGS_RF
+    if gate.address == 0:
+        inject(xen, X86_EXC_GP, 0, is_fault=False)
+    else:
+        bounce(xen, gate.address, gate.masks_events)
+    segments.select_code_width(xen, old_cs, FLAT_KERNEL_CS)
+
+
 def iret(xen: Hypervisor) -> None:
-    """The iret hypercall: to the kernel, or to user mode (do_iret)."""
-    words, vcpu = xen.words, xen.vcpu
-    old_cs, selectors = words[CS], tuple(words[at] for at in (DS, ES, FS, GS))
-    outcome, xen.payload = vcpu.iret()
-    if outcome not in (_entry.DONE, _entry.SELECTORS):
+    """The iret hypercall: to the kernel, or to user mode (do_iret).
+
+    Where the CPU cannot go, the exception that Xen's own iretq meets is the guest's, at its destination.
+    """
+    words = xen.words
+    old_cs = words[CS]
+    outcome, xen.payload = xen.vcpu.iret()
+    if outcome not in (_entry.DONE, _entry.LOOK):
         _crash(xen, outcome)
         return
-    if IretContext64.unpack_from(xen.payload).rflags & X86_EFLAGS_RF:
-        xen.resume_at = words[RIP]
     if xen.nmi_pending:
         xen.pause = True  # the loop delivers it when it is entered
     if outcome == _entry.DONE:
         return
     cs, ss = words[CS], words[SS]
-    if (cs, ss) not in xen.runnable and not segments.runnable(xen, cs, ss):
-        failsafe(xen, selectors)
+    refused = None if (cs, ss) in xen.runnable else segments.return_fault(xen, cs, ss)
+    if refused is None and not is_canonical(words[RIP]):
+        refused = X86_EXC_GP, 0
+    if refused is not None:
+        vector, code = refused
+        inject(xen, vector, code, is_fault=False)
+        segments.select_code_width(xen, old_cs, FLAT_KERNEL_CS)
     elif old_cs != cs:
         segments.select_code_width(xen, old_cs, cs)
 
 
-def failsafe(xen: Hypervisor, selectors: tuple[int, ...]) -> None:
-    """The callback for selectors (ds, es, fs, gs) that could not be reloaded."""
+def reload_selectors(xen: Hypervisor) -> None:
+    """What the CPU loads when the vCPU runs again after others did: DS, ES, FS, GS, or the failsafe callback.
+
+    A selector that cannot be loaded becomes 0; without a callback the guest goes on at address 0 (load_segments).
+    """
+    words = xen.words
+    selectors = tuple(words[at] for at in (DS, ES, FS, GS))
+    bad = [at for at in (DS, ES, FS, GS) if not segments.is_loadable(xen, words[at])]
+    if not bad:
+        return
+    bases = words[FS_BASE], words[GS_BASE]
+    for at in bad:
+        words[at] = 0
+    words[FS_BASE], words[GS_BASE] = bases
     gate = xen.vcpu.failsafe
-    if gate.address == 0:
-        xen.crash("a segment selector cannot be loaded and the guest has no failsafe callback")
-    else:
-        bounce(xen, gate.address, gate.masks_events, selectors)
+    bounce(xen, gate.address, gate.masks_events, selectors)

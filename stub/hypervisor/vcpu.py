@@ -11,7 +11,7 @@ from stub.hypervisor._entry import Entry
 from stub.memory.guest import GuestMemory
 from stub.trace.writer import HypercallLog
 
-VCPU_INFO_MASK, VCPU_INFO_SELECTOR, VCPU_INFO_TIME = 1, 8, 32  # byte offsets in vcpu_info
+VCPU_INFO_MASK, VCPU_INFO_SELECTOR, VCPU_INFO_CR2, VCPU_INFO_TIME = 1, 8, 16, 32  # byte offsets in vcpu_info
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Vcpu(Entry):
         self.number = 0
         self.kernel_ss = FLAT_KERNEL_SS
         self.traps: list[TrapGate | None] = [None] * 256
-        self.event = self.failsafe = self.syscall32 = self.sysenter = self.nmi = Gate()
+        self.event = self.failsafe = self.syscall32 = self.sysenter = Gate()
         self._syscall = Gate()
         self.io_bitmap = self.io_bitmap_ports = 0
         self.task_switched = False
@@ -60,6 +60,8 @@ class Vcpu(Entry):
         self.runstate_at = self.runstate = self.runstate_since = 0
         self.runstate_times = [0, 0, 0, 0]
         self.blocked = False
+        self.was_pending = False
+        """Whether an event was pending, masked, when the vCPU blocked: then that one does not wake it."""
         self.polling: frozenset[int] = frozenset()
 
     @property

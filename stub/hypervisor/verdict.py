@@ -14,6 +14,7 @@ EXIT_STATUS = {
     "instruction-budget": 4,
     "wall-limit": 4,
     "deadlock": 5,
+    "audit": 1,  # a fault of pvstub's own
     "interrupted": 130,
 }
 

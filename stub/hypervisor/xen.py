@@ -28,7 +28,10 @@ from stub.engine.base import (
     EXIT_VALUE,
     EXIT_VECTOR,
     FLUSH,
+    R8,
+    R10,
     RDI,
+    RDX,
     RIP,
     RSI,
     RSP,
@@ -47,17 +50,19 @@ from stub.hypervisor import (
 from stub.hypervisor.clock import SECOND, Clock
 from stub.hypervisor.events import INTERDOMAIN, EventChannels, Port
 from stub.hypervisor.grants import GrantTable
+from stub.hypervisor.pirqs import Pirqs
 from stub.hypervisor.registry import HYPERCALLS
 from stub.hypervisor.stops import Stops
 from stub.hypervisor.vcpu import VCPU_INFO_MASK, Vcpu
 from stub.hypervisor.verdict import Verdict
-from stub.memory.frames import L4, WRITABLE
+from stub.memory.frames import L4
 from stub.trace.writer import HypercallLog
 from stub.units import PAGE_SIZE, U64
 
 _ENGINE_CR0 = 0x8001_0033  # PE MP ET NE WP PG
 _ENGINE_CR4 = 0x0000_0668  # DE PAE MCE OSFXSR OSXMMEXCPT
 _TIME_UPDATE = SECOND
+_ARGUMENTS = (RDI, RSI, RDX, R10, R8)
 _FAULT = struct.Struct("<216xQ16xQQQ").unpack_from  # cr2, vector, error code, software
 _NAMES = {int(number): number.name for number in Hypercall}
 _BACKEND_DELAY = 50_000  # ns
@@ -101,10 +106,14 @@ class Hypervisor:
         self.payload = self.out = b""
         self.start_extent = self.element_count = 0
         self.in_multicall = False
-        self.rest: tuple[int, int] | None = None
+        self.rest: tuple[int, ...] | None = None
+        self.refusal = ""
+        """What the hypercall being made broke, in words; page tables and types have theirs in ``types.refusal``."""
+        self.shutdown_code: int | None = None
+        self.pirqs = Pirqs()
         # assists and virtual hardware
         self.assists: set[int] = set()
-        self.pci_address = 0
+        self.pci_address = self.rtc_index = 0
         self.rex_b = 0
         self.ldt_frames: dict[int, int] = {}
         self.period = 0
@@ -114,7 +123,6 @@ class Hypervisor:
         self.stops = Stops(engine)
         self.mid_flight = self.overlooked = False
         self.deferred: tuple[Callable[[], None], int, int] | None = None  # and where
-        self.resume_at: int | None = None
         self.code_widths: dict[int, bool] = {}
         self.runnable: set[tuple[int, int]] = set()  # (CS, SS) known to be good for ring 3
         self._connect_devices(on_output)
@@ -152,7 +160,7 @@ class Hypervisor:
             lambda: self.events.raise_device(XENSTORE_PORT),
         )
         for span in (layout.console, layout.xenstore):  # the back ends' own mappings, by grant
-            domain.types.get_page_and_type(int(domain.p2m[span.pfn]), WRITABLE)
+            domain.types.hold(int(domain.p2m[span.pfn]))
         for port in (XENSTORE_PORT, CONSOLE_PORT):
             self.events.ports[port] = Port(INTERDOMAIN, notify=self._backend_notified)
 
@@ -167,6 +175,7 @@ class Hypervisor:
         runstate.update_time(self)
         vcpu.kernel_root = domain.root
         domain.types.get_page_and_type(domain.root, L4)
+        domain.types.show_m2p(domain.root)
         vcpu.kernel_sp = registers["rsp"]
         domain.guest.root = domain.root << 12
         words[CR0], words[CR3], words[CR4] = _ENGINE_CR0, domain.root << 12, _ENGINE_CR4
@@ -328,18 +337,18 @@ class Hypervisor:
             return
         nr, a1, a2, a3, a4, a5 = call
         self.payload = self.out = b""
-        self.types.refusal = ""
+        self.refusal = self.types.refusal = ""
         handler = HYPERCALLS.get(nr)
         rc: int | None = self.not_there(nr) if handler is None else handler(self, a1, a2, a3, a4, a5)
-        if rc is not None and rc < 0 and self.refusal:
-            self.log.note(self.vcpu.call_time, self.vcpu.call_rip, self.refusal)
+        if rc is not None and rc < 0 and (self.types.refusal or self.refusal):
+            self.log.note(self.vcpu.call_time, self.vcpu.call_rip, self.types.refusal or self.refusal)
         self.vcpu.answer(rc, self.payload, self.out)
 
     def _on_exception(self) -> None:
         words = self.words
         address, vector, code, software = _FAULT(words)
         if software:
-            self._software_interrupt(vector)
+            traps.software_interrupt(self, vector)
         elif vector == 14:
             faults.page_fault(self, address, code)
         elif vector == 13:
@@ -353,19 +362,6 @@ class Hypervisor:
                 self._pass(self.engine.run())
         else:
             traps.inject(self, vector, code if vector in (8, 10, 11, 12, 17) else None)
-
-    def _software_interrupt(self, vector: int) -> None:
-        """int n, int3, into: RIP is behind it already."""
-        words = self.words
-        if vector in (3, 4):
-            traps.inject(self, vector)
-            return
-        trap = self.vcpu.traps[vector]
-        if trap is not None and trap.dpl >= (1 if self.vcpu.kernel_mode else 3):
-            traps.inject(self, vector)
-            return
-        words[RIP] = (words[RIP] - 2) & U64
-        traps.inject(self, 13, vector << 3 | 2)
 
     def _on_invalid(self) -> None:
         if privileged.forced_cpuid(self):
@@ -394,11 +390,7 @@ class Hypervisor:
         privileged.answer_cpuid(self, False)
 
     def _on_sysenter(self) -> None:
-        gate = self.vcpu.sysenter
-        if self.vcpu.kernel_mode or gate.address == 0:
-            traps.inject(self, 13, 0)
-        else:
-            traps.bounce(self, gate.address, gate.masks_events)
+        traps.system_enter(self)
 
     def _on_deadline(self) -> None:
         self.pause = True
@@ -427,7 +419,7 @@ class Hypervisor:
                 runstate.wake(self)
             elif name.startswith("watchdog"):
                 self.shutdown(sched.SHUTDOWN_watchdog)
-        if self.ram_bytes[self.vcpu.info_at]:
+        if runstate.event_came(self):
             runstate.wake(self)
         if due:
             self.mid_flight = False
@@ -459,15 +451,6 @@ class Hypervisor:
 
     # -- ends
 
-    @property
-    def refusal(self) -> str:
-        """Why the page-table code last refused something."""
-        return self.types.refusal
-
-    @refusal.setter
-    def refusal(self, text: str) -> None:
-        self.types.refusal = text
-
     def note(self, text: str) -> None:
         """A line in the log, with the hypercall that follows."""
         self.log.note(self.clock.now, self.words[RIP], text)
@@ -478,22 +461,29 @@ class Hypervisor:
         self.unimplemented[name if operation is None else f"{name}:{operation}"] += 1
         return -ENOSYS
 
-    def continue_later(self, number: int, first: int, second: int) -> int:
+    def continue_later(self, number: int, *arguments: int) -> int:
         """Have the guest make the rest of a long hypercall by itself (hypercall_create_continuation).
 
         Inside a multicall the rest goes into the entry, and the multicall is what is made again.
         """
         if self.in_multicall:
-            self.rest = (first & U64, second)
+            self.rest = tuple(value & U64 for value in arguments)
             return 0
         words = self.words
         words[RIP] = (words[RIP] - 2) & U64
-        words[RDI], words[RSI] = first & U64, second
+        for register, value in zip(_ARGUMENTS, arguments, strict=False):
+            words[register] = value & U64
         self.pause = True
         return number
 
     def shutdown(self, reason: int) -> None:
-        """SCHEDOP_shutdown with a reason of Xen's, or another number that the guest made up."""
+        """SCHEDOP_shutdown with a reason of Xen's, or another number that the guest made up.
+
+        A reason that was set before stays (domain_shutdown).
+        """
+        if self.shutdown_code is None:
+            self.shutdown_code = reason
+        reason = self.shutdown_code
         kind, text = _SHUTDOWN_KINDS.get(reason, ("poweroff", f"the guest shut down with the odd reason {reason}"))
         self.verdict = Verdict(kind, text)
         self.pause = True

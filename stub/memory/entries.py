@@ -33,6 +33,14 @@ XEN_FIRST_SLOT = 256
 XEN_LAST_SLOT = 271
 
 
+_NAMES = {P: "P", RW: "RW", US: "US", PWT: "PWT", PCD: "PCD", A: "A", D: "D", PSE: "PSE", G: "G", NX: "NX"}
+
+
+def names(flags: int, level: int) -> str:
+    """The flags of a ``level`` entry by name, as in ``PWT PCD``; bit 7 of an L1 entry is PAT."""
+    return " ".join("PAT" if bit == PSE and level == 1 else name for bit, name in _NAMES.items() if flags & bit)
+
+
 def adjust_l1e(entry: int) -> int:
     """What is stored for an L1 entry that a 64-bit guest wrote (arch/x86/pv/mm.h, adjust_guest_l1e).
 
@@ -45,9 +53,15 @@ def adjust_l1e(entry: int) -> int:
     return entry
 
 
-def adjust_upper(entry: int) -> int:
-    """What is stored for an L2, L3 or L4 entry that a 64-bit guest wrote (adjust_guest_l2e and on)."""
-    return entry | US if entry & P else entry
+_ADDED = (0, 0, US, US, US | A)
+
+
+def adjust_upper(entry: int, level: int) -> int:
+    """What is stored for an L2, L3 or L4 entry that a 64-bit guest wrote (adjust_guest_l2e and on).
+
+    An L4 entry is marked accessed at once, as if the CPU had it in its TLB.
+    """
+    return entry | _ADDED[level] if entry & P else entry
 
 
 def index(vaddr: int, level: int) -> int:

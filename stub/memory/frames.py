@@ -88,13 +88,17 @@ class FrameTable:
         self.flags[mfn] = 0
         self.free[mfn] = None
 
-    def take(self, order: int, count: int) -> list[range]:
-        """Up to ``count`` blocks of 1 << ``order`` free frames, aligned to their size; they are no longer free."""
-        if order == 0:
+    def take(self, order: int, count: int, limit: int | None = None) -> list[range]:
+        """Up to ``count`` blocks of 1 << ``order`` free frames, aligned to their size; they are no longer free.
+
+        All are below frame ``limit``, where one is given.
+        """
+        limit = self.frames if limit is None else min(limit, self.frames)
+        if order == 0 and limit == self.frames:
             taken = [self.free.popitem()[0] for _ in range(min(count, len(self.free)))]
             return [range(mfn, mfn + 1) for mfn in taken]
         size = 1 << order
-        free = np.zeros(self.frames // size * size, dtype=np.bool_)
+        free = np.zeros(limit // size * size, dtype=np.bool_)
         here = np.fromiter(self.free, dtype=np.int64, count=len(self.free))
         free[here[here < free.size]] = True
         blocks = np.flatnonzero(free.reshape(-1, size).all(axis=1))[:count] * size

@@ -9,12 +9,15 @@ flush cannot wait for the guest.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from stub.abi.errno import EBUSY, EINVAL, EPERM
 from stub.memory import entries as e
 from stub.memory.descriptors import checked
-from stub.memory.frames import GUEST, L1, L4, PINNED, SEG_DESC, WRITABLE, FrameTable
+from stub.memory.frames import GUEST, L1, L4, NONE, PINNED, SEG_DESC, TYPE_NAMES, WRITABLE, FrameTable
+from stub.memory.linear import LinearTables
 from stub.memory.ram import Ram
 
 _P, _RW, _US = np.uint64(e.P), np.uint64(e.RW), np.uint64(e.US)
@@ -27,18 +30,27 @@ _SHIFT, _FRAME = np.uint64(12), np.uint64(e.FRAME_MASK)
 _NARROWING = e.P | e.RW | e.US | e.A | e.D | e.G
 
 
+def _what(frames: FrameTable, mfn: int) -> str:
+    """What a frame is in use as, in words."""
+    kind = frames.type[mfn]
+    return {SEG_DESC: "a descriptor table", WRITABLE: "writable memory"}.get(kind, f"a page table ({TYPE_NAMES[kind]})")
+
+
 class PageTypes:
     """Types, pins and page-table updates of one domain. Errors are negative error numbers, 0 is success.
 
-    ``xen_slots`` are the sixteen entries that every L4 carries from slot 256 on.
+    ``xen_slots`` are the sixteen entries that every L4 carries from slot 256 on. ``m2p_strict`` is the vm_assist: the
+    first of them, the M2P, is entered when a table becomes an L4, not when the kernel first runs on it.
     """
 
     def __init__(self, ram: Ram, frames: FrameTable, xen_slots: list[int]) -> None:
         self.words = ram.words
         self.table = ram.table
         self.frames = frames
+        self.linear = LinearTables(frames)
         self.xen_slots = xen_slots
-        self.stale = self.retyped = False
+        self.held: Counter[int] = Counter()
+        self.stale = self.retyped = self.m2p_strict = False
         self.refusal = ""
 
     # -- types
@@ -48,6 +60,7 @@ class PageTypes:
         frames = self.frames
         count = frames.type_count[mfn]
         if count and frames.type[mfn] != kind:
+            self.refusal = f"frame {mfn:#x} is in use as {_what(frames, mfn)}, not {TYPE_NAMES[kind]}"
             return -EINVAL
         frames.type_count[mfn] = count + 1
         if not count:
@@ -58,6 +71,7 @@ class PageTypes:
             rc = self._validate(mfn, kind)
             if rc:
                 frames.type_count[mfn] = 0
+                frames.type[mfn] = NONE
                 return rc
         return 0
 
@@ -84,10 +98,35 @@ class PageTypes:
         self.put_type(mfn)
         self.frames.put(mfn)
 
+    def hold(self, mfn: int) -> int:
+        """Keep a writable page of the domain's that the hypervisor itself writes to."""
+        rc = self.get_page_and_type(mfn, WRITABLE)
+        if not rc:
+            self.held[mfn] += 1
+        return rc
+
+    def let_go(self, mfn: int) -> None:
+        """The reverse of :meth:`hold`."""
+        self.held[mfn] -= 1
+        if not self.held[mfn]:
+            del self.held[mfn]
+        self.put_page_and_type(mfn)
+
+    def _put_table(self, table: int, target: int) -> None:
+        """Drop what an upper table's entry holds (put_pt_page)."""
+        if target == table:
+            return
+        types = self.frames.type
+        linear = types[target] == types[table]
+        self.put_page_and_type(target)
+        if linear:
+            self.linear.leave(table, target)
+
     def pin(self, mfn: int, level: int) -> int:
         """MMUEXT_PIN_L*_TABLE."""
         frames = self.frames
         if mfn < frames.frames and frames.flags[mfn] & PINNED and frames.owner[mfn] == GUEST:
+            self.refusal = f"frame {mfn:#x} is pinned already, as {TYPE_NAMES[frames.type[mfn]]}"
             return -EINVAL
         rc = self.get_page_and_type(mfn, level)
         if not rc:
@@ -98,6 +137,7 @@ class PageTypes:
         """MMUEXT_UNPIN_TABLE."""
         frames = self.frames
         if mfn >= frames.frames or frames.owner[mfn] != GUEST or not frames.flags[mfn] & PINNED:
+            self.refusal = f"frame {mfn:#x} is not pinned"
             return -EINVAL
         frames.flags[mfn] &= ~PINNED
         self.put_page_and_type(mfn)
@@ -116,7 +156,8 @@ class PageTypes:
         for slot in np.flatnonzero(self.table[mfn]).tolist():
             mended = checked(self.words[base + slot])
             if mended is None:
-                self.refusal = f"descriptor {self.words[base + slot]:#018x} in frame {mfn:#x} leads out of ring 3"
+                found = self.words[base + slot]
+                self.refusal = f"descriptor {found:#018x} in frame {mfn:#x} is no code, data or call gate"
                 return -EINVAL
             self.words[base + slot] = mended
         return 0
@@ -167,17 +208,27 @@ class PageTypes:
             if level == 4 and e.XEN_FIRST_SLOT <= slot <= e.XEN_LAST_SLOT:
                 continue
             entry = words[base + slot]
-            rc = self._get_from_upper(entry, level)
+            rc = self._get_from_upper(mfn, entry, level)
             if rc:
                 for target in taken:
-                    self.put_page_and_type(target)
+                    self._put_table(mfn, target)
                 return rc
             taken.append((entry >> 12) & e.FRAME_MASK)
-            words[base + slot] = entry | e.US
+            words[base + slot] = e.adjust_upper(entry, level)
         if level == 4:
             for i, value in enumerate(self.xen_slots):
                 words[base + e.XEN_FIRST_SLOT + i] = value
+            if not self.m2p_strict:
+                self.hide_m2p(mfn)
         return 0
+
+    def show_m2p(self, root: int) -> None:
+        """Enter the read-only M2P in a root table that the kernel runs on (fill_ro_mpt)."""
+        self.words[root * e.ENTRIES + e.XEN_FIRST_SLOT] = self.xen_slots[0]
+
+    def hide_m2p(self, root: int) -> None:
+        """Take it out of one that user code may run on (zap_ro_mpt)."""
+        self.words[root * e.ENTRIES + e.XEN_FIRST_SLOT] = 0
 
     def _devalidate(self, mfn: int, level: int) -> None:
         self.stale = True
@@ -188,7 +239,7 @@ class PageTypes:
         for slot in np.flatnonzero(self.table[mfn] & _P).tolist():
             if level == 4 and e.XEN_FIRST_SLOT <= slot <= e.XEN_LAST_SLOT:
                 continue
-            self.put_page_and_type((words[base + slot] >> 12) & e.FRAME_MASK)
+            self._put_table(mfn, (words[base + slot] >> 12) & e.FRAME_MASK)
 
     def _devalidate_l1(self, mfn: int) -> None:
         frames = self.frames
@@ -205,23 +256,22 @@ class PageTypes:
 
     # -- single entries
 
-    def _get_from_l1e(self, entry: int) -> int:
-        """Take what a present L1 entry maps (get_page_from_l1e)."""
+    def _get_from_l1e(self, entry: int, io: bool = False) -> int:
+        """Take what a present L1 entry maps (get_page_from_l1e). ``io``: it was said to be I/O space (DOMID_IO)."""
         frames = self.frames
         if entry & e.L1_DISALLOW:
-            self.refusal = (
-                f"l1e {entry:#x} sets flags {entry & e.L1_DISALLOW:#x} that a guest without I/O rights may not"
-            )
+            self.refusal = f"l1e {entry:#x} sets {e.names(entry & e.L1_DISALLOW, 1)}: not without I/O rights"
             return -EINVAL
         mfn = (entry >> 12) & e.FRAME_MASK
         if mfn >= frames.frames or (mfn < 0x100 and frames.owner[mfn] != GUEST):
             self.refusal = f"l1e {entry:#x} maps frame {mfn:#x}, which is I/O space"
             return -EINVAL if mfn == e.FRAME_MASK else -EPERM
-        if frames.owner[mfn] != GUEST:
-            self.refusal = f"l1e {entry:#x} maps frame {mfn:#x}, which is not the domain's"
+        if frames.owner[mfn] != GUEST or io:
+            whose = "the domain's own memory, not I/O space" if io else "not the domain's"
+            self.refusal = f"l1e {entry:#x} maps frame {mfn:#x}, which is {whose}"
             return -EBUSY
         if entry & e.RW and self.get_type(mfn, WRITABLE):
-            self.refusal = f"l1e {entry:#x} maps frame {mfn:#x} writable, which is in use as {frames.type[mfn]}"
+            self.refusal = f"l1e {entry:#x} maps frame {mfn:#x} writable, which is in use as {_what(frames, mfn)}"
             return -EBUSY
         frames.refs[mfn] += 1
         return 0
@@ -236,13 +286,20 @@ class PageTypes:
             frames.refs[mfn] = 1
             frames.put(mfn)
 
-    def _get_from_upper(self, entry: int, level: int) -> int:
+    def _get_from_upper(self, table: int, entry: int, level: int) -> int:
+        """Take the table that an L2, L3 or L4 entry leads to (get_page_from_l2e and on)."""
         if entry & e.UPPER_DISALLOW:
-            self.refusal = f"l{level}e {entry:#x} sets flags {entry & e.UPPER_DISALLOW:#x} that no guest may"
+            self.refusal = f"l{level}e {entry:#x} sets {e.names(entry & e.UPPER_DISALLOW, level)}: no guest may"
             return -EINVAL
-        return self.get_page_and_type((entry >> 12) & e.FRAME_MASK, level - 1)
+        target = (entry >> 12) & e.FRAME_MASK
+        rc = self.get_page_and_type(target, level - 1)
+        if rc == -EINVAL and self.linear.enter(table, entry, level):
+            return 0
+        if rc:
+            self.refusal = f"l{level}e {entry:#x}: {self.refusal}"
+        return rc
 
-    def mod_l1(self, at: int, new: int, preserve_ad: bool = False) -> int:
+    def mod_l1(self, at: int, new: int, preserve_ad: bool = False, io: bool = False) -> int:
         """Write an entry of a live L1 table: ``at`` is the word's index in machine memory (mod_l1_entry)."""
         words = self.words
         old = words[at]
@@ -257,7 +314,7 @@ class PageTypes:
                 if old & ~stored & _NARROWING or stored & ~old & e.NX:
                     self.stale = True
                 return 0
-            rc = self._get_from_l1e(new)
+            rc = self._get_from_l1e(new, io)
             if rc:
                 return rc
             stored = e.adjust_l1e(new)
@@ -279,15 +336,15 @@ class PageTypes:
         old = words[at]
         if new & e.P:
             if new & e.UPPER_DISALLOW:
-                return self._get_from_upper(new, level)
-            stored = e.adjust_upper(new)
+                return self._get_from_upper(0, new, level)
+            stored = e.adjust_upper(new, level)
             if preserve_ad:
                 stored |= old & (e.A | e.D)
             if old & e.P and not (old ^ stored) & ~e.FASTPATH_FLAGS:
                 words[at] = stored
                 self.stale = True
                 return 0
-            rc = self._get_from_upper(new, level)
+            rc = self._get_from_upper(at // e.ENTRIES, new, level)
             if rc:
                 return rc
             words[at] = stored
@@ -295,5 +352,5 @@ class PageTypes:
             words[at] = new
         if old & e.P:
             self.stale = True
-            self.put_page_and_type((old >> 12) & e.FRAME_MASK)
+            self._put_table(at // e.ENTRIES, (old >> 12) & e.FRAME_MASK)
         return 0

@@ -14,7 +14,7 @@ from stub.abi import memory as abi
 from stub.abi.errno import ENOMEM
 from stub.abi.xen import DOMID_SELF
 from stub.domain.config import DomainConfig
-from stub.hypervisor.hypercalls import memory
+from stub.hypervisor.hypercalls import reservation as memory
 from stub.machine import Machine
 from stub.memory.frames import FREE, GUEST, FrameTable
 from suites.boot.small_guest import SPIN, kernel

@@ -105,10 +105,14 @@ EXPRESSIONS = {
     "XEN_DOMAIN_HANDLE_LEN": "sizeof(xen_domain_handle_t)",
 }
 
+# The views that have a structure, where they are not the guest's: the toolstack's calls.
+VIEW_OF_STRUCT = {"XenDomctl": ("tools",), "XenSysctl": ("tools",)}
+
 # The view that has a constant, where it is not the 64-bit guest's: first pattern that matches.
 VIEW_OF_CONSTANT = {
     r"FLAT_RING1_.*|FLAT_RING3_.S|(HYPERVISOR|MACH2PHYS)_VIRT_.*_PAE|EVTCHN_2L_NR_CHANNELS32": "32",
     r"XENMEM_(get_sharing_.*|paging_op|access_op|sharing_op|claim_pages|reserved_device_memory_map)": "tools",
+    r"XEN_(DOMCTL|SYSCTL)_\w+": "tools",
 }
 
 # Families that must be whole: pattern of the header's macros → which of them we leave out, and why.
@@ -148,7 +152,7 @@ FAMILIES = {
     r"XENPF_[a-z]\w+": r"XENPF_settime",  # second name
     r"XENSTORE_\w+": "",
     r"XEN_HVM_MEMMAP_\w+": "",
-    r"XEN_CPUID_\w+": r"XEN_CPUID_NO_SUBLEAF",  # a domctl's
+    r"XEN_CPUID_\w+": r"XEN_CPUID_(NO_SUBLEAF|INPUT_UNUSED)",  # domctls'
 }
 
 
@@ -187,6 +191,8 @@ def c_member(name: str, field: str) -> str:
 
 
 def views_of_struct(name: str) -> tuple[str, ...]:
+    if name in VIEW_OF_STRUCT:
+        return VIEW_OF_STRUCT[name]
     return (name[-2:],) if name[-2:] in {"64", "32"} and name not in C_TYPES else ("64", "32")
 
 

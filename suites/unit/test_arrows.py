@@ -28,7 +28,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "stub.domain": GROUND | {"stub.image", "stub.memory"},
     "stub.engine": frozenset({"stub.units", "stub.errors"}),
     "stub.devices": GROUND | {"stub.memory"},
-    "stub.trace": GROUND,
+    "stub.trace": GROUND | {"stub.memory"},
     "stub.hypervisor": GROUND | {"stub.domain", "stub.memory", "stub.devices", "stub.trace", "stub.engine.base"},
     "stub.gdb": GROUND
     | {"stub.image", "stub.domain", "stub.memory", "stub.devices", "stub.hypervisor", "stub.engine.base"}
@@ -64,7 +64,7 @@ EDGES: dict[str, frozenset[str]] = {
     "asyncio": frozenset(),
     "threading": frozenset({"harness/debugging.py"}),
     "multiprocessing": frozenset(),
-    "subprocess": frozenset({"harness/gdb.py", "harness/packages.py"}),
+    "subprocess": frozenset({"harness/gdb.py", "harness/packages.py", "harness/small_guests.py"}),
     "ctypes": frozenset(),
     "random": frozenset(),
     "secrets": frozenset(),

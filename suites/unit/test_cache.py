@@ -246,3 +246,16 @@ def _hold(folder: Path, holding: multiprocessing.synchronize.Event, release: mul
     with cache.locked(folder):
         holding.set()
         assert release.wait(30)
+
+
+def test_programs_of_several_checkouts_do_not_take_each_others_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own file; of old ones eight stay."""
+    monkeypatch.setenv("PVSTUB_CACHE", str(tmp_path))
+    made = [cache.program("guest", f"{number:064x}"[::-1], Maker(str(number).encode())) for number in range(12)]
+    assert made[11] == cache.program("guest", f"{11:064x}"[::-1], Maker(b"not made again"))
+    assert made[11].read_bytes() == b"11"
+    kept = [path for path in made if path.exists()]
+    assert made[11] in kept
+    assert len(kept) == 8

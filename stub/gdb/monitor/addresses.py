@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,37 +12,16 @@ from stub.gdb.monitor.faults import MonitorError
 from stub.gdb.monitor.p2m import BadList, compare, guest_list
 from stub.gdb.monitor.registry import command
 from stub.memory import entries as e
+from stub.memory.formats import LONG
 from stub.memory.frames import GUEST, L4, NONE, TYPE_NAMES
-from stub.units import PAGE_MASK, is_canonical
+from stub.memory.walker import FrameArray, Walk
+from stub.memory.walker import walk as walk_tables
+from stub.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, is_canonical
 
 
-@dataclass(frozen=True)
-class Step:
-    """One level of a walk: the entry ``slot`` of ``table``."""
-
-    level: int
-    table: int
-    slot: int
-    entry: int
-
-
-def walk(context: Context, root: int, vaddr: int) -> tuple[list[Step], str]:
-    """The levels of a translation from the L4 in frame ``root``, and why it ends early; "" when it does not."""
-    domain = context.xen.domain
-    steps: list[Step] = []
-    table = root
-    for level in (4, 3, 2, 1):
-        slot = e.index(vaddr, level)
-        entry = domain.ram.words[table * e.ENTRIES + slot]
-        steps.append(Step(level, table, slot, entry))
-        if not entry & e.P:
-            return steps, f"the L{level} entry is not present"
-        table = show.target(entry)
-        if table >= domain.frames.frames:
-            return steps, f"the L{level} entry names mfn {table:#x}, beyond machine memory"
-        if show.leaf(entry, level):
-            break
-    return steps, ""
+def walk(context: Context, root: int, vaddr: int) -> Walk:
+    """The levels of a translation from the L4 in frame ``root``."""
+    return walk_tables(FrameArray(context.xen.domain.ram.table), LONG, root << PAGE_SHIFT, vaddr)
 
 
 def root_of(context: Context, cr3: int | None) -> int:
@@ -76,15 +54,6 @@ def which_root(context: Context, root: int) -> str:
     return ", ".join(names) or "not in use"
 
 
-def rights(steps: list[Step]) -> str:
-    """What the levels together allow: ``user`` or ``kernel``, then r, w and x."""
-    values = [step.entry for step in steps]
-    who = "Xen" if not all(v & e.US for v in values) else "kernel" if values[-1] & e.GUEST_KERNEL else "user"
-    write = "w" if all(v & e.RW for v in values) else "-"
-    execute = "-" if any(v & e.NX for v in values) else "x"
-    return f"{who} r{write}{execute}"
-
-
 @command("xen vtop VA [cr3 N]", "every level of a translation, the frame it leads to, or where it ends and why")
 def vtop(context: Context, va: int, cr3: int | None = None) -> str:
     """N is the machine address of an L4 table, as CR3 holds it, or its MFN; without it, the one in use is walked."""
@@ -97,33 +66,31 @@ def _vtop(context: Context, va: int, cr3: int | None) -> Iterator[str]:
         return
     domain = context.xen.domain
     root = root_of(context, cr3)
-    steps, why = walk(context, root, va)
+    found = walk(context, root, va)
     yield f"virtual {context.label(va)} under cr3 {root << 12:#x} ({which_root(context, root)})"
-    for step in steps:
+    for step in found.steps:
         yield f" L{step.level} {show.both(domain, step.table)}: {show.state(domain, step.table)}"
         leads = f" -> {show.both(domain, show.target(step.entry))}" if step.entry & e.P else ""
         yield f"    [{step.slot:#05x}] = {step.entry:016x}{leads}  {show.flags(step.entry, step.level)}"
-    if why:
-        yield f" ends here: {why}"
+    if not found.found:
+        yield f" ends here: {found.why}"
         yield from _hint(context, root, va)
         return
-    last = steps[-1]
-    size = 1 << 3 + 9 * last.level
-    maddr = (show.target(last.entry) << 12 & ~(size - 1)) + (va & size - 1)
-    if last.level > 1:
-        yield f" a page of {size >> 20} MiB"
+    maddr = found.maddr
+    if found.size > PAGE_SIZE:
+        yield f" a page of {found.size >> 20} MiB"
     mfn = maddr >> 12
     pfn = show.pfn_of(domain, mfn)
     physical = "-" if pfn is None else f"{(pfn << 12) + (va & PAGE_MASK):#x}"
     yield f" {show.both(domain, mfn)}: {show.state(domain, mfn)}"
-    yield f"machine {maddr:#x}  pseudo-physical {physical}  {rights(steps)}"
+    yield f"machine {maddr:#x}  pseudo-physical {physical}  {found.access}"
 
 
 def _hint(context: Context, root: int, va: int) -> Iterator[str]:
     """Where an address is mapped after all: a PV user's root has nothing of its kernel."""
     vcpu = context.xen.vcpu
     for name, other in (("the kernel's", vcpu.kernel_root), ("user code's", vcpu.user_root)):
-        if other and other != root and not walk(context, other, va)[1]:
+        if other and other != root and walk(context, other, va).found:
             yield f" it is mapped under {name} root: monitor xen vtop {va:#x} cr3 {other << 12:#x}"
 
 
@@ -141,7 +108,7 @@ def pte(context: Context, value: int, level: int = 1) -> str:
     refused = value & (e.L1_DISALLOW if level == 1 else e.UPPER_DISALLOW)
     if refused:
         lines.append(f" Xen refuses it of a domain without I/O rights: {show.flags(refused, level)} (-EINVAL)")
-    stored = e.adjust_l1e(value) if level == 1 else e.adjust_upper(value)
+    stored = e.adjust_l1e(value) if level == 1 else e.adjust_upper(value, level)
     if stored != value and not refused:
         lines.append(f" written by the guest, it is stored as {stored:#018x}: {show.flags(stored, level)}")
     lines += _taken(context, value, level, mfn)

@@ -67,7 +67,7 @@ def _doing(context: Context) -> Iterator[tuple[str, str]]:
 def _entries(context: Context) -> Iterator[tuple[str, str]]:
     v, words = context.xen.vcpu, context.xen.words
     yield "kernel stack", f"ss {v.kernel_ss:#x} sp {v.kernel_sp:#x}"
-    for name in ("event", "failsafe", "syscall", "syscall32", "sysenter", "nmi"):
+    for name in ("event", "failsafe", "syscall", "syscall32", "sysenter"):
         gate: Gate = getattr(v, name)
         masks = ", masks events" if gate.masks_events else ""
         yield f"{name} entry", f"{context.label(gate.address)}{masks}" if gate.address else "none"

@@ -1,157 +1,39 @@
-"""The guest's lists of its frames, wherever it keeps them.
-
-A guest tells where its own is in shared_info (xen/arch-x86/xen.h, struct arch_shared_info): ``p2m_vaddr`` under
-``p2m_cr3``, or the three-level tree of ``pfn_to_mfn_frame_list_list``. Until it does, there is the domain builder's.
-"""
+"""The guest's lists of its frames, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
-from stub.abi.arch_x86 import ArchSharedInfo64
-from stub.abi.xen import SharedInfo64
 from stub.gdb.monitor.context import Context
+from stub.hypervisor import p2m
+from stub.hypervisor.p2m import FOREIGN, IDENTITY, INVALID, BadList, FrameList
 from stub.memory.frames import GUEST
-from stub.memory.guest import GuestFault
-from stub.units import PAGE_SIZE, U64
 
-# Linux's marks in an entry (arch/x86/include/asm/xen/page.h); the builder's and everyone's mark for no frame.
-FOREIGN, IDENTITY, INVALID = 1 << 63, 1 << 62, U64
-_PER_PAGE = PAGE_SIZE // 8
+_SHOWN = 16
 
-
-class BadList(Exception):
-    """A list that cannot be read at some entry; the text says why."""
-
-
-@dataclass(frozen=True)
-class FrameList:
-    """``page(number)`` is the machine address of the list's page, ``length`` how many entries it has."""
-
-    name: str
-    where: str
-    length: int
-    page: Callable[[int], int]
-    words: memoryview
-
-    def entry(self, pfn: int) -> int:
-        """The entry of a PFN."""
-        if pfn >= self.length:
-            raise BadList(f"the list ends at pfn {self.length:#x}")
-        value: int = self.words[(self.page(pfn // _PER_PAGE) >> 3) + pfn % _PER_PAGE]
-        return value
-
-    @staticmethod
-    def mfn(value: int) -> int | None:
-        """The MFN in an entry; None for an entry that names no frame of the domain."""
-        return None if value & (FOREIGN | IDENTITY) else value
-
-    @staticmethod
-    def text(value: int) -> str:
-        """An entry in words."""
-        if value == INVALID:
-            return "invalid"
-        if value & FOREIGN:
-            return f"foreign mfn {value & ~FOREIGN:#x}"
-        if value & IDENTITY:
-            return f"identity {value & ~IDENTITY:#x}"
-        return f"mfn {value:#x}"
-
-    def all(self) -> npt.NDArray[np.uint64]:
-        """Every entry; invalid where a page of the list is missing."""
-        found = np.full(self.length, np.uint64(INVALID))
-        for at in range(0, self.length, _PER_PAGE):
-            try:
-                first = self.page(at // _PER_PAGE) >> 3
-            except BadList:
-                continue
-            count = min(_PER_PAGE, self.length - at)
-            found[at : at + count] = np.frombuffer(self.words[first : first + count], dtype=np.uint64)
-        return found
-
-
-def arch_info(context: Context) -> tuple[int, int, int, int, int]:
-    """shared_info's max_pfn, pfn_to_mfn_frame_list_list, p2m_cr3, p2m_vaddr, p2m_generation."""
-    domain = context.xen.domain
-    at = domain.area.shared_info * PAGE_SIZE + SharedInfo64.offset("arch")
-    info = ArchSharedInfo64.unpack_from(domain.ram.bytes, at)
-    return info.max_pfn, info.pfn_to_mfn_frame_list_list, info.p2m_cr3, info.p2m_vaddr, info.p2m_generation
+__all__ = ["BadList", "FrameList", "compare", "guest_list"]
 
 
 def guest_list(context: Context) -> FrameList:
     """The guest's own list, or the domain builder's where the guest has told of none."""
-    domain = context.xen.domain
-    max_pfn, frame_list, cr3, vaddr, generation = arch_info(context)
-    length = min(max_pfn or domain.layout.nr_pages, 1 << 32)
-    words = domain.ram.words
-    if cr3 and vaddr:
-
-        def mapped(number: int) -> int:
-            at = vaddr + number * PAGE_SIZE & U64
-            try:
-                return domain.guest.locate_from(cr3, at)
-            except GuestFault as fault:
-                raise BadList(f"the list is not mapped at {at:#x} under cr3 {cr3:#x}") from fault
-
-        where = f"p2m_vaddr {vaddr:#x}, cr3 {cr3:#x}, generation {generation}"
-        return FrameList("guest's p2m", where, length, mapped, words)
-    if frame_list not in (0, U64):
-
-        def linked(number: int) -> int:
-            mfn = frame_list
-            for slot in (number // _PER_PAGE, number % _PER_PAGE):
-                if mfn >= domain.frames.frames or slot >= _PER_PAGE:
-                    raise BadList(f"the frame list goes through mfn {mfn:#x}, which is none")
-                mfn = words[mfn * _PER_PAGE + slot]
-            if mfn >= domain.frames.frames:
-                raise BadList(f"the frame list names mfn {mfn:#x}, which is none")
-            return mfn * PAGE_SIZE
-
-        return FrameList("guest's p2m", f"pfn_to_mfn_frame_list_list mfn {frame_list:#x}", length, linked, words)
-    return builders_list(context)
-
-
-def builders_list(context: Context) -> FrameList:
-    """The domain builder's list, at the frames where it lay at the start."""
-    domain = context.xen.domain
-    span = domain.layout.p2m
-
-    def placed(number: int) -> int:
-        mfn = int(domain.p2m[span.pfn + number])
-        if domain.frames.owner[mfn] != GUEST or domain.m2p(mfn) != span.pfn + number:
-            raise BadList("the guest has given its frames away")
-        return mfn * PAGE_SIZE
-
-    where = f"start of day, {span.vaddr:#x}, pfn {span.pfn:#x}; the guest may have reused it"
-    return FrameList("builder's p2m", where, domain.layout.nr_pages, placed, domain.ram.words)
+    return p2m.guest_list(context.xen.domain)
 
 
 def compare(context: Context) -> str:
     """The whole list against the machine-to-physical table and the frames' owners."""
     domain = context.xen.domain
-    chosen = guest_list(context)
-    entries, frames = chosen.all(), domain.frames
-    pfns = np.arange(len(entries), dtype=np.uint64)
-    names = entries & np.uint64(FOREIGN | IDENTITY) == 0
-    identity = (entries & np.uint64(FOREIGN | IDENTITY)) == np.uint64(IDENTITY)
-    invalid = entries == np.uint64(INVALID)
-    mfns = entries[names]
-    there = mfns < np.uint64(frames.frames)
-    at = np.where(there, mfns, np.uint64(0)).astype(np.int64)
-    good = there & (domain.area.m2p[at] == pfns[names]) & (frames.np_owner[at] == GUEST)
-    owned = int((frames.np_owner == GUEST).sum())
+    found = p2m.compare(domain)
+    identity = int(((found.entries & np.uint64(FOREIGN | IDENTITY)) == np.uint64(IDENTITY)).sum())
+    invalid = int((found.entries == np.uint64(INVALID)).sum())
+    frames = int(found.names.sum())
     lines = [
-        f"{chosen.name}: {chosen.where}",
-        f" {len(entries)} entries: {len(mfns)} frames, {int(identity.sum())} identity, {int(invalid.sum())} invalid, "
-        f"{len(entries) - len(mfns) - int(identity.sum()) - int(invalid.sum())} foreign",
-        f" the domain owns {owned} frames",
+        f"{found.chosen.name}: {found.chosen.where}",
+        f" {len(found.entries)} entries: {frames} frames, {identity} identity, {invalid} invalid, "
+        f"{len(found.entries) - frames - identity - invalid} foreign",
+        f" the domain owns {int((domain.frames.np_owner == GUEST).sum())} frames",
     ]
-    wrong = np.flatnonzero(~good)
-    for i in wrong[:16].tolist():
-        lines.append(f" pfn {int(pfns[names][i]):#x} is mfn {int(mfns[i]):#x}, which m2p or the frame table deny")
-    lines.append(f" {len(wrong)} do NOT agree with m2p" if len(wrong) else " all of them agree with m2p and are owned")
+    for pfn, mfn in found.wrong[:_SHOWN]:
+        lines.append(f" pfn {pfn:#x} is mfn {mfn:#x}, which m2p or the frame table deny")
+    count = len(found.wrong)
+    lines.append(f" {count} do NOT agree with m2p" if count else " all of them agree with m2p and are owned")
     return "\n".join(lines) + "\n"

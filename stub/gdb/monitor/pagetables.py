@@ -12,12 +12,16 @@ from stub.gdb.monitor.addresses import root_of, which_root
 from stub.gdb.monitor.context import Context
 from stub.gdb.monitor.faults import MonitorError
 from stub.gdb.monitor.registry import command
-from stub.gdb.monitor.tables import CUT, MAX_RUNS, Mappings, U64s, canonical, entries_to, frames_of, mappings, places
+from stub.gdb.monitor.tables import CUT, MAX_RUNS, Mappings, U64s, forest, mappings, places
+from stub.gdb.monitor.values import text
 from stub.memory import entries as e
+from stub.memory.formats import LONG
 from stub.memory.frames import ALLOCATED, L1, L4, PINNED, WRITABLE, XEN_HEAP
+from stub.memory.words import size as size_text
+from stub.trace.pagetables.moments import Moment, Root
+from stub.trace.pagetables.reverse import SHOWN, mapping_lines, roots_in_words
+from stub.trace.pagetables.store import path_of
 from stub.units import PAGE_SIZE, U64
-
-_SHOWN = 8  # address spaces in a line
 
 
 def checked(context: Context, mfn: int) -> int:
@@ -60,15 +64,13 @@ def _bases(context: Context, mfn: int, level: int) -> list[str]:
         return []
     found: defaultdict[int, list[int]] = defaultdict(list)
     for base, root in places(domain.ram, domain.frames, level, {mfn})[mfn]:
-        found[canonical(base)].append(root)
-    return [f"{base:#x} under {_roots(context, roots)}" for base, roots in sorted(found.items())[:_SHOWN]]
+        found[LONG.canonical(base)].append(root)
+    return [f"{base:#x} under {_roots(context, roots)}" for base, roots in sorted(found.items())[:SHOWN]]
 
 
 def _roots(context: Context, roots: list[int]) -> str:
-    own = {context.xen.vcpu.kernel_root: " (kernel)", context.xen.vcpu.user_root: " (user)"}
-    roots = sorted(roots, key=lambda root: (root not in own, root))
-    more = f" and {len(roots) - _SHOWN} more" if len(roots) > _SHOWN else ""
-    return "L4 " + ", ".join(f"{root:#x}{own.get(root, '')}" for root in roots[:_SHOWN]) + more
+    vcpu = context.xen.vcpu
+    return roots_in_words(roots, {vcpu.kernel_root: "kernel", vcpu.user_root: "user"})
 
 
 def _entry_lines(context: Context, level: int, slots: list[int], values: list[int]) -> Iterator[str]:
@@ -129,9 +131,9 @@ def ptdump(context: Context, cr3: int | None = None) -> str:
         rows.append(
             (
                 f"{start:016x}-{start + count * size & U64:016x}",
-                _size(count * size),
+                size_text(count * size),
                 access(int(found.rights[first]), int(found.entry[first])),
-                "" if size == PAGE_SIZE else f"pages of {_size(size)}",
+                "" if size == PAGE_SIZE else f"pages of {size_text(size)}",
                 _stretch(pfns[run], size // PAGE_SIZE),
             )
         )
@@ -155,7 +157,7 @@ def _stretch(pfns: U64s, step: int) -> str:
 def pseudo_physical(context: Context, found: Mappings) -> U64s:
     """The PFN of each mapping; all ones for frames that have none."""
     m2p = context.xen.domain.area.m2p
-    frames = frames_of(found.entry)
+    frames = found.frame
     inside = frames < len(m2p)
     return np.where(inside, m2p[np.where(inside, frames, 0)], np.uint64(U64))
 
@@ -166,11 +168,15 @@ def access(rights: int, entry: int) -> str:
     return who + "r" + ("w" if rights & e.RW else "-") + ("-" if rights & e.NX else "x")
 
 
-def _size(size: int) -> str:
-    for shift, unit in ((40, "T"), (30, "G"), (20, "M")):
-        if size >= 1 << shift and size % (1 << shift) == 0:
-            return f"{size >> shift}{unit}"
-    return f"{size >> 10}K"
+@command("xen snapshot [ROOT]", "keep all page tables in the run's folder, for pvstub pagetables", {"ROOT": text})
+def snapshot(context: Context, root: str = "") -> str:
+    """ROOT, as FORMAT:MADDR, is a table that Xen does not know yet; the formats are long, raw, pae and legacy."""
+    machine = context.machine
+    taken = machine.snapshots.take(Moment(roots=(Root.parse(root),) if root else ()))
+    if machine.run_directory is None:
+        raise MonitorError("this run has no folder to keep it in")
+    path = path_of(machine.run_directory, taken.facts.number)
+    return f"{taken.facts}: {len(taken.tables.mfns)} tables kept in {path.absolute()}\n"
 
 
 # -- who maps a frame
@@ -182,14 +188,14 @@ def whomaps(context: Context, mfn: int) -> str:
     frame's own counts, so that a reference that nobody owns shows."""
     checked(context, mfn)
     domain = context.xen.domain
-    wanted = np.array([mfn], dtype=np.int64)
+    all_tables = forest(domain.ram, domain.frames)
     lines = [f"{show.both(domain, mfn)}: {show.state(domain, mfn)}"]
     references = types = 0
     for level in (1, 2, 3, 4):
-        rows = entries_to(domain.ram, domain.frames, level, wanted)
+        rows = all_tables.mappers(mfn, level)
         references += len(rows)
-        types += sum(1 for _, _, value in rows if level > 1 or value & e.RW)
-        lines += _mapping_lines(context, level, rows)
+        types += sum(1 for row in rows if level > 1 or row.entry & e.RW)
+        lines += mapping_lines(all_tables, level, rows, lambda roots: _roots(context, roots))
     if not references:
         lines.append(" no page table of the domain maps it")
     lines += _xen_lines(context, mfn)
@@ -201,29 +207,12 @@ def whomaps(context: Context, mfn: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mapping_lines(context: Context, level: int, rows: list[tuple[int, int, int]]) -> Iterator[str]:
-    domain = context.xen.domain
-    at = places(domain.ram, domain.frames, level, {table for table, _, _ in rows})
-    for table, slot, value in rows:
-        what = "mapped at" if show.leaf(value, level) else f"the L{level - 1} table of"
-        grouped: defaultdict[int, list[int]] = defaultdict(list)
-        for base, root in at[table]:
-            grouped[canonical(base + (slot << 3 + 9 * level))].append(root)
-        where = f"L{level} mfn {table:#x} [{slot:#05x}] = {value:016x} {show.flags(value, level)}"
-        if not grouped:
-            yield f" {what} no address (no L4 leads there): {where}"
-        for vaddr, roots in sorted(grouped.items())[:_SHOWN]:
-            yield f" {what} {vaddr:#x}: {where}; {_roots(context, roots)}"
-        if len(grouped) > _SHOWN:
-            yield f" … and {len(grouped) - _SHOWN} addresses more through the same entry"
-
-
 def _xen_lines(context: Context, mfn: int) -> Iterator[str]:
     """Mappings in Xen's own slots, which every address space has."""
     domain = context.xen.domain
-    found = mappings(domain.ram, context.xen.vcpu.kernel_root, slice(e.XEN_FIRST_SLOT, e.XEN_LAST_SLOT + 1))
-    here = found.only(frames_of(found.entry) == mfn)
-    for vaddr, entry in list(zip(here.vaddr.tolist(), here.entry.tolist(), strict=True))[:_SHOWN]:
+    found = mappings(domain.ram, context.xen.vcpu.kernel_root, LONG.xen_slots)
+    here = found.only(found.frame == mfn)
+    for vaddr, entry in list(zip(here.vaddr.tolist(), here.entry.tolist(), strict=True))[:SHOWN]:
         yield f" mapped at {vaddr:#x} by Xen, in every address space: {entry:016x} {show.flags(entry, 1)}"
 
 

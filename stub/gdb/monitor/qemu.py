@@ -17,7 +17,7 @@ from stub.engine.base import CR0, CR2, CR3, CR4, FS_BASE, GS_BASE, NAMES, RFLAGS
 from stub.gdb.monitor import show
 from stub.gdb.monitor.context import Context
 from stub.gdb.monitor.registry import command
-from stub.gdb.monitor.tables import CUT, MAX_RUNS, Mappings, frames_of, mappings
+from stub.gdb.monitor.tables import CUT, MAX_RUNS, Mappings, mappings
 from stub.hypervisor.privileged import MSR_READS
 from stub.hypervisor.segments import descriptor
 from stub.memory import entries as e
@@ -138,7 +138,7 @@ def tlb(context: Context, start: int = 0, count: int = _LINES) -> str:
     found = reachable(context)
     first = int(np.searchsorted(found.vaddr, np.uint64(start)))
     part = slice(first, first + min(count, len(found)))
-    frames = frames_of(found.entry[part]) << 12
+    frames = found.frame[part] << 12
     large = found.size[part] > np.uint64(4096)
     lines = []
     for vaddr, maddr, entry, big in zip(

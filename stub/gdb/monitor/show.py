@@ -6,44 +6,22 @@ from collections.abc import Iterable, Sequence
 
 from stub.domain.domain import Domain
 from stub.domain.xenarea import INVALID_M2P_ENTRY
-from stub.memory import entries as e
-from stub.memory.frames import ALLOCATED, FREE, GUEST, PINNED, TYPE_NAMES, XEN, XEN_HEAP
+from stub.memory import words
+from stub.memory.formats import LONG
+from stub.memory.frames import FREE, GUEST, XEN
+from stub.memory.words import flags as flags
 
-_FLAGS = ((e.P, "P"), (e.RW, "RW"), (e.US, "US"), (e.PWT, "PWT"), (e.PCD, "PCD"), (e.A, "A"), (e.D, "D"))
 _OWNERS = {FREE: "free", GUEST: "guest", XEN: "Xen"}
-_FRAME_FLAGS = ((PINNED, "pinned"), (ALLOCATED, "allocated"), (XEN_HEAP, "Xen's page, shared with the guest"))
-
-
-def flags(entry: int, level: int) -> str:
-    """The flags of an entry of a ``level`` table, by the manual's names (x86 manual, vol. 3, tables 4-15 to 4-20).
-
-    ``KERNEL`` is Xen's mark on a page that the guest gave to its kernel alone.
-    """
-    names = [name for bit, name in _FLAGS if entry & bit]
-    if entry & e.PSE:
-        names.append("PAT" if level == 1 else "PSE")
-    if entry & e.G:
-        names.append("G")
-    if entry & e.AVAIL:
-        names.append(f"AVL={entry >> 9 & 7:#x}")
-    if entry & e.GUEST_KERNEL:
-        names.append("KERNEL")
-    high = entry >> 53 & 0x3FF
-    if high:
-        names.append(f"high={high:#x}")
-    if entry & e.NX:
-        names.append("NX")
-    return " ".join(names) or "-"
 
 
 def target(entry: int) -> int:
     """The frame that an entry names."""
-    return entry >> 12 & e.FRAME_MASK
+    return LONG.table_frame(entry)
 
 
 def leaf(entry: int, level: int) -> bool:
     """Whether a present entry of a ``level`` table maps memory and not another table."""
-    return level == 1 or (level < 4 and bool(entry & e.PSE))
+    return LONG.is_leaf(entry, LONG.level(level))
 
 
 def pfn_of(domain: Domain, mfn: int) -> int | None:
@@ -62,14 +40,7 @@ def both(domain: Domain, mfn: int) -> str:
 
 def state(domain: Domain, mfn: int) -> str:
     """A frame's owner, type, counts and flags."""
-    frames = domain.frames
-    if mfn >= frames.frames:
-        return f"beyond machine memory, which ends at mfn {frames.frames:#x}"
-    if frames.owner[mfn] != GUEST:
-        return {FREE: "free", XEN: "Xen's own"}.get(frames.owner[mfn], "?")
-    marks = "".join(f", {name}" for bit, name in _FRAME_FLAGS if frames.flags[mfn] & bit)
-    kind = TYPE_NAMES.get(frames.type[mfn], "?") if frames.type_count[mfn] else "none"
-    return f"type {kind} count {frames.type_count[mfn]}, refs {frames.refs[mfn]}{marks}"
+    return words.frame(domain.frames, mfn)
 
 
 def owner(domain: Domain, mfn: int) -> str:

@@ -1,14 +1,18 @@
-"""callback_op: the guest's entry points (xen/arch/x86/pv/callback.c)."""
+"""callback_op, set_callbacks, nmi_op: the guest's entry points (xen/arch/x86/pv/callback.c)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from stub.abi import callback as abi
-from stub.abi.errno import EFAULT, EINVAL
+from stub.abi import nmi
+from stub.abi.arch_x86 import FLAT_KERNEL_CS
+from stub.abi.errno import EINVAL, ENOSYS
+from stub.abi.x86_defns import X86_EXC_NMI
 from stub.abi.xen import Hypercall
+from stub.hypervisor.refusals import bad_pointer, refuse
 from stub.hypervisor.registry import hypercall
-from stub.hypervisor.vcpu import Gate
+from stub.hypervisor.vcpu import Gate, TrapGate
 from stub.memory.guest import GuestFault
 from stub.units import is_canonical
 
@@ -21,8 +25,36 @@ _GATES = {
     abi.CALLBACKTYPE_syscall: "syscall",
     abi.CALLBACKTYPE_sysenter: "sysenter",
     abi.CALLBACKTYPE_syscall32: "syscall32",
-    abi.CALLBACKTYPE_nmi: "nmi",
 }
+
+
+def _set_nmi(xen: Hypervisor, address: int) -> None:
+    """The NMI callback is the trap table's entry 2, entered with events masked."""
+    xen.vcpu.set_trap(X86_EXC_NMI, TrapGate(FLAT_KERNEL_CS, address, 0, True))
+
+
+def _register(xen: Hypervisor, kind: int, flags: int, address: int) -> int:
+    """register_guest_callback; the address is looked at before the kind."""
+    if not is_canonical(address):
+        return refuse(xen, EINVAL, f"entry point {address:#x} is not canonical")
+    if kind == abi.CALLBACKTYPE_nmi:
+        _set_nmi(xen, address)
+        return 0
+    name = _GATES.get(kind)
+    if name is None:
+        return refuse(xen, ENOSYS, f"there is no callback {kind}")
+    masks = name == "event" or bool(flags & abi.CALLBACKF_mask_events)
+    setattr(xen.vcpu, name, Gate(address, masks))
+    return 0
+
+
+def _unregister(xen: Hypervisor, kind: int) -> int:
+    if kind == abi.CALLBACKTYPE_nmi:
+        xen.vcpu.set_trap(X86_EXC_NMI, None)
+        return 0
+    if kind in _GATES:
+        return refuse(xen, EINVAL, f"{abi.CALLBACK_TYPES[kind]} cannot be unregistered")
+    return refuse(xen, ENOSYS, f"there is no callback {kind}")
 
 
 @hypercall(Hypercall.callback_op)
@@ -34,21 +66,38 @@ def callback_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
         if command == abi.CALLBACKOP_register:
             xen.payload = guest.read(arg, abi.CallbackRegister64.size)
             request = abi.CallbackRegister64.unpack_from(xen.payload)
-            name = _GATES.get(request.type)
-            if name is None:
-                return xen.not_there(Hypercall.callback_op, command)
-            if not is_canonical(request.address):
-                return -EINVAL
-            masks = name == "event" or bool(request.flags & abi.CALLBACKF_mask_events)
-            setattr(xen.vcpu, name, Gate(request.address, masks))
-            return 0
+            return _register(xen, request.type, request.flags, request.address)
         if command == abi.CALLBACKOP_unregister:
-            xen.payload = guest.read(arg, 4)
-            kind = int.from_bytes(xen.payload[:2], "little")
-            if kind == abi.CALLBACKTYPE_nmi:
-                xen.vcpu.nmi = Gate()
-                return 0
-            return -EINVAL
-    except GuestFault:
-        return -EFAULT
-    return xen.not_there(Hypercall.callback_op, command)
+            xen.payload = guest.read(arg, abi.CallbackUnregister.size)
+            return _unregister(xen, abi.CallbackUnregister.unpack_from(xen.payload).type)
+    except GuestFault as fault:
+        return bad_pointer(xen, fault)
+    return refuse(xen, ENOSYS, f"there is no callback_op {command}")
+
+
+@hypercall(Hypercall.set_callbacks)
+def set_callbacks(xen: Hypervisor, event: int, failsafe: int, syscall: int, _: int, __: int) -> int:
+    """The old way to register three entry points; one that is not canonical is passed over, and the answer is 0."""
+    for kind, address in (
+        (abi.CALLBACKTYPE_event, event),
+        (abi.CALLBACKTYPE_failsafe, failsafe),
+        (abi.CALLBACKTYPE_syscall, syscall),
+    ):
+        _register(xen, kind, 0, address)
+    return 0
+
+
+@hypercall(Hypercall.nmi_op)
+def nmi_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -> int:
+    """Register or drop the NMI handler (the older form of callback_op's)."""
+    command &= 0xFFFFFFFF
+    if command == nmi.XENNMI_register_callback:
+        try:
+            xen.payload = xen.domain.guest.read(arg, nmi.XennmiCallback64.size)
+        except GuestFault as fault:
+            return bad_pointer(xen, fault)
+        address = nmi.XennmiCallback64.unpack_from(xen.payload).handler_address
+        return _register(xen, abi.CALLBACKTYPE_nmi, 0, address)
+    if command == nmi.XENNMI_unregister_callback:
+        return _unregister(xen, abi.CALLBACKTYPE_nmi)
+    return refuse(xen, ENOSYS, f"there is no nmi_op {command}")

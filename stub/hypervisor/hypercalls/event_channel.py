@@ -9,7 +9,6 @@ from stub.abi.errno import EINVAL, ENOENT, EPERM, ESRCH
 from stub.abi.xen import Hypercall
 from stub.hypervisor import events
 from stub.hypervisor.registry import SubOps, hypercall
-from stub.memory.frames import WRITABLE
 from stub.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 EVENT_CHANNEL_OPS = SubOps(Hypercall.event_channel_op)
 _CONTROL_BLOCK = 72  # bytes
 _LINK_BITS = 17
+_PIRQS = 56  # of a domU, on a machine with one I/O APIC of 24 inputs (extra_domU_irqs: 32 more)
 
 
 @hypercall(Hypercall.event_channel_op)
@@ -40,8 +40,9 @@ def alloc_unbound(xen: Hypervisor, arg: int) -> int:
     """A port that another domain may bind to."""
     xen.payload = xen.domain.guest.read(arg, abi.EvtchnAllocUnbound.size)
     request = abi.EvtchnAllocUnbound.unpack_from(xen.payload)
-    if not xen.domain.is_self(request.dom):
-        return -EPERM
+    error = xen.domain.naming(request.dom)
+    if error:
+        return error
     port = xen.events.open(events.Port(events.UNBOUND, remote_domain=request.remote_dom))
     return _answer(xen, arg, 4, port, abi.EvtchnAllocUnbound.size)
 
@@ -51,8 +52,9 @@ def bind_interdomain(xen: Hypervisor, arg: int) -> int:
     """Connect to a port that was opened for us; only our own domain has any here."""
     xen.payload = xen.domain.guest.read(arg, abi.EvtchnBindInterdomain.size)
     request = abi.EvtchnBindInterdomain.unpack_from(xen.payload)
-    if not xen.domain.is_self(request.remote_dom):
-        return -ESRCH
+    error = xen.domain.naming(request.remote_dom)
+    if error:
+        return error if error == -ESRCH else -EINVAL  # no port of domain 0's is open to us
     remote = xen.events.get(request.remote_port)
     if remote is None or remote.state != events.UNBOUND or not xen.domain.is_self(remote.remote_domain):
         return -EINVAL
@@ -76,7 +78,7 @@ def bind_virq(xen: Hypervisor, arg: int) -> int:
 def bind_pirq(xen: Hypervisor, arg: int) -> int:
     """Physical interrupts are not a domU's."""
     xen.payload = xen.domain.guest.read(arg, abi.EvtchnBindPirq.size)
-    return -EPERM
+    return -EPERM if abi.EvtchnBindPirq.unpack_from(xen.payload).pirq < _PIRQS else -EINVAL
 
 
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_bind_ipi)
@@ -109,11 +111,12 @@ def status(xen: Hypervisor, arg: int) -> int:
     """What a port is bound to."""
     xen.payload = xen.domain.guest.read(arg, abi.EvtchnStatus.size)
     request = abi.EvtchnStatus.unpack_from(xen.payload)
-    if not xen.domain.is_self(request.dom):
-        return -ESRCH
+    error = xen.domain.naming(request.dom)
+    if error:
+        return error
     port = xen.events.get(request.port)
     if port is None:
-        if not 0 < request.port <= events.MAX_PORT:
+        if not 0 <= request.port <= events.MAX_PORT:
             return -EINVAL
         answer = (abi.EVTCHNSTAT_closed, 0, b"")
     else:
@@ -160,10 +163,11 @@ def unmask(xen: Hypervisor, arg: int) -> int:
 def reset(xen: Hypervisor, arg: int) -> int:
     """Close every port."""
     xen.payload = xen.domain.guest.read(arg, 2)
-    if not xen.domain.is_self(int.from_bytes(xen.payload, "little")):
-        return -ESRCH
+    error = xen.domain.naming(int.from_bytes(xen.payload, "little"))
+    if error:
+        return error
     for mfn in xen.events.reset():
-        xen.domain.types.put_page_and_type(mfn)
+        xen.domain.types.let_go(mfn)
     return 0
 
 
@@ -176,7 +180,7 @@ def init_control(xen: Hypervisor, arg: int) -> int:
         return -ENOENT
     if request.offset & 7 or request.offset > PAGE_SIZE - _CONTROL_BLOCK:
         return -EINVAL
-    if xen.events.fifo is not None or xen.domain.types.get_page_and_type(request.control_gfn, WRITABLE):
+    if xen.events.fifo is not None or xen.domain.types.hold(request.control_gfn):
         return -EINVAL
     xen.events.init_control(request.control_gfn, request.offset)
     xen.domain.guest.write(arg + 16, bytes([_LINK_BITS]))
@@ -189,11 +193,11 @@ def expand_array(xen: Hypervisor, arg: int) -> int:
     """Another page of event words."""
     xen.payload = xen.domain.guest.read(arg, 8)
     mfn = int.from_bytes(xen.payload, "little")
-    if xen.events.fifo is None or xen.domain.types.get_page_and_type(mfn, WRITABLE):
+    if xen.events.fifo is None or xen.domain.types.hold(mfn):
         return -EINVAL if xen.events.fifo is not None else xen.events.expand_array(mfn)
     rc = xen.events.expand_array(mfn)
     if rc:
-        xen.domain.types.put_page_and_type(mfn)
+        xen.domain.types.let_go(mfn)
     return rc
 
 

@@ -1,148 +1,304 @@
-"""grant_table_op: what one domain alone can ask of it (xen/common/grant_table.c)."""
+"""grant_table_op: the table itself, and lists of operations on grants (xen/common/grant_table.c).
+
+One domain alone is here: it may map, copy and transfer what it granted to itself, named by its own number. The back
+ends of domain 0 are pvstub's own; they grant nothing.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from stub.abi import grant_table as abi
-from stub.abi.errno import EBUSY, EINVAL
+from stub.abi.errno import EFAULT, EILSEQ, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from stub.abi.layout import Struct
 from stub.abi.xen import Hypercall
-from stub.hypervisor.grants import MAX_FRAMES, RESERVED_ENTRIES
+from stub.hypervisor.grants import MAX_FRAMES
+from stub.hypervisor.hypercalls.grant_copy import copy_grant, transfer_page
+from stub.hypervisor.hypercalls.grant_mapping import map_grant, unmap_grant
+from stub.hypervisor.hypercalls.mmu import flush_if_stale, handle_okay
+from stub.hypervisor.refusals import bad_pointer, refuse
 from stub.hypervisor.registry import SubOps, hypercall
-from stub.units import PAGE_SIZE
+from stub.memory.frames import GUEST
+from stub.memory.guest import GuestFault
+from stub.units import PAGE_SHIFT, PAGE_SIZE, U64
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 GRANT_OPS = SubOps(Hypercall.grant_table_op)
-_ENTRY_SIZE = {1: 8, 2: 16}
+A_TIME = 512  # elements of a list before the guest is made to ask again
+_COMMAND = 0xFFF  # GNTTABOP_CMD_MASK; what is above belongs to a cache_flush that goes on
+_PAYLOAD_CAP = 4096
+_BACK_ENDS = 0  # the domain that is there besides
+
+
+class ListOp(NamedTuple):
+    """An operation on each element of a list: ``act`` does one, changes its bytes, and returns its status.
+
+    ``whole``: the element goes back to the guest as it became, else its status only.
+    """
+
+    layout: Struct
+    act: Callable[[Hypervisor, bytearray], int]
+    whole: bool = False
+
+
+def _map(xen: Hypervisor, data: bytearray) -> int:
+    status, handle, maddr = map_grant(xen, abi.GnttabMapGrantRef.unpack_from(data))
+    if status == abi.GNTST_okay:
+        abi.GnttabMapGrantRef.pack_into(data, 0, handle=handle, dev_bus_addr=maddr)
+    return status
+
+
+def _unmap(xen: Hypervisor, data: bytearray) -> int:
+    r = abi.GnttabUnmapGrantRef.unpack_from(data)
+    return unmap_grant(xen, r.handle, r.host_addr, r.dev_bus_addr, 0)
+
+
+def _unmap_and_replace(xen: Hypervisor, data: bytearray) -> int:
+    r = abi.GnttabUnmapAndReplace.unpack_from(data)
+    return unmap_grant(xen, r.handle, r.host_addr, 0, r.new_addr)
+
+
+def _swap(xen: Hypervisor, data: bytearray) -> int:
+    r = abi.GnttabSwapGrantRef.unpack_from(data)
+    status = xen.grants.swap(r.ref_a, r.ref_b)
+    if status:
+        xen.refusal = xen.grants.refusal
+    return status
+
+
+LIST_OPS: dict[int, ListOp] = {
+    abi.GNTTABOP_map_grant_ref: ListOp(abi.GnttabMapGrantRef, _map, whole=True),
+    abi.GNTTABOP_unmap_grant_ref: ListOp(abi.GnttabUnmapGrantRef, _unmap),
+    abi.GNTTABOP_unmap_and_replace: ListOp(abi.GnttabUnmapAndReplace, _unmap_and_replace),
+    abi.GNTTABOP_swap_grant_ref: ListOp(abi.GnttabSwapGrantRef, _swap),
+    abi.GNTTABOP_copy: ListOp(abi.GnttabCopy64, lambda xen, data: copy_grant(xen, abi.GnttabCopy64.unpack_from(data))),
+    abi.GNTTABOP_transfer: ListOp(
+        abi.GnttabTransfer64, lambda xen, data: transfer_page(xen, abi.GnttabTransfer64.unpack_from(data))
+    ),
+}
 
 
 @hypercall(Hypercall.grant_table_op)
 def grant_table_op(xen: Hypervisor, command: int, arg: int, count: int, _: int, __: int) -> int:
-    """Dispatch on the command; ``count`` elements, each with a status of its own."""
-    count &= 0xFFFFFFFF
+    """Dispatch on the command; each of the ``count`` elements has a status of its own, and the call's is 0."""
+    command, count = command & 0xFFFFFFFF, count & 0xFFFFFFFF
     if count >> 31:
-        return -EINVAL
+        return refuse(xen, EINVAL, f"a list of {count:#x} elements")
     xen.element_count = count
-    return GRANT_OPS.dispatch(xen, command & 0xFFFFFFFF, arg)
+    if command & _COMMAND == abi.GNTTABOP_cache_flush:
+        return _cache_flush(xen, command & ~_COMMAND, arg, count)
+    if command & ~_COMMAND:
+        return refuse(xen, EINVAL, f"command {command:#x} is beyond {_COMMAND:#x}")
+    operation = LIST_OPS.get(command)
+    if operation is None:
+        return GRANT_OPS.dispatch(xen, command, arg)
+    if not handle_okay(arg, count, operation.layout.size):
+        return refuse(xen, EFAULT, f"a list of {count} elements cannot begin at {arg:#x}")
+    return _each(xen, command, arg, count, operation)
+
+
+def _each(xen: Hypervisor, command: int, arg: int, count: int, operation: ListOp) -> int:
+    layout, guest = operation.layout, xen.domain.guest
+    status_at = layout.offset("status")
+    before, after = bytearray(), bytearray()
+    why = ""
+    rc = 0
+    try:
+        for i in range(min(count, A_TIME)):
+            at = (arg + i * layout.size) & U64
+            data = bytearray(guest.read(at, layout.size))
+            if len(before) < _PAYLOAD_CAP:
+                before += data
+            xen.refusal = xen.types.refusal = ""
+            status = operation.act(xen, data)
+            if status and not why:
+                why = f"element {i}, {abi.GNTST_NAMES[status]}: {xen.refusal or xen.types.refusal}"
+            layout.pack_into(data, 0, status=status)
+            if operation.whole:
+                guest.write(at, bytes(data))
+            else:
+                guest.write((at + status_at) & U64, bytes(data[status_at : status_at + 2]))
+            if len(after) < _PAYLOAD_CAP:
+                after += data
+    except GuestFault as fault:
+        xen.types.refusal = ""
+        rc = bad_pointer(xen, fault)
+    else:
+        xen.refusal = ""
+        if why:
+            xen.log.note(xen.vcpu.call_time, xen.vcpu.call_rip, why)
+    flush_if_stale(xen)
+    xen.payload, xen.out = bytes(before), bytes(after)
+    if rc or count <= A_TIME:
+        return rc
+    return xen.continue_later(Hypercall.grant_table_op, command, arg + A_TIME * layout.size, count - A_TIME)
+
+
+# -- the table
+
+
+def _other_domain(xen: Hypervisor, domid: int) -> int:
+    """GNTST_okay for the domain itself, else the status of asking about another one's table."""
+    if xen.domain.is_self(domid):
+        return abi.GNTST_okay
+    if domid == _BACK_ENDS:
+        xen.refusal = f"domain {domid}'s grant table is its own"
+        return abi.GNTST_permission_denied
+    xen.refusal = f"there is no domain {domid}"
+    return abi.GNTST_bad_domain
+
+
+def _answer(xen: Hypervisor, arg: int, layout: Struct, status: int) -> int:
+    """Put the status (16 bits) into the request; the operation itself has done its work."""
+    guest = xen.domain.guest
+    guest.write((arg + layout.offset("status")) & U64, (status & 0xFFFF).to_bytes(2, "little"))
+    xen.out = guest.read_available(arg, layout.size)
+    if status:
+        xen.log.note(xen.vcpu.call_time, xen.vcpu.call_rip, f"{abi.GNTST_NAMES[status]}: {xen.refusal}")
+        xen.refusal = ""
+    return 0
+
+
+def _list_frames(xen: Hypervisor, at: int, frames: list[int]) -> int:
+    """Write a list of frames; the status. Those that can be written are, whatever becomes of the others."""
+    status = abi.GNTST_okay
+    for i, mfn in enumerate(frames):
+        try:
+            xen.domain.guest.write_u64((at + 8 * i) & U64, mfn)
+        except GuestFault as fault:
+            bad_pointer(xen, fault)
+            status = abi.GNTST_bad_virt_addr
+    return status
 
 
 @GRANT_OPS(abi.GNTTABOP_setup_table)
 def setup_table(xen: Hypervisor, arg: int) -> int:
     """Have a number of frames, and tell where they are."""
     if xen.element_count != 1:
-        return -EINVAL
-    guest, table = xen.domain.guest, xen.grants
-    xen.payload = guest.read(arg, abi.GnttabSetupTable64.size)
+        return refuse(xen, EINVAL, f"setup_table takes one element, not {xen.element_count}")
+    table = xen.grants
+    xen.payload = xen.domain.guest.read(arg, abi.GnttabSetupTable64.size)
     request = abi.GnttabSetupTable64.unpack_from(xen.payload)
-    if not xen.domain.is_self(request.dom):
-        result = abi.GNTST_permission_denied
-    elif request.nr_frames > MAX_FRAMES or not table.grow(request.nr_frames):
-        result = abi.GNTST_general_error
-    else:
-        result = abi.GNTST_okay
-        if table.version == 2:
-            table.match_status()
-        _list_frames(xen, request.frame_list, table.frames[: request.nr_frames])
-    return _answer(xen, arg, abi.GnttabSetupTable64, result)
-
-
-def _list_frames(xen: Hypervisor, at: int, frames: list[int]) -> None:
-    for i, mfn in enumerate(frames):
-        xen.domain.guest.write_u64(at + 8 * i, mfn)
-
-
-def _answer(xen: Hypervisor, arg: int, layout: Struct, result: int) -> int:
-    """Put the result into a request's status (16 bits); the operation itself has done its work."""
-    guest = xen.domain.guest
-    guest.write(arg + layout.offset("status"), (result & 0xFFFF).to_bytes(2, "little"))
-    xen.out = guest.read(arg, layout.size)
-    return 0
+    if not handle_okay(request.frame_list, request.nr_frames, 8):
+        return refuse(xen, EFAULT, f"a list of frames cannot begin at {request.frame_list:#x}")
+    status = _other_domain(xen, request.dom)
+    if not status:
+        if table.grow(request.nr_frames):
+            status = _list_frames(xen, request.frame_list, table.frames[: request.nr_frames])
+        else:
+            xen.refusal = f"{request.nr_frames} frames are more than the {MAX_FRAMES} that the domain may have"
+            status = abi.GNTST_general_error
+    return _answer(xen, arg, abi.GnttabSetupTable64, status)
 
 
 @GRANT_OPS(abi.GNTTABOP_query_size)
 def query_size(xen: Hypervisor, arg: int) -> int:
     """How many frames there are, and how many there may be."""
     if xen.element_count != 1:
-        return -EINVAL
+        return refuse(xen, EINVAL, f"query_size takes one element, not {xen.element_count}")
     guest = xen.domain.guest
     xen.payload = guest.read(arg, abi.GnttabQuerySize.size)
-    domid = abi.GnttabQuerySize.unpack_from(xen.payload).dom
-    good = xen.domain.is_self(domid)
-    xen.out = abi.GnttabQuerySize.pack(
-        dom=domid,
-        nr_frames=len(xen.grants.frames) if good else 0,
-        max_nr_frames=MAX_FRAMES if good else 0,
-        status=abi.GNTST_okay if good else abi.GNTST_permission_denied,
-    )
-    guest.write(arg, xen.out)
-    return 0
-
-
-@GRANT_OPS(abi.GNTTABOP_set_version)
-def set_version(xen: Hypervisor, arg: int) -> int:
-    """Use entries of version 1 or 2; the first eight survive the change."""
-    guest, table, ram = xen.domain.guest, xen.grants, xen.domain.ram
-    xen.payload = guest.read(arg, 4)
-    wanted = int.from_bytes(xen.payload, "little")
-    if wanted not in _ENTRY_SIZE:
-        return -EINVAL
-    if wanted != table.version:
-        size = _ENTRY_SIZE[table.version]
-        for number, mfn in enumerate(table.frames):
-            first = RESERVED_ENTRIES * size if number == 0 else 0
-            if ram.pages[mfn][first:].any():
-                return -EBUSY
-        at = table.frames[0] * PAGE_SIZE
-        kept = bytes(ram.bytes[at : at + RESERVED_ENTRIES * size])
-        entries = [_convert(kept[i * size : (i + 1) * size], table.version) for i in range(RESERVED_ENTRIES)]
-        ram.pages[table.frames[0]] = 0
-        data = b"".join(entries)
-        ram.bytes[at : at + len(data)] = data
-        table.version = wanted
-        if wanted == 2:
-            table.match_status()
-    xen.out = wanted.to_bytes(4, "little")
-    guest.write(arg, xen.out)
-    return 0
-
-
-def _convert(entry: bytes, version: int) -> bytes:
-    if version == 1:
-        return entry[:4] + bytes(4) + entry[4:8] + bytes(4)
-    return entry[:4] + entry[8:12]
-
-
-@GRANT_OPS(abi.GNTTABOP_get_version)
-def get_version(xen: Hypervisor, arg: int) -> int:
-    """The version in use."""
-    xen.payload = xen.domain.guest.read(arg, abi.GnttabGetVersion.size)
-    xen.domain.guest.write_u32(arg + abi.GnttabGetVersion.offset("version"), xen.grants.version)
-    xen.out = xen.domain.guest.read(arg, abi.GnttabGetVersion.size)
-    return 0
+    status = _other_domain(xen, abi.GnttabQuerySize.unpack_from(xen.payload).dom)
+    if not status:
+        data = bytearray(xen.payload)
+        abi.GnttabQuerySize.pack_into(data, 0, nr_frames=len(xen.grants.frames), max_nr_frames=MAX_FRAMES)
+        guest.write(arg, bytes(data))
+    return _answer(xen, arg, abi.GnttabQuerySize, status)
 
 
 @GRANT_OPS(abi.GNTTABOP_get_status_frames)
 def get_status_frames(xen: Hypervisor, arg: int) -> int:
     """Where the status words of version 2 are."""
     if xen.element_count != 1:
-        return -EINVAL
-    guest, table = xen.domain.guest, xen.grants
-    xen.payload = guest.read(arg, abi.GnttabGetStatusFrames64.size)
+        return refuse(xen, EINVAL, f"get_status_frames takes one element, not {xen.element_count}")
+    frames = xen.grants.status_frames
+    xen.payload = xen.domain.guest.read(arg, abi.GnttabGetStatusFrames64.size)
     request = abi.GnttabGetStatusFrames64.unpack_from(xen.payload)
-    if not xen.domain.is_self(request.dom):
-        result = abi.GNTST_permission_denied
-    elif table.version != 2 or request.nr_frames > len(table.status_frames):
-        result = abi.GNTST_general_error
-    else:
-        result = abi.GNTST_okay
-        _list_frames(xen, request.frame_list, table.status_frames[: request.nr_frames])
-    return _answer(xen, arg, abi.GnttabGetStatusFrames64, result)
+    status = _other_domain(xen, request.dom)
+    if not status:
+        if request.nr_frames <= len(frames):
+            status = _list_frames(xen, request.frame_list, frames[: request.nr_frames])
+        else:
+            xen.refusal = f"there are {len(frames)} status frames, not {request.nr_frames}"
+            status = abi.GNTST_general_error
+    return _answer(xen, arg, abi.GnttabGetStatusFrames64, status)
+
+
+@GRANT_OPS(abi.GNTTABOP_set_version)
+def set_version(xen: Hypervisor, arg: int) -> int:
+    """Use entries of version 1 or 2; the version in use is written back, whatever comes of it."""
+    guest, table = xen.domain.guest, xen.grants
+    xen.payload = guest.read(arg, abi.GnttabSetVersion.size)
+    wanted = abi.GnttabSetVersion.unpack_from(xen.payload).version
+    rc = 0
+    if wanted not in (1, 2):
+        rc = refuse(xen, EINVAL, f"there is no version {wanted}")
+    elif wanted != table.version:
+        rc = table.set_version(wanted)
+        if rc:
+            xen.refusal = table.refusal
+    xen.out = abi.GnttabSetVersion.pack(version=table.version)
+    guest.write(arg, xen.out)
+    return rc
+
+
+@GRANT_OPS(abi.GNTTABOP_get_version)
+def get_version(xen: Hypervisor, arg: int) -> int:
+    """The version in use; the one operation whose refusal is the call's."""
+    xen.payload = xen.domain.guest.read(arg, abi.GnttabGetVersion.size)
+    status = _other_domain(xen, abi.GnttabGetVersion.unpack_from(xen.payload).dom)
+    if status:
+        return -EPERM if status == abi.GNTST_permission_denied else -ESRCH
+    xen.domain.guest.write_u32((arg + abi.GnttabGetVersion.offset("version")) & U64, xen.grants.version)
+    xen.out = xen.domain.guest.read(arg, abi.GnttabGetVersion.size)
+    return 0
 
 
 @GRANT_OPS(abi.GNTTABOP_dump_table)
 def dump_table(xen: Hypervisor, arg: int) -> int:
-    """A debugging aid of Xen's own console; nothing to say."""
+    """Xen has a key of its console for it, and no such operation any more."""
+    return refuse(xen, ENOSYS, "Xen has no dump_table any more")
+
+
+# -- cache_flush
+
+
+def _cache_flush(xen: Hypervisor, started: int, arg: int, count: int) -> int:
+    """Caches of the domain's own memory: there are none, but what Xen would refuse is refused."""
+    size = abi.GnttabCacheFlush.size
+    if not handle_okay(arg, count, size):
+        return refuse(xen, EFAULT, f"a list of {count} elements cannot begin at {arg:#x}")
+    try:
+        for i in range(min(count, A_TIME)):
+            data = xen.domain.guest.read((arg + i * size) & U64, size)
+            if not xen.payload:
+                xen.payload = data
+            rc = _flush_one(xen, started, data)
+            if rc:
+                return rc
+            started = 0
+    except GuestFault as fault:
+        return bad_pointer(xen, fault)
+    if count > A_TIME:
+        rest = abi.GNTTABOP_cache_flush, arg + A_TIME * size, count - A_TIME
+        return xen.continue_later(Hypercall.grant_table_op, *rest)
     return 0
+
+
+def _flush_one(xen: Hypervisor, started: int, data: bytes) -> int:
+    """cache_flush of common code, with x86's own rule: what is only invalidated is not supported."""
+    r = abi.GnttabCacheFlush.unpack_from(data)
+    known = abi.GNTTAB_CACHE_INVAL | abi.GNTTAB_CACHE_CLEAN
+    if r.offset >= PAGE_SIZE or r.offset + r.length > PAGE_SIZE or r.op & ~known:
+        return refuse(xen, EINVAL, f"{r.length} bytes from {r.offset:#x}, operation {r.op:#x}")
+    if not r.length or not r.op:
+        return refuse(xen, EILSEQ, "a flush of nothing cannot go on") if started else 0
+    frames, mfn = xen.domain.frames, r.dev_bus_addr >> PAGE_SHIFT
+    if mfn >= frames.frames:
+        return refuse(xen, EINVAL, f"frame {mfn:#x} is no memory")
+    if frames.owner[mfn] != GUEST:
+        return refuse(xen, EPERM, f"frame {mfn:#x} is not the domain's")
+    return 0 if r.op & abi.GNTTAB_CACHE_CLEAN else refuse(xen, EOPNOTSUPP, "caches are not thrown away unwritten")

@@ -1,184 +1,69 @@
-"""memory_op: the domain's pages and what it may know of the machine's (xen/common/memory.c, arch/x86/mm.c)."""
+"""memory_op: what the domain may know of its pages and of the machine's (xen/common/memory.c, arch/x86/mm.c).
+
+The sub-operations that give and take pages are in ``reservation.py``.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from stub.abi import memory as abi
-from stub.abi.arch_x86 import MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START
-from stub.abi.errno import EACCES, EINVAL, ENOMEM, EOPNOTSUPP, EPERM, ESRCH
-from stub.abi.xen import Hypercall
-from stub.domain.xenarea import INVALID_M2P_ENTRY
+from stub.abi.arch_x86 import MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START, ArchSharedInfo64
+from stub.abi.errno import EACCES, EDOM, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
+from stub.abi.xen import Hypercall, SharedInfo64
 from stub.hypervisor.registry import SubOps, hypercall
-from stub.memory.frames import ALLOCATED, GUEST
-from stub.memory.guest import GuestFault
-from stub.units import U64
+from stub.memory.frames import GUEST, XEN_HEAP
+from stub.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 MEMORY_OPS = SubOps(Hypercall.memory_op)
 MAX_MFN = 0x7FFFFFFFF  # what Xen reports whatever the machine has: the M2P's size in entries, less one
-_MAX_ORDER = 9  # domu_max_order
+_E820_MAX = 1024
+# Commands that take no count of extents done. Others of Xen's common part do; to the rest it belongs to the command.
+_WHOLE = {
+    abi.XENMEM_exchange, abi.XENMEM_maximum_ram_page, abi.XENMEM_current_reservation, abi.XENMEM_maximum_reservation,
+    abi.XENMEM_maximum_gpfn, abi.XENMEM_remove_from_physmap, abi.XENMEM_claim_pages, abi.XENMEM_get_vnumainfo,
+}  # fmt: skip
+_CONTINUED = {
+    abi.XENMEM_increase_reservation, abi.XENMEM_decrease_reservation, abi.XENMEM_populate_physmap,
+    abi.XENMEM_add_to_physmap, abi.XENMEM_add_to_physmap_batch,
+}  # fmt: skip
 
 
 @hypercall(Hypercall.memory_op)
 def memory_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -> int:
     """Dispatch on the low bits of the command; the others count extents done before (a continuation)."""
     command &= 0xFFFFFFFF
-    xen.start_extent = command >> abi.MEMOP_EXTENT_SHIFT
-    return MEMORY_OPS.dispatch(xen, command & abi.MEMOP_CMD_MASK, arg)
-
-
-def _reservation(xen: Hypervisor, arg: int) -> tuple[int, int, int] | None:
-    """(extent list, number, order), or None for one that Xen answers with what was done before."""
-    data = xen.payload = xen.domain.guest.read(arg, abi.XenMemoryReservation64.size)
-    r = abi.XenMemoryReservation64.unpack_from(data)
-    if not xen.domain.is_self(r.domid) or r.extent_order > _MAX_ORDER or r.nr_extents > 1 << 40:
-        return None
-    return r.extent_start, r.nr_extents, r.extent_order
-
-
-@MEMORY_OPS(abi.XENMEM_decrease_reservation)
-def decrease_reservation(xen: Hypervisor, arg: int) -> int:
-    """Give frames back; the count done, stopping at the first that is not the domain's."""
-    wanted = _reservation(xen, arg)
-    done = xen.start_extent
-    if wanted is None:
-        return done
-    start, count, order = wanted
-    frames, guest = xen.domain.frames, xen.domain.guest
-    try:
-        while done < count:
-            first = guest.read_u64(start + 8 * done)
-            for mfn in range(first, first + (1 << order)):
-                if mfn >= frames.frames or frames.owner[mfn] != GUEST or not frames.disown(mfn):
-                    return done
-            done += 1
-    except GuestFault:
-        return done
-    return done
-
-
-def _populate(xen: Hypervisor, arg: int, physmap: bool) -> int:
-    wanted = _reservation(xen, arg)
-    done = xen.start_extent
-    if wanted is None:
-        return done
-    start, count, order = wanted
-    domain = xen.domain
-    blocks = domain.frames.take(order, max(count - done, 0))
-    used = 0
-    try:
-        for block in blocks:
-            pfn = domain.guest.read_u64(start + 8 * done) if physmap else 0
-            used += 1
-            for i, mfn in enumerate(block):
-                domain.frames.give_one(mfn)
-                domain.ram.pages[mfn] = 0
-                if physmap:
-                    domain.ram.words[domain.area.m2p_word + mfn] = (pfn + i) & U64
-            if start:
-                domain.guest.write_u64(start + 8 * done, block[0])
-            done += 1
-    except GuestFault:
-        pass
-    domain.frames.untake(blocks[used:])
-    return done
-
-
-@MEMORY_OPS(abi.XENMEM_increase_reservation)
-def increase_reservation(xen: Hypervisor, arg: int) -> int:
-    """Take frames; their MFNs go to the list."""
-    return _populate(xen, arg, False)
-
-
-@MEMORY_OPS(abi.XENMEM_populate_physmap)
-def populate_physmap(xen: Hypervisor, arg: int) -> int:
-    """Take frames for the PFNs in the list, which become their MFNs."""
-    return _populate(xen, arg, True)
-
-
-@MEMORY_OPS(abi.XENMEM_exchange)
-def exchange(xen: Hypervisor, arg: int) -> int:
-    """Give frames for as many others, contiguous as asked; each given one may have no mapping and no type left."""
-    guest = xen.domain.guest
-    data = xen.payload = guest.read(arg, abi.XenMemoryExchange64.size)
-    whole = abi.XenMemoryExchange64.unpack_from(data)
-    given, wanted = (abi.XenMemoryReservation64.unpack_from(part) for part in (whole.in_, whole.out))
-    if whole.nr_exchanged > given.nr_extents or max(given.nr_extents, wanted.nr_extents) > 1 << 40:
+    xen.start_extent, operation = command >> abi.MEMOP_EXTENT_SHIFT, command & abi.MEMOP_CMD_MASK
+    if xen.start_extent and operation in _WHOLE:
         return -EINVAL
-    if given.extent_order > _MAX_ORDER or wanted.extent_order > _MAX_ORDER:
-        return -EPERM
-    if not (xen.domain.is_self(given.domid) and xen.domain.is_self(wanted.domid)) or (
-        given.nr_extents << given.extent_order != wanted.nr_extents << wanted.extent_order
-    ):
-        return -EINVAL
-    a_time = max(given.extent_order, wanted.extent_order)  # frames are exchanged in blocks of this order
-    per_in, per_out = 1 << a_time - given.extent_order, 1 << a_time - wanted.extent_order
-    for block in range(whole.nr_exchanged >> a_time - given.extent_order, given.nr_extents // per_in):
-        out: list[int] = []
-        for i in range(block * per_in, (block + 1) * per_in):
-            first = guest.read_u64(given.extent_start + 8 * i)
-            out += range(first, first + (1 << given.extent_order))
-        slots = [wanted.extent_start + 8 * i for i in range(block * per_out, (block + 1) * per_out)]
-        pfns = [guest.read_u64(slot) for slot in slots]
-        for slot in slots:
-            guest.locate(slot, True)
-        rc = _exchange_block(xen, out, pfns, slots, wanted.extent_order)
-        if rc:
-            return rc
-        guest.write_u64(arg + abi.XenMemoryExchange64.offset("nr_exchanged"), (block + 1) * per_in)
-    return 0
+    if xen.start_extent and operation not in _CONTINUED:
+        return xen.not_there(Hypercall.memory_op, command)
+    return MEMORY_OPS.dispatch(xen, operation, arg)
 
 
-def _exchange_block(xen: Hypervisor, out: list[int], pfns: list[int], slots: list[int], order: int) -> int:
-    """Exchange the frames ``out`` for blocks of ``order`` that become ``pfns``; nothing is changed on failure."""
-    domain = xen.domain
-    frames, words = domain.frames, domain.ram.words
-    for mfn in out:
-        if mfn >= frames.frames or frames.owner[mfn] != GUEST:
-            return -EINVAL
-        if frames.refs[mfn] != 1 or not frames.flags[mfn] & ALLOCATED:
-            return -EINVAL
-    if len(set(out)) != len(out):
-        return -EINVAL
-    frames.free.update(dict.fromkeys(out))  # they count as room for the others
-    taken = frames.take(order, len(pfns))
-    frames.untake(taken)
-    for mfn in out:
-        del frames.free[mfn]
-    if len(taken) != len(pfns):
-        return -ENOMEM
-    for mfn in out:
-        words[domain.area.m2p_word + mfn] = INVALID_M2P_ENTRY
-        frames.disown(mfn)
-    for pfn, slot, block in zip(pfns, slots, taken, strict=True):
-        for k, mfn in enumerate(block):
-            del frames.free[mfn]
-            frames.give_one(mfn)
-            domain.ram.pages[mfn] = 0
-            words[domain.area.m2p_word + mfn] = (pfn + k) & U64
-        domain.guest.write_u64(slot, block[0])
-    return 0
+# -- what the domain may know
 
 
 @MEMORY_OPS(abi.XENMEM_maximum_ram_page)
 def maximum_ram_page(xen: Hypervisor, _: int) -> int:
-    """The machine's highest frame."""
+    """The machine's highest frame, and one."""
     return xen.domain.frames.frames
 
 
 def _domain_of(xen: Hypervisor, arg: int) -> int:
     data = xen.payload = xen.domain.guest.read(arg, 2)
-    return 0 if xen.domain.is_self(int.from_bytes(data, "little")) else -ESRCH
+    return xen.domain.naming(int.from_bytes(data, "little"))
 
 
 @MEMORY_OPS(abi.XENMEM_current_reservation)
 def current_reservation(xen: Hypervisor, arg: int) -> int:
     """How many pages the domain has."""
     rc = _domain_of(xen, arg)
-    return rc or int((xen.domain.frames.np_flags & ALLOCATED != 0).sum())
+    frames = xen.domain.frames
+    return rc or int(((frames.np_owner == GUEST) & (frames.np_flags & XEN_HEAP == 0)).sum())
 
 
 @MEMORY_OPS(abi.XENMEM_maximum_reservation)
@@ -188,17 +73,28 @@ def maximum_reservation(xen: Hypervisor, arg: int) -> int:
     return rc or xen.domain.max_pages
 
 
+@MEMORY_OPS(abi.XENMEM_maximum_gpfn)
+def maximum_gpfn(xen: Hypervisor, arg: int) -> int:
+    """The highest PFN, as the guest itself wrote it (domain_get_maximum_gpfn: arch_shared_info.max_pfn)."""
+    rc = _domain_of(xen, arg)
+    at = xen.domain.area.shared_info * PAGE_SIZE + SharedInfo64.offset("arch") + ArchSharedInfo64.offset("max_pfn")
+    return rc or (xen.domain.ram.words[at >> 3] or 1) - 1
+
+
 @MEMORY_OPS(abi.XENMEM_memory_map)
 def memory_map(xen: Hypervisor, arg: int) -> int:
     """The e820 map that the toolstack set: one region of RAM from 0 (libxl: maxmem and the slack it adds)."""
     guest = xen.domain.guest
     data = xen.payload = guest.read(arg, abi.XenMemoryMap64.size)
     request = abi.XenMemoryMap64.unpack_from(data)
-    if request.nr_entries < 1:
-        return -EINVAL
-    entry = abi.E820Entry.pack(addr=0, size=xen.domain.layout.nr_pages << 12, type=1)
-    guest.write(request.buffer, entry)
-    guest.write_u32(arg, 1)
+    regions = xen.domain.e820
+    if regions is None:
+        regions = abi.E820Entry.pack(addr=0, size=xen.domain.layout.nr_pages * PAGE_SIZE, type=1)
+    if not regions:
+        return -ENOSYS
+    count = min(request.nr_entries, len(regions) // abi.E820Entry.size)
+    guest.write(request.buffer, regions[: count * abi.E820Entry.size])
+    guest.write_u32(arg, count)
     xen.out = guest.read(arg, abi.XenMemoryMap64.size)
     return 0
 
@@ -211,25 +107,104 @@ def machphys_mapping(xen: Hypervisor, arg: int) -> int:
     return 0
 
 
+@MEMORY_OPS(abi.XENMEM_set_memory_map)
+def set_memory_map(xen: Hypervisor, arg: int) -> int:
+    """A domain may set the map that it will read."""
+    guest = xen.domain.guest
+    data = xen.payload = guest.read(arg, abi.XenForeignMemoryMap64.size)
+    request = abi.XenForeignMemoryMap64.unpack_from(data)
+    wanted = abi.XenMemoryMap64.unpack_from(request.map)
+    if wanted.nr_entries > _E820_MAX:
+        return -EINVAL
+    error = xen.domain.naming(request.domid)
+    if error:
+        return error
+    xen.domain.e820 = guest.read(wanted.buffer, wanted.nr_entries * abi.E820Entry.size) if wanted.nr_entries else b""
+    return 0
+
+
+@MEMORY_OPS(abi.XENMEM_machphys_mfn_list)
+def machphys_mfn_list(xen: Hypervisor, arg: int) -> int:
+    """The machine frames of the machine-to-physical table, one for each 2 MiB of it."""
+    guest, area = xen.domain.guest, xen.domain.area
+    data = xen.payload = guest.read(arg, abi.XenMachphysMfnList64.size)
+    request = abi.XenMachphysMfnList64.unpack_from(data)
+    first = area.m2p_word // 512
+    count = min(request.max_extents, -(-len(area.m2p) * 8 // (512 * PAGE_SIZE)))
+    for i in range(count):
+        guest.write_u64(request.extent_start + 8 * i, first + 512 * i)
+    guest.write_u32(arg + abi.XenMachphysMfnList64.offset("nr_extents"), count)
+    return 0
+
+
+def _remote(xen: Hypervisor, size: int, arg: int) -> int:
+    """A call about another domain, which a domU may not name, and does not find."""
+    data = xen.payload = xen.domain.guest.read(arg, size)
+    return xen.domain.naming(int.from_bytes(data[:2], "little")) or -EPERM
+
+
+@MEMORY_OPS(abi.XENMEM_acquire_resource)
+def acquire_resource(xen: Hypervisor, arg: int) -> int:
+    """Another domain's grant table or rings: for its device model."""
+    return _remote(xen, abi.XenMemAcquireResource64.size, arg)
+
+
+@MEMORY_OPS(abi.XENMEM_claim_pages)
+def claim_pages(xen: Hypervisor, arg: int) -> int:
+    """For the toolstack."""
+    request = abi.XenMemoryReservation64.unpack_from(xen.domain.guest.read(arg, abi.XenMemoryReservation64.size))
+    if request.extent_start or request.extent_order or request.mem_flags or request.domid != xen.domain.domid:
+        return -EINVAL
+    return -EPERM
+
+
 @MEMORY_OPS(abi.XENMEM_machine_memory_map)
 def machine_memory_map(xen: Hypervisor, arg: int) -> int:
     """The host's map: the hardware domain's."""
     return -EPERM
 
 
+def _translated(xen: Hypervisor, arg: int, size: int) -> int:
+    """A call that changes the PFNs of a translated guest, which this is not."""
+    data = xen.payload = xen.domain.guest.read(arg, size)
+    if xen.domain.naming(int.from_bytes(data[:2], "little")) == -ESRCH:
+        return -ESRCH
+    xen.refusal = "the domain keeps its own p2m: only a translated one has it changed so"
+    return -EACCES
+
+
 @MEMORY_OPS(abi.XENMEM_remove_from_physmap)
 def remove_from_physmap(xen: Hypervisor, arg: int) -> int:
     """For translated guests."""
-    return -EACCES
+    return _translated(xen, arg, abi.XenRemoveFromPhysmap64.size)
 
 
 @MEMORY_OPS(abi.XENMEM_add_to_physmap)
 def add_to_physmap(xen: Hypervisor, arg: int) -> int:
     """For translated guests."""
-    return -EACCES
+    if xen.start_extent > 0xFFFF:
+        return -EDOM
+    data = xen.domain.guest.read(arg, abi.XenAddToPhysmap64.size)
+    if abi.XenAddToPhysmap64.unpack_from(data).space == abi.XENMAPSPACE_gmfn_foreign:
+        return -ENOSYS
+    return _translated(xen, arg, abi.XenAddToPhysmap64.size)
+
+
+@MEMORY_OPS(abi.XENMEM_add_to_physmap_batch)
+def add_to_physmap_batch(xen: Hypervisor, arg: int) -> int:
+    """For translated guests."""
+    if xen.start_extent > 0xFFFF:
+        return -EDOM
+    data = xen.domain.guest.read(arg, abi.XenAddToPhysmapBatch64.size)
+    if abi.XenAddToPhysmapBatch64.unpack_from(data).space == abi.XENMAPSPACE_gmfn_range:
+        return -EOPNOTSUPP
+    return _translated(xen, arg, abi.XenAddToPhysmapBatch64.size)
 
 
 @MEMORY_OPS(abi.XENMEM_get_vnumainfo)
 def get_vnumainfo(xen: Hypervisor, arg: int) -> int:
     """No virtual NUMA."""
-    return -EOPNOTSUPP
+    request = abi.XenVnumaTopologyInfo.unpack_from(xen.domain.guest.read(arg, abi.XenVnumaTopologyInfo.size))
+    if request.pad:
+        return -EINVAL
+    return xen.domain.naming(request.domid) or -EOPNOTSUPP

@@ -1,36 +1,37 @@
-"""What sets up a vCPU's traps, stacks, segments and assists, and the calls that a domU is plainly refused.
+"""What sets up a vCPU's traps, stacks, segments and assists, and the old form of event_channel_op.
 
-Sources: xen/arch/x86/pv/{callback,misc-hypercalls,iret}.c, xen/common/kernel.c (vm_assist).
+Sources: xen/arch/x86/pv/{callback,misc-hypercalls,iret}.c, xen/common/{kernel,event_channel,sched/core}.c.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING
 
 from stub.abi import arch_x86 as arch
+from stub.abi import event_channel as events
 from stub.abi import xen as abi
-from stub.abi.errno import EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
+from stub.abi.errno import EINVAL, ENOSYS
 from stub.abi.xen import Hypercall
 from stub.engine.base import FS_BASE, GS_BASE
 from stub.hypervisor import segments, traps
 from stub.hypervisor.debugregs import read_debug, write_debug
 from stub.hypervisor.hypercalls.event_channel import event_channel_op
 from stub.hypervisor.privileged import set_task_switched
+from stub.hypervisor.refusals import bad_pointer, refuse
 from stub.hypervisor.registry import hypercall
-from stub.hypervisor.vcpu import Gate, TrapGate
+from stub.hypervisor.vcpu import TrapGate
 from stub.memory.guest import GuestFault
-from stub.units import is_canonical
+from stub.units import U64, is_canonical
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-_TRAP = struct.Struct("<BBHxxxxQ")
+A_TIME = 1024  # entries of a trap table before the guest is made to ask again
 _VM_ASSISTS = frozenset({0, 1, 2, 3, 4, 5, 32})
 
 
 @hypercall(Hypercall.set_trap_table)
-def set_trap_table(xen: Hypervisor, table: int, _: int, __: int, ___: int, ____: int) -> int:
+def set_trap_table(xen: Hypervisor, table: int, second: int, _: int, __: int, ___: int) -> int:
     """Register exception handlers; a null list clears all, an entry with address 0 ends it."""
     vcpu, guest = xen.vcpu, xen.domain.guest
     if not table:
@@ -39,37 +40,28 @@ def set_trap_table(xen: Hypervisor, table: int, _: int, __: int, ___: int, ____:
         return 0
     seen = []
     try:
-        for _i in range(512):
-            data = guest.read(table, _TRAP.size)
+        for _i in range(A_TIME):
+            data = guest.read(table, arch.TrapInfo64.size)
             seen.append(data)
-            vector, flags, cs, address = _TRAP.unpack(data)
-            if not address:
-                break
-            if not is_canonical(address):
-                xen.payload = b"".join(seen)
-                return -EINVAL
-            vcpu.set_trap(vector, TrapGate(cs | 3, address, flags & 3, bool(flags & 4)))
-            table += _TRAP.size
-    except GuestFault:
-        return -EFAULT
-    xen.payload = b"".join(seen)
-    return 0
+            trap = arch.TrapInfo64.unpack_from(data)
+            if not trap.address:
+                return 0
+            if not is_canonical(trap.address):
+                return refuse(xen, EINVAL, f"handler {trap.address:#x} of vector {trap.vector} is not canonical")
+            gate = TrapGate(trap.cs | 3, trap.address, trap.flags & arch.TI_DPL_MASK, bool(trap.flags & arch.TI_IF))
+            vcpu.set_trap(trap.vector, gate)
+            table = (table + arch.TrapInfo64.size) & U64
+    except GuestFault as fault:
+        return bad_pointer(xen, fault)
+    finally:
+        xen.payload = b"".join(seen)
+    return xen.continue_later(Hypercall.set_trap_table, table, second)
 
 
 @hypercall(Hypercall.stack_switch)
 def stack_switch(xen: Hypervisor, ss: int, sp: int, _: int, __: int, ___: int) -> int:
     """The stack that the next entry from user mode uses."""
     xen.vcpu.kernel_ss, xen.vcpu.kernel_sp = (ss | 3) & 0xFFFF, sp
-    return 0
-
-
-@hypercall(Hypercall.set_callbacks)
-def set_callbacks(xen: Hypervisor, event: int, failsafe: int, syscall: int, _: int, __: int) -> int:
-    """The old way to register the three entry points."""
-    if not all(map(is_canonical, (event, failsafe, syscall))):
-        return -EINVAL
-    vcpu = xen.vcpu
-    vcpu.event, vcpu.failsafe, vcpu.syscall = Gate(event, True), Gate(failsafe), Gate(syscall)
     return 0
 
 
@@ -94,21 +86,22 @@ def get_debugreg(xen: Hypervisor, number: int, _: int, __: int, ___: int, ____: 
 
 @hypercall(Hypercall.set_segment_base)
 def set_segment_base(xen: Hypervisor, which: int, base: int, _: int, __: int, ___: int) -> int:
-    """FS base, either GS base, or the user's GS selector."""
+    """FS base, either GS base, or the user's GS selector; a selector that cannot be loaded is no error."""
     words, vcpu = xen.words, xen.vcpu
     which &= 0xFFFFFFFF
     if which == arch.SEGBASE_GS_USER_SEL:
-        return segments.load_user_gs(xen, base & 0xFFFF)
+        selector = base & 0xFFFF
+        return segments.load_user_gs(xen, selector | 3 if selector > 3 else selector)
+    if which not in arch.SEGBASES:
+        return refuse(xen, EINVAL, f"there is no segment base {which}")
     if not is_canonical(base):
-        return -EINVAL
+        return refuse(xen, EINVAL, f"segment base {base:#x} is not canonical")
     if which == arch.SEGBASE_FS:
         words[FS_BASE] = base
     elif which == arch.SEGBASE_GS_USER:
         vcpu.gs_base_other = base
-    elif which == arch.SEGBASE_GS_KERNEL:
-        words[GS_BASE] = base
     else:
-        return -EINVAL
+        words[GS_BASE] = base
     return 0
 
 
@@ -117,14 +110,15 @@ def vm_assist(xen: Hypervisor, command: int, kind: int, _: int, __: int, ___: in
     """Enable or disable an assist."""
     command, kind = command & 0xFFFFFFFF, kind & 0xFFFFFFFF
     if kind not in _VM_ASSISTS:
-        return -EINVAL
+        return refuse(xen, EINVAL, f"there is no assist {kind}")
     if command == abi.VMASST_CMD_enable:
         xen.assists.add(kind)
     elif command == abi.VMASST_CMD_disable:
         xen.assists.discard(kind)
     else:
-        return -ENOSYS
+        return refuse(xen, ENOSYS, f"an assist is enabled (0) or disabled (1), not {command}")
     xen.vcpu.writable_pagetables = abi.VMASST_TYPE_writable_pagetables in xen.assists
+    xen.domain.types.m2p_strict = abi.VMASST_TYPE_m2p_strict in xen.assists
     xen.vcpu.architectural_iopl = abi.VMASST_TYPE_architectural_iopl in xen.assists
     return 0
 
@@ -137,70 +131,42 @@ def iret(xen: Hypervisor, _: int, __: int, ___: int, ____: int, _____: int) -> N
 
 @hypercall(Hypercall.set_timer_op)
 def set_timer_op(xen: Hypervisor, when: int, _: int, __: int, ___: int, ____: int) -> int:
-    """One timer event at an absolute system time, 0 to cancel; nonsense far ahead fires in 100 ms (do_set_timer_op)."""
+    """The vCPU's one-shot timer at an absolute system time, 0 to cancel; nonsense far ahead fires in 100 ms.
+
+    It is the timer that VCPUOP_set_singleshot_timer sets (do_set_timer_op).
+    """
     now = xen.clock.now
     if when == 0:
-        xen.clock.arm("timer_op", None)
-    elif when >> 63 or when - now > 1 << 50:
-        xen.clock.arm("timer_op", now + 100_000_000)
+        xen.clock.arm("singleshot", None)
+    elif when >> 63 or when - now >= 1 << 50:
+        xen.clock.arm("singleshot", now + 100_000_000)
     else:
-        xen.clock.arm("timer_op", when)
+        xen.clock.arm("singleshot", when)
     return 0
 
 
-@hypercall(Hypercall.nmi_op)
-def nmi_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -> int:
-    """Register or drop the NMI handler (the compat form of callback_op's)."""
-    if command == 0:
-        try:
-            address = xen.domain.guest.read_u64(arg)
-        except GuestFault:
-            return -EFAULT
-        if not is_canonical(address):
-            return -EINVAL
-        xen.vcpu.nmi = Gate(address)
-        return 0
-    if command == 1:
-        xen.vcpu.nmi = Gate()
-        return 0
-    return -ENOSYS
+_OLD_EVENT_OPS = frozenset({
+    events.EVTCHNOP_bind_interdomain,
+    events.EVTCHNOP_bind_virq,
+    events.EVTCHNOP_bind_pirq,
+    events.EVTCHNOP_close,
+    events.EVTCHNOP_send,
+    events.EVTCHNOP_status,
+    events.EVTCHNOP_alloc_unbound,
+    events.EVTCHNOP_bind_ipi,
+    events.EVTCHNOP_bind_vcpu,
+    events.EVTCHNOP_unmask,
+})  # fmt: skip
 
 
 @hypercall(Hypercall.event_channel_op_compat)
 def event_channel_op_compat(xen: Hypervisor, operation: int, _: int, __: int, ___: int, ____: int) -> int:
-    """The old form: one pointer to a command and its argument."""
+    """The old form: one pointer to a command and its argument; it knows the ten oldest commands."""
     try:
-        command = xen.domain.guest.read_u32(operation)
-    except GuestFault:
-        return -EFAULT
-    return event_channel_op(xen, command, operation + 4, 0, 0, 0) or 0
-
-
-@hypercall(Hypercall.xenpmu_op)
-def xenpmu_op(*_: object) -> int:
-    """No virtual performance counters."""
-    return -EOPNOTSUPP
-
-
-@hypercall(Hypercall.platform_op)
-def platform_op(*_: object) -> int:
-    """The hardware domain's."""
-    return -EPERM
-
-
-@hypercall(Hypercall.sysctl)
-def sysctl(*_: object) -> int:
-    """The toolstack's."""
-    return -EPERM
-
-
-@hypercall(Hypercall.domctl)
-def domctl(*_: object) -> int:
-    """The toolstack's."""
-    return -EPERM
-
-
-@hypercall(Hypercall.arch_0)
-def mca(*_: object) -> int:
-    """Machine checks are the hardware domain's."""
-    return -EPERM
+        xen.payload = xen.domain.guest.read(operation, events.EvtchnOp.size)
+    except GuestFault as fault:
+        return bad_pointer(xen, fault)
+    command = events.EvtchnOp.unpack_from(xen.payload).cmd
+    if command not in _OLD_EVENT_OPS:
+        return refuse(xen, ENOSYS, f"the old form has no command {command}")
+    return event_channel_op(xen, command, (operation + events.EvtchnOp.offset("u")) & U64, 0, 0, 0) or 0

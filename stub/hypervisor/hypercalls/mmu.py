@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import xen as abi
+from stub.abi.arch_x86 import HYPERVISOR_VIRT_END
 from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from stub.abi.xen import Hypercall
 from stub.engine.base import FLUSH
@@ -24,6 +26,7 @@ _PAIR = struct.Struct("<QQ")
 _EXT = struct.Struct("<IIQQ")
 _PREEMPT = 1 << 31  # MMU_UPDATE_PREEMPTED in count: a continuation, made by Xen itself
 _PAYLOAD_CAP = 4096
+_VCPU_WORD = 8  # bytes of a bitmap of vCPUs that are read for a domain of up to 64
 A_TIME = 4096  # list entries before the guest is made to ask again
 
 
@@ -43,92 +46,125 @@ def settle(xen: Hypervisor) -> None:
         xen.words[FLUSH] = 1
 
 
-def foreign_domain(xen: Hypervisor, value: int) -> int:
-    """Check a foreigndom word of a domU: 0, or the error of asking for someone else's pages."""
-    page_table_owner, owner = value >> 16 & 0xFFFF, value & 0xFFFF
-    if page_table_owner and page_table_owner - 1 not in (xen.domain.domid, abi.DOMID_SELF):
-        return -ESRCH
-    if owner in (abi.DOMID_SELF, xen.domain.domid):
-        return 0
-    if owner == abi.DOMID_IO:
-        return 0
-    return -EPERM if owner == abi.DOMID_XEN else -ESRCH
+def page_owner(xen: Hypervisor, domid: int) -> int:
+    """Whose pages a call is about (get_pg_owner): DOMID_SELF, DOMID_IO, or a negative error number.
+
+    A domain that names itself by its number is refused, as Xen does.
+    """
+    if domid in (abi.DOMID_SELF, abi.DOMID_IO):
+        return domid
+    if domid in (abi.DOMID_XEN, 0):
+        xen.refusal = f"another domain's pages ({domid:#x}) are for privileged domains"
+        return -EPERM
+    own = " (itself: write DOMID_SELF)" if domid == xen.domain.domid else ""
+    xen.refusal = f"there is no foreign domain {domid}{own}"
+    return -ESRCH
 
 
-def write_done(xen: Hypervisor, pdone: int, done: int, rc: int) -> int:
-    """Add the number completed to *pdone, where there is one."""
+def handle_okay(address: int, count: int, size: int) -> bool:
+    """Whether a list may begin here (array_access_ok): not in Xen's own part, nor in the non-canonical one."""
+    if count >= U64 // size:
+        return False
+    return address < 1 << 47 or address >= HYPERVISOR_VIRT_END
+
+
+def begin_list(xen: Hypervisor, start: int, count: int, size: int, pdone: int) -> tuple[int, int, int]:
+    """(count, number done before, error) of a call that takes a list; a continuation goes on with its count."""
+    before = 0
+    if count & _PREEMPT:
+        count &= ~_PREEMPT
+        if pdone:
+            with contextlib.suppress(GuestFault):
+                before = xen.domain.guest.read_u32(pdone)
+    return count, before, 0 if handle_okay(start, count, size) else -EFAULT
+
+
+def end_list(xen: Hypervisor, pdone: int, done: int, rc: int) -> int:
+    """Write the number completed to *pdone, where there is one; one that cannot be written is no error."""
     if pdone:
-        try:
-            xen.domain.guest.write_u32(pdone, xen.domain.guest.read_u32(pdone) + done)
-        except GuestFault:
-            return -EFAULT
+        with contextlib.suppress(GuestFault):
+            xen.domain.guest.write_u32(pdone, done & 0xFFFFFFFF)
     return rc
 
 
 @hypercall(Hypercall.mmu_update)
-def mmu_update(xen: Hypervisor, requests: int, count: int, pdone: int, domain: int, _: int) -> int:
+def mmu_update(xen: Hypervisor, requests: int, count: int, pdone: int, foreign: int, _: int) -> int:
     """A list of (where, what) updates; stops at the first that fails."""
     count &= 0xFFFFFFFF
-    if count & _PREEMPT:
-        count &= ~_PREEMPT
-    foreign = 0 if domain == abi.DOMID_SELF else foreign_domain(xen, domain)
-    if foreign:
-        return foreign
+    foreign &= 0xFFFFFFFF
+    if count == _PREEMPT and not requests:
+        return foreign - ((foreign & 1 << 31) << 1)  # Xen's way to end a continuation: the result is in its place
+    count, before, rc = begin_list(xen, requests, count, 16, pdone)
+    if rc:
+        return rc
+    tables = (foreign >> 16) - 1
+    if tables not in (-1, 0, xen.domain.domid):
+        xen.refusal = f"there is no domain {tables} whose page tables these are"
+        return -ESRCH
+    owner = page_owner(xen, foreign & 0xFFFF) if tables else -EPERM
+    if owner == -ESRCH:
+        return end_list(xen, pdone, before, owner)
     guest = xen.domain.guest
-    rc = done = 0
+    done = 0
     try:
         if count <= 256:
-            data = xen.payload = guest.read(requests, 16 * count)
-            for pointer, value in _PAIR.iter_unpack(data):
-                rc = _update_one(xen, pointer, value)
+            data = xen.payload = guest.read_available(requests, 16 * count) if count else b""
+            for pointer, value in _PAIR.iter_unpack(data[: len(data) & ~15]):
+                rc = _update_one(xen, pointer, value, owner)
                 if rc:
                     break
                 done += 1
+            if not rc and done < count:
+                rc = -EFAULT
         else:
             xen.payload = guest.read_available(requests, min(16 * count, _PAYLOAD_CAP))
             while done < count:
                 if done == A_TIME:
                     settle(xen)
-                    write_done(xen, pdone, done, 0)
+                    end_list(xen, pdone, before + done, 0)
                     return xen.continue_later(Hypercall.mmu_update, requests + 16 * done, count - done | _PREEMPT)
                 pointer, value = _PAIR.unpack(guest.read(requests + 16 * done, 16))
-                rc = _update_one(xen, pointer, value)
+                rc = _update_one(xen, pointer, value, owner)
                 if rc:
                     break
                 done += 1
     except GuestFault:
         rc = -EFAULT
     settle(xen)
-    return write_done(xen, pdone, done, rc) if pdone else rc
+    return end_list(xen, pdone, before + done, rc) if pdone else rc
 
 
-def _update_one(xen: Hypervisor, pointer: int, value: int) -> int:
+def _update_one(xen: Hypervisor, pointer: int, value: int, owner: int) -> int:
     command = pointer & 7
     if command > abi.MMU_PT_UPDATE_NO_TRANSLATE:
         return -ENOSYS
+    if owner < 0:
+        return owner
     maddr = pointer - command
     mfn = maddr >> 12
     domain = xen.domain
     frames = domain.frames
-    if mfn >= frames.frames or frames.owner[mfn] != GUEST:
-        xen.refusal = f"frame {mfn:#x} is not the domain's"
+    io = owner == abi.DOMID_IO
+    if mfn >= frames.frames or frames.owner[mfn] != GUEST or (io and command == abi.MMU_MACHPHYS_UPDATE):
+        xen.types.refusal = f"frame {mfn:#x} is not the domain's"
         return -EINVAL
     if command == abi.MMU_MACHPHYS_UPDATE:
         domain.ram.words[domain.area.m2p_word + mfn] = value
         return 0
-    if command == abi.MMU_PT_UPDATE_NO_TRANSLATE:
-        command = abi.MMU_NORMAL_PT_UPDATE
     preserve = command == abi.MMU_PT_UPDATE_PRESERVE_AD
     kind = frames.type[mfn] if frames.type_count[mfn] else 0
     if kind == L1:
-        return domain.types.mod_l1(maddr >> 3, value, preserve)
+        return domain.types.mod_l1(maddr >> 3, value, preserve, io)
     if kind in (2, 3, L4):
+        if io:
+            xen.types.refusal = f"frame {mfn:#x} is an l{kind} table: no I/O space is entered there"
+            return -EINVAL
         rc = domain.types.mod_upper(maddr >> 3, value, kind, preserve)
         if not rc:
             xen.words[FLUSH] = 1
         return rc
     if kind == SEG_DESC:
-        xen.refusal = f"frame {mfn:#x} holds descriptors"
+        xen.types.refusal = f"frame {mfn:#x} holds descriptors"
         return -EINVAL
     domain.ram.words[maddr >> 3] = value
     return 0
@@ -137,22 +173,26 @@ def _update_one(xen: Hypervisor, pointer: int, value: int) -> int:
 @hypercall(Hypercall.update_va_mapping)
 def update_va_mapping(xen: Hypervisor, vaddr: int, value: int, flags: int, _: int, __: int) -> int:
     """Write the L1 entry that maps ``vaddr`` in the current tables; -EINVAL, and nothing else, where there is none."""
-    domain = xen.domain
-    at = l1_entry_of(xen, vaddr)
-    if at is None:
-        return -EINVAL
-    rc = domain.types.mod_l1(at, value)
-    if rc:
-        return rc
-    settle(xen)
-    return flush_as_told(xen, flags)
+    return _update_va(xen, vaddr, value, flags, False)
 
 
 @hypercall(Hypercall.update_va_mapping_otherdomain)
 def update_va_mapping_otherdomain(xen: Hypervisor, vaddr: int, value: int, flags: int, domid: int, _: int) -> int:
-    """The same for a page of another domain's: a domU may name only itself."""
-    foreign = foreign_domain(xen, domid & 0xFFFF)
-    return foreign if foreign else update_va_mapping(xen, vaddr, value, flags, 0, 0) or 0
+    """The same for a page of another domain's: a domU may name itself, as DOMID_SELF, and I/O space."""
+    owner = page_owner(xen, domid & 0xFFFF)
+    return owner if owner < 0 else _update_va(xen, vaddr, value, flags, owner == abi.DOMID_IO)
+
+
+def _update_va(xen: Hypervisor, vaddr: int, value: int, flags: int, io: bool) -> int:
+    at = l1_entry_of(xen, vaddr)
+    if at is None:
+        xen.types.refusal = f"there is no l1 table for {vaddr:#x}"
+        return -EINVAL
+    rc = xen.domain.types.mod_l1(at, value, io=io)
+    if rc:
+        return rc
+    settle(xen)
+    return flush_as_told(xen, flags)
 
 
 def l1_entry_of(xen: Hypervisor, vaddr: int) -> int | None:
@@ -168,7 +208,7 @@ def l1_entry_of(xen: Hypervisor, vaddr: int) -> int | None:
         if not entry & e.P:
             return None
         table = entry >> 12 & e.FRAME_MASK
-    if domain.frames.type[table] != L1:
+    if domain.frames.type[table] != L1 or not domain.frames.type_count[table]:
         return None
     return table * 512 + e.index(vaddr, 1)
 
@@ -181,7 +221,7 @@ def flush_as_told(xen: Hypervisor, flags: int) -> int:
         return 0
     if kind and target not in (abi.UVMF_LOCAL, abi.UVMF_ALL):
         try:
-            xen.domain.guest.read(target, 1)
+            xen.domain.guest.read(target, _VCPU_WORD)
         except GuestFault:
             return -EFAULT
     if kind:
@@ -207,20 +247,26 @@ def _mmuext(*commands: int) -> Callable[[ExtHandler], ExtHandler]:
 
 
 @hypercall(Hypercall.mmuext_op)
-def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, domain: int, _: int) -> int:
+def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, foreign: int, _: int) -> int:
     """A list of extended operations; stops at the first that fails."""
-    count &= 0x7FFFFFFF
-    foreign = 0 if domain == abi.DOMID_SELF else foreign_domain(xen, domain)
-    if foreign:
-        return foreign
+    count &= 0xFFFFFFFF
+    foreign &= 0xFFFFFFFF
+    if count == _PREEMPT and not operations:
+        return foreign - ((foreign & 1 << 31) << 1)
+    count, before, rc = begin_list(xen, operations, count, 24, pdone)
+    if rc:
+        return rc
+    owner = page_owner(xen, foreign & 0xFFFF)
+    if owner != abi.DOMID_SELF:
+        return owner if owner < 0 else -EPERM
     guest = xen.domain.guest
-    rc = done = 0
+    done = 0
     payload = b""
     try:
         while done < count:
             if done == A_TIME:
                 settle(xen)
-                write_done(xen, pdone, done, 0)
+                end_list(xen, pdone, before + done, 0)
                 return xen.continue_later(Hypercall.mmuext_op, operations + 24 * done, count - done | _PREEMPT)
             data = guest.read(operations + 24 * done, 24)
             if len(payload) < _PAYLOAD_CAP:
@@ -235,7 +281,7 @@ def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, domain: 
         rc = -EFAULT
     xen.payload = payload
     settle(xen)
-    return write_done(xen, pdone, done, rc) if pdone else rc
+    return end_list(xen, pdone, before + done, rc) if pdone else rc
 
 
 def _pin(xen: Hypervisor, command: int, mfn: int) -> int:
@@ -263,6 +309,8 @@ def _new_user_baseptr(xen: Hypervisor, mfn: int, _: int) -> int:
         rc = types.get_page_and_type(mfn, L4)
         if rc:
             return rc
+        if types.m2p_strict:
+            types.hide_m2p(mfn)
     old, vcpu.user_root = vcpu.user_root, mfn
     if old:
         types.put_page_and_type(old)
@@ -283,7 +331,7 @@ def _flush(xen: Hypervisor, _: int, __: int) -> int:
 @_mmuext(abi.MMUEXT_TLB_FLUSH_MULTI, abi.MMUEXT_INVLPG_MULTI)
 def _flush_multi(xen: Hypervisor, _: int, vcpus: int) -> int:
     try:
-        xen.domain.guest.read(vcpus, 1)
+        xen.domain.guest.read(vcpus, _VCPU_WORD)
     except GuestFault:
         return -EINVAL
     flush_if_stale(xen)
@@ -303,7 +351,9 @@ def _flush_cache_global(_: Hypervisor, __: int, ___: int) -> int:
 @_mmuext(abi.MMUEXT_SET_LDT)
 def _set_ldt(xen: Hypervisor, address: int, entries: int) -> int:
     entries &= 0xFFFFFFFF
-    if address & (PAGE_SIZE - 1) or entries > 8192 or (entries and not 0 <= address <= U64):
+    address = address if entries else 0
+    if address & (PAGE_SIZE - 1) or entries > 8192 or not handle_okay(address, 0, 1):
+        xen.refusal = f"an LDT of {entries} entries at {address:#x} is not page-aligned, too long, or in Xen's part"
         return -EINVAL
     segments.set_ldt(xen, address, entries)
     return 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import TYPE_CHECKING
 
 from stub.abi.errno import EFAULT, EINVAL
 from stub.abi.xen import Hypercall
-from stub.engine.base import RIP
+from stub.engine.base import RAX
+from stub.hypervisor.hypercalls.mmu import handle_okay
+from stub.hypervisor.refusals import bad_pointer, refuse
 from stub.hypervisor.registry import HYPERCALLS, hypercall
 from stub.memory.guest import GuestFault
 from stub.units import U64
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 _ENTRY = struct.Struct("<8Q")
 _RESULT = struct.Struct("<Q")
-_REST = struct.Struct("<QQ")
+_RESULT_AT, _ARGUMENTS_AT = 8, 16
 A_TIME = 1024  # calls before the guest is made to ask again
 
 
@@ -25,36 +28,59 @@ A_TIME = 1024  # calls before the guest is made to ask again
 def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int) -> int | None:
     """Run each entry and store its result; a nested multicall's is -EINVAL."""
     if xen.in_multicall:
-        return -EINVAL
+        return refuse(xen, EINVAL, "a multicall within a multicall")
     count &= 0xFFFFFFFF
-    guest, words, log = xen.domain.guest, xen.words, xen.log
-    rip = words[RIP] - 2
+    if not handle_okay(calls, count, _ENTRY.size):
+        return refuse(xen, EFAULT, f"a list of {count} calls cannot begin at {calls:#x}")
     xen.in_multicall = True
     try:
-        for done in range(count):
-            if done == A_TIME:
-                xen.in_multicall = False
-                return xen.continue_later(Hypercall.multicall, calls, count - done)
-            op, _result, a1, a2, a3, a4, a5, _a6 = _ENTRY.unpack(guest.read(calls, _ENTRY.size))
-            xen.payload = xen.out = b""
-            handler = HYPERCALLS.get(op)
-            if handler is None:
-                rc: int | None = xen.not_there(op)
-            else:
-                rc = handler(xen, a1, a2, a3, a4, a5)
-            ends = rc is None or xen.verdict is not None  # iret, or the domain's end
-            log.nested(xen.clock.now, rip, op, a1, a2, a3, a4, a5, rc or 0, xen.payload, xen.out)
-            if ends:
-                return None if rc is None else 0
-            if xen.rest is not None:
-                guest.write(calls + 16, _REST.pack(*xen.rest))
-                xen.rest, xen.in_multicall = None, False
-                return xen.continue_later(Hypercall.multicall, calls, count - done)
-            guest.write(calls + 8, _RESULT.pack((rc or 0) & U64))
-            calls += _ENTRY.size
-    except GuestFault:
-        return -EFAULT
+        return _run(xen, calls, count)
+    except GuestFault as fault:
+        xen.types.refusal = ""
+        return bad_pointer(xen, fault)
     finally:
         xen.in_multicall = False
         xen.payload = xen.out = b""
+
+
+def _run(xen: Hypervisor, calls: int, count: int) -> int | None:
+    guest = xen.domain.guest
+    for done in range(count):
+        if done == A_TIME:
+            return _go_on(xen, calls, count - done)
+        op, _result, *arguments = _ENTRY.unpack(guest.read(calls, _ENTRY.size))
+        rc = _call(xen, op, *arguments[:5])
+        if rc is None:  # iret: what the call was made for is over
+            with contextlib.suppress(GuestFault):
+                guest.write(calls + _RESULT_AT, _RESULT.pack(xen.words[RAX]))
+            return None
+        if xen.verdict is not None:
+            return 0
+        if xen.rest is not None:
+            guest.write(calls + _ARGUMENTS_AT, struct.pack(f"<{len(xen.rest)}Q", *xen.rest))
+            xen.rest = None
+            return _go_on(xen, calls, count - done)
+        guest.write(calls + _RESULT_AT, _RESULT.pack(rc & U64))
+        calls = (calls + _ENTRY.size) & U64
     return 0
+
+
+def _call(xen: Hypervisor, op: int, a1: int, a2: int, a3: int, a4: int, a5: int) -> int | None:
+    """Make one call, and log it with what it broke."""
+    xen.payload = xen.out = b""
+    xen.refusal = ""
+    before, xen.types.refusal = xen.types.refusal, ""
+    handler = HYPERCALLS.get(op)
+    rc = xen.not_there(op) if handler is None else handler(xen, a1, a2, a3, a4, a5)
+    now, rip = xen.clock.now, xen.vcpu.call_rip
+    why = xen.types.refusal or xen.refusal
+    if rc is not None and rc < 0 and why:
+        xen.log.note(now, rip, why)
+    xen.types.refusal = xen.types.refusal or before  # for whoever looks on
+    xen.log.nested(now, rip, op, a1, a2, a3, a4, a5, rc or 0, xen.payload, xen.out)
+    return rc
+
+
+def _go_on(xen: Hypervisor, calls: int, count: int) -> int:
+    xen.in_multicall = False
+    return xen.continue_later(Hypercall.multicall, calls, count)

@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import sched as abi
-from stub.abi.errno import EINVAL, ENOSPC, ENOSYS, EPERM
+from stub.abi.errno import EFAULT, EINVAL, ENOSPC, ENOSYS, ESRCH
 from stub.abi.xen import Hypercall
-from stub.hypervisor import runstate
+from stub.hypervisor import runstate, traps
+from stub.hypervisor.clock import SECOND
+from stub.hypervisor.hypercalls.mmu import handle_okay
+from stub.hypervisor.refusals import hardware_domains, refuse
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.hypervisor.vcpu import VCPU_INFO_MASK
+from stub.units import U64
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 SCHED_OPS = SubOps(Hypercall.sched_op)
 _MAX_POLL_PORTS = 128
+_PORTS_A_LOT = 64  # EVTCHNS_PER_BUCKET
+_WATCHDOGS = 2  # NR_DOMAIN_WATCHDOG_TIMERS
+_HARDWARE_DOMAIN = 0
 
 
 @hypercall(Hypercall.sched_op)
@@ -27,18 +34,20 @@ def sched_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int)
 @hypercall(Hypercall.sched_op_compat)
 def sched_op_compat(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -> int:
     """The old form: shutdown takes the reason itself, of which Xen keeps a byte."""
+    command &= 0xFFFFFFFF
     if command == abi.SCHEDOP_shutdown:
         xen.shutdown(arg & 0xFF)
         return 0
     if command in (abi.SCHEDOP_yield, abi.SCHEDOP_block):
         return sched_op(xen, command, arg, 0, 0, 0) or 0
-    return -ENOSYS
+    return refuse(xen, ENOSYS, f"the old form has no command {command}")
 
 
 @SCHED_OPS(abi.SCHEDOP_yield)
 def do_yield(xen: Hypervisor, _: int) -> int:
     """Let others run: the back ends, here."""
     xen.run_backends()
+    traps.reload_selectors(xen)
     return 0
 
 
@@ -48,7 +57,7 @@ def block(xen: Hypervisor, _: int) -> int:
     vcpu = xen.vcpu
     xen.ram_bytes[vcpu.info_at + VCPU_INFO_MASK] = 0
     if not xen.ram_bytes[vcpu.info_at]:
-        vcpu.blocked = True
+        vcpu.blocked, vcpu.was_pending = True, False
         if not runstate.pass_time(xen):
             xen.pause = True
     return 0
@@ -57,70 +66,92 @@ def block(xen: Hypervisor, _: int) -> int:
 @SCHED_OPS(abi.SCHEDOP_shutdown)
 def shutdown(xen: Hypervisor, arg: int) -> int:
     """End the domain for a reason."""
-    xen.payload = xen.domain.guest.read(arg, 4)
+    xen.payload = xen.domain.guest.read(arg, abi.SchedShutdown.size)
     xen.shutdown(xen.payload[0])  # Xen keeps a byte of it
     return 0
 
 
+@SCHED_OPS(abi.SCHEDOP_shutdown_code)
+def shutdown_code(xen: Hypervisor, arg: int) -> int:
+    """The reason that a later shutdown has, whatever it says; the first one stays."""
+    xen.payload = xen.domain.guest.read(arg, abi.SchedShutdown.size)
+    if xen.shutdown_code is None:
+        xen.shutdown_code = xen.payload[0]
+    return 0
+
+
+class _AnyPort(frozenset[int]):
+    """What a vCPU waits for that polls not just one port: Xen wakes it whatever port becomes pending."""
+
+    def __contains__(self, port: object) -> bool:
+        return True
+
+
+def _is_valid(xen: Hypervisor, port: int) -> bool:
+    """Whether Xen has a record for a port (port_is_valid): it makes them in lots, in use or not."""
+    highest = max(xen.events.ports, default=0)
+    return port < (highest // _PORTS_A_LOT + 1) * _PORTS_A_LOT
+
+
 @SCHED_OPS(abi.SCHEDOP_poll)
 def poll(xen: Hypervisor, arg: int) -> int:
-    """Sleep until one of some ports is pending, or a time."""
+    """Sleep until a port is pending, or an event can be delivered, or a time (do_poll)."""
     guest, vcpu = xen.domain.guest, xen.vcpu
     xen.payload = guest.read(arg, abi.SchedPoll64.size)
     request = abi.SchedPoll64.unpack_from(xen.payload)
     if request.nr_ports > _MAX_POLL_PORTS:
-        return -EINVAL
-    ports = frozenset(guest.read_u32(request.ports + 4 * i) for i in range(request.nr_ports))
-    if any(xen.events.get(port) is None for port in ports):
-        return -EINVAL
-    if any(map(xen.events.is_pending, ports)):
+        return refuse(xen, EINVAL, f"{request.nr_ports} ports are more than {_MAX_POLL_PORTS}")
+    if not handle_okay(request.ports, request.nr_ports, 4):
+        return refuse(xen, EFAULT, f"a list of ports cannot begin at {request.ports:#x}")
+    if xen.ram_bytes[vcpu.info_at] and not xen.ram_bytes[vcpu.info_at + VCPU_INFO_MASK]:
         return 0
-    at = vcpu.info_at
-    if xen.ram_bytes[at] and not xen.ram_bytes[at + VCPU_INFO_MASK]:
-        return 0
-    vcpu.blocked, vcpu.polling = True, ports
+    ports = set()
+    for i in range(request.nr_ports):
+        port = guest.read_u32((request.ports + 4 * i) & U64)
+        if not _is_valid(xen, port):
+            return refuse(xen, EINVAL, f"there is no port {port}")
+        if xen.events.is_pending(port):
+            return 0
+        ports.add(port)
+    vcpu.was_pending = bool(xen.ram_bytes[vcpu.info_at])
+    vcpu.blocked, vcpu.polling = True, frozenset(ports) if request.nr_ports == 1 else _AnyPort(ports)
     xen.pause = True
     if request.timeout:
-        xen.clock.arm("poll", request.timeout)
+        xen.clock.arm("poll", 0 if request.timeout >> 63 else request.timeout)
     return 0
 
 
 @SCHED_OPS(abi.SCHEDOP_watchdog)
 def watchdog(xen: Hypervisor, arg: int) -> int:
-    """Arm, kick or stop one of the domain's two watchdogs."""
-    xen.payload = xen.domain.guest.read(arg, 8)
-    number = int.from_bytes(xen.payload[:4], "little")
-    timeout = int.from_bytes(xen.payload[4:], "little")
-    if number > 2:
-        return -EINVAL
+    """Arm, kick or stop one of the domain's two watchdogs (domain_watchdog)."""
+    xen.payload = xen.domain.guest.read(arg, abi.SchedWatchdog.size)
+    number, timeout = abi.SchedWatchdog.unpack_from(xen.payload)
+    if number > _WATCHDOGS:
+        return refuse(xen, EINVAL, f"there are {_WATCHDOGS} watchdogs, not {number}")
+    due = xen.clock.now + timeout * SECOND
     if number == 0:
-        if timeout == 0:
-            return -EINVAL
-        number = next((i for i in (1, 2) if f"watchdog {i}" not in xen.clock.timers), 0)
-        if not number:
-            return -ENOSPC
-        xen.clock.arm(f"watchdog {number}", xen.clock.now + timeout * 1_000_000_000)
-        return number
+        free = next((i for i in range(1, _WATCHDOGS + 1) if f"watchdog {i}" not in xen.clock.timers), None)
+        if free is None:
+            return refuse(xen, ENOSPC, "all watchdogs are in use")
+        xen.clock.arm(f"watchdog {free}", due)
+        return free
     if f"watchdog {number}" not in xen.clock.timers:
-        return -EINVAL
-    xen.clock.arm(f"watchdog {number}", xen.clock.now + timeout * 1_000_000_000 if timeout else None)
+        return refuse(xen, EINVAL, f"watchdog {number} is not in use")
+    xen.clock.arm(f"watchdog {number}", due if timeout else None)
     return 0
 
 
 @SCHED_OPS(abi.SCHEDOP_remote_shutdown)
-def remote_shutdown(_: Hypervisor, __: int) -> int:
-    """The toolstack's."""
-    return -EPERM
-
-
-@SCHED_OPS(abi.SCHEDOP_shutdown_code)
-def shutdown_code(xen: Hypervisor, arg: int) -> int:
-    """The reason that a later shutdown would have."""
-    xen.payload = xen.domain.guest.read(arg, 4)
-    return 0
+def remote_shutdown(xen: Hypervisor, arg: int) -> int:
+    """The toolstack's; a domain may not even do it to itself."""
+    xen.payload = xen.domain.guest.read(arg, abi.SchedRemoteShutdown.size)
+    domid = abi.SchedRemoteShutdown.unpack_from(xen.payload).domain_id
+    if domid not in (xen.domain.domid, _HARDWARE_DOMAIN):
+        return refuse(xen, ESRCH, f"there is no domain {domid}")
+    return hardware_domains(xen, "remote_shutdown")
 
 
 @SCHED_OPS(abi.SCHEDOP_pin_override)
-def pin_override(_: Hypervisor, __: int) -> int:
+def pin_override(xen: Hypervisor, __: int) -> int:
     """The hardware domain's."""
-    return -EPERM
+    return hardware_domains(xen, "pin_override")

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import vcpu as abi
-from stub.abi.errno import EEXIST, EFAULT, EINVAL, ENOENT, ENXIO, ETIME
-from stub.abi.xen import Hypercall
+from stub.abi.arch_x86 import VcpuGuestContext64
+from stub.abi.errno import EEXIST, EFAULT, EINVAL, ENOENT, ENOSYS, ENXIO
+from stub.abi.xen import VIRQ_TIMER, Hypercall
 from stub.hypervisor import runstate
+from stub.hypervisor.hypercalls.mmu import handle_okay
+from stub.hypervisor.refusals import bad_pointer, refuse
 from stub.hypervisor.registry import hypercall
 from stub.hypervisor.vcpu import VCPU_INFO_SELECTOR
-from stub.memory.frames import WRITABLE
 from stub.memory.guest import GuestFault
 from stub.units import PAGE_SIZE, U64
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 _MIN_PERIOD = 1_000_000  # ns
+_MAX_PERIOD = (1 << 62) - 1  # STIME_DELTA_MAX
 _INFO_SIZE = 64
 Handler = Callable[["Hypervisor", int, int], int]
 VCPU_HANDLERS: dict[int, Handler] = {}
@@ -37,21 +40,23 @@ def _op(command: int) -> Callable[[Handler], Handler]:
 @hypercall(Hypercall.vcpu_op)
 def vcpu_op(xen: Hypervisor, command: int, vcpu: int, arg: int, _: int, __: int) -> int:
     """Dispatch on the command; a vCPU that does not exist is -ENOENT, by which guests count them."""
-    if vcpu & 0xFFFFFFFF >= xen.domain.config.vcpus:
-        return -ENOENT
-    handler = VCPU_HANDLERS.get(command & 0xFFFFFFFF)
+    vcpu, command = vcpu & 0xFFFFFFFF, command & 0xFFFFFFFF
+    if vcpu >= xen.domain.config.vcpus:
+        return refuse(xen, ENOENT, f"there is no vCPU {vcpu}")
+    handler = VCPU_HANDLERS.get(command)
     if handler is None:
-        return xen.not_there(Hypercall.vcpu_op, command & 0xFFFFFFFF)
+        return refuse(xen, ENOSYS, f"there is no vcpu_op {command}")
     try:
-        return handler(xen, vcpu & 0xFFFFFFFF, arg)
-    except GuestFault:
-        return -EFAULT
+        return handler(xen, vcpu, arg)
+    except GuestFault as fault:
+        return bad_pointer(xen, fault)
 
 
 @_op(abi.VCPUOP_initialise)
-def initialise(_: Hypervisor, __: int, ___: int) -> int:
-    """The only vCPU is initialised."""
-    return -EEXIST
+def initialise(xen: Hypervisor, _: int, arg: int) -> int:
+    """The only vCPU is initialised; what it was to begin with is read before that is seen."""
+    xen.domain.guest.read(arg, VcpuGuestContext64.size)
+    return refuse(xen, EEXIST, "the vCPU is initialised")
 
 
 @_op(abi.VCPUOP_up)
@@ -84,8 +89,11 @@ def get_runstate_info(xen: Hypervisor, _: int, arg: int) -> int:
 @_op(abi.VCPUOP_register_runstate_memory_area)
 def register_runstate(xen: Hypervisor, _: int, arg: int) -> int:
     """Keep the times at a guest virtual address."""
-    xen.payload = xen.domain.guest.read(arg, 8)
-    xen.vcpu.runstate_at = int.from_bytes(xen.payload, "little")
+    xen.payload = xen.domain.guest.read(arg, abi.VcpuRegisterRunstateMemoryArea.size)
+    address = abi.VcpuRegisterRunstateMemoryArea.unpack_from(xen.payload).addr
+    if not handle_okay(address, 1, abi.VcpuRunstateInfo64.size):
+        return refuse(xen, EFAULT, f"an area cannot begin at {address:#x}")
+    xen.vcpu.runstate_at = address
     runstate.write(xen)
     return 0
 
@@ -95,8 +103,8 @@ def set_periodic(xen: Hypervisor, _: int, arg: int) -> int:
     """A timer event every so many ns."""
     xen.payload = xen.domain.guest.read(arg, 8)
     period = int.from_bytes(xen.payload, "little")
-    if not _MIN_PERIOD <= period < 1 << 63:
-        return -EINVAL
+    if not _MIN_PERIOD <= period <= _MAX_PERIOD:
+        return refuse(xen, EINVAL, f"a period of {period} ns is shorter than {_MIN_PERIOD} or too long")
     xen.period = period
     xen.clock.arm("periodic", xen.clock.now + period)
     return 0
@@ -111,12 +119,17 @@ def stop_periodic(xen: Hypervisor, _: int, __: int) -> int:
 
 @_op(abi.VCPUOP_set_singleshot_timer)
 def set_singleshot(xen: Hypervisor, _: int, arg: int) -> int:
-    """One timer event at an absolute system time; a time that has passed is now, unless only the future will do."""
+    """One timer event at an absolute system time; at once if that has passed, even where the guest asked otherwise.
+
+    (Later versions of Xen 4.17 ignore VCPU_SSHOTTMR_future.)
+    """
     xen.payload = xen.domain.guest.read(arg, abi.VcpuSetSingleshotTimer64.size)
-    when, flags = abi.VcpuSetSingleshotTimer64.unpack_from(xen.payload)
-    if flags & abi.VCPU_SSHOTTMR_future and when < xen.clock.now:
-        return -ETIME
-    xen.clock.arm("singleshot", when)
+    when = abi.VcpuSetSingleshotTimer64.unpack_from(xen.payload).timeout_abs_ns
+    if when < xen.clock.now or when >> 63:
+        xen.clock.arm("singleshot", None)
+        xen.events.raise_virq(VIRQ_TIMER)
+    else:
+        xen.clock.arm("singleshot", when)
     return 0
 
 
@@ -134,11 +147,11 @@ def register_vcpu_info(xen: Hypervisor, _: int, arg: int) -> int:
     xen.payload = domain.guest.read(arg, abi.VcpuRegisterVcpuInfo.size)
     request = abi.VcpuRegisterVcpuInfo.unpack_from(xen.payload)
     if request.offset > PAGE_SIZE - _INFO_SIZE or request.offset & 7:
-        return -ENXIO
+        return refuse(xen, ENXIO, f"vcpu_info does not fit at offset {request.offset:#x} of a page")
     if vcpu.info_registered:
-        return -EINVAL
-    if domain.types.get_page_and_type(request.mfn, WRITABLE):
-        return -EINVAL
+        return refuse(xen, EINVAL, "vcpu_info was moved before")
+    if domain.types.hold(request.mfn):
+        return refuse(xen, EINVAL, f"frame {request.mfn:#x} cannot be written")
     old, new = vcpu.info_at, request.mfn * PAGE_SIZE + request.offset
     xen.ram_bytes[new : new + _INFO_SIZE] = xen.ram_bytes[old : old + _INFO_SIZE]
     vcpu.info_at, vcpu.info_registered = new, True
@@ -152,21 +165,24 @@ def register_vcpu_info(xen: Hypervisor, _: int, arg: int) -> int:
 def send_nmi(xen: Hypervisor, _: int, arg: int) -> int:
     """Raise an NMI on the vCPU."""
     if arg:
-        return -EINVAL
+        return refuse(xen, EINVAL, "VCPUOP_send_nmi takes no argument")
     xen.nmi_pending = xen.pause = True
     return 0
 
 
 @_op(abi.VCPUOP_get_physid)
-def get_physid(_: Hypervisor, __: int, ___: int) -> int:
+def get_physid(xen: Hypervisor, __: int, ___: int) -> int:
     """Only for vCPUs pinned for good."""
-    return -EINVAL
+    return refuse(xen, EINVAL, "the vCPU is not the hardware domain's, pinned")
 
 
 @_op(abi.VCPUOP_register_vcpu_time_memory_area)
 def register_time_area(xen: Hypervisor, _: int, arg: int) -> int:
     """A second copy of the time information, at a guest virtual address; null drops it."""
-    xen.payload = xen.domain.guest.read(arg, 8)
-    xen.time_area = int.from_bytes(xen.payload, "little")
+    xen.payload = xen.domain.guest.read(arg, abi.VcpuRegisterTimeMemoryArea.size)
+    address = abi.VcpuRegisterTimeMemoryArea.unpack_from(xen.payload).addr
+    if not handle_okay(address, 1, 1):
+        return refuse(xen, EFAULT, f"an area cannot begin at {address:#x}")
+    xen.time_area = address
     runstate.update_time(xen)
     return 0

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from stub.abi import features, version
 from stub.abi.arch_x86 import HYPERVISOR_VIRT_START
-from stub.abi.errno import EFAULT, EINVAL, EPERM
-from stub.abi.xen import Hypercall
+from stub.abi.errno import EINVAL, ENOSYS
+from stub.abi.xen import Hypercall, VMASST_TYPE_pae_extended_cr3
+from stub.hypervisor.refusals import bad_pointer, hardware_domains, refuse
 from stub.hypervisor.registry import hypercall
 from stub.memory.guest import GuestFault
+from stub.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
@@ -34,8 +36,14 @@ _BUFFERS = {
     version.XENVER_changeset: bytes(64),
     version.XENVER_platform_parameters: HYPERVISOR_VIRT_START.to_bytes(8, "little"),
     version.XENVER_guest_handle: bytes(16),
-    version.XENVER_commandline: b"<denied>".ljust(1024, b"\0"),
+    version.XENVER_commandline: b"<denied>\0",  # no more than that is written
 }
+
+
+def _features(xen: Hypervisor) -> int:
+    """Submap 0; one feature comes with an assist that the guest asked for."""
+    large = VMASST_TYPE_pae_extended_cr3 in xen.assists
+    return FEATURES | (1 << features.XENFEAT_pae_pgdir_above_4gb if large else 0)
 
 
 @hypercall(Hypercall.xen_version)
@@ -45,24 +53,28 @@ def xen_version(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
     if command == version.XENVER_version:
         return MAJOR << 16 | MINOR
     if command == version.XENVER_pagesize:
-        return 4096 if arg == 0 else -EINVAL
+        return refuse(xen, EINVAL, "XENVER_pagesize takes no argument") if arg else PAGE_SIZE
     if command == version.XENVER_build_id:
-        return -EPERM
-    guest = xen.domain.guest
+        return hardware_domains(xen, "the build id")
     try:
         if command == version.XENVER_get_features:
-            xen.payload = guest.read(arg, 8)
-            index = int.from_bytes(xen.payload[:4], "little")
-            if index > 1:
-                return -EINVAL
-            guest.write_u32(arg + 4, FEATURES if index == 0 else 0)
-            xen.out = guest.read(arg, 8)
-            return 0
+            return _get_features(xen, arg)
         answer = _BUFFERS.get(command)
         if answer is None:
-            return xen.not_there(Hypercall.xen_version, command)
-        guest.write(arg, answer)
+            return refuse(xen, ENOSYS, f"there is no question {command}")
+        xen.domain.guest.write(arg, answer)
         xen.out = answer
-    except GuestFault:
-        return -EFAULT
+    except GuestFault as fault:
+        return bad_pointer(xen, fault)
+    return 0
+
+
+def _get_features(xen: Hypervisor, arg: int) -> int:
+    guest = xen.domain.guest
+    xen.payload = guest.read(arg, version.XenFeatureInfo.size)
+    index = version.XenFeatureInfo.unpack_from(xen.payload).submap_idx
+    if index:
+        return refuse(xen, EINVAL, f"there is no submap {index} of features")
+    xen.out = version.XenFeatureInfo.pack(submap_idx=index, submap=_features(xen))
+    guest.write(arg, xen.out)
     return 0

@@ -8,10 +8,16 @@
 #include <xen/arch-x86/cpuid.h>
 #include <xen/arch-x86/hvm/start_info.h>
 #include <xen/callback.h>
+#ifdef __XEN_TOOLS__
+#include <xen/domctl.h>
+#include <xen/sysctl.h>
+#endif
 #include <xen/elfnote.h>
 #include <xen/event_channel.h>
 #include <xen/features.h>
 #include <xen/grant_table.h>
+#include <xen/hvm/hvm_op.h>
+#include <xen/hvm/params.h>
 #include <xen/io/console.h>
 #include <xen/memory.h>
 #include <xen/nmi.h>

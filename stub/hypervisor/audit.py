@@ -1,0 +1,263 @@
+"""What must always hold of a domain's memory, counted again from scratch.
+
+The frame table says who uses each frame as what. Here all of that is taken anew from the page tables and from what
+the hypervisor itself holds, and compared: a difference is a fault of pvstub, whatever the guest did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from stub.engine.base import Exit
+from stub.hypervisor import p2m
+from stub.hypervisor.verdict import Verdict
+from stub.memory import entries as e
+from stub.memory.frames import (
+    ALLOCATED,
+    FREE,
+    GUEST,
+    L1,
+    L4,
+    PINNED,
+    SEG_DESC,
+    TYPE_NAMES,
+    WRITABLE,
+    XEN,
+    XEN_HEAP,
+)
+
+if TYPE_CHECKING:
+    from stub.hypervisor.xen import Hypervisor
+
+Counts = npt.NDArray[np.int64]
+_P, _RW = np.uint64(e.P), np.uint64(e.RW)
+_SHIFT, _FRAME = np.uint64(12), np.uint64(e.FRAME_MASK)
+_MOST = 20  # findings of one sort that are told one by one
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that does not hold: the invariant's name (a row of ``INVARIANTS``), and what is wrong in words."""
+
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.text}"
+
+
+@dataclass
+class Entries:
+    """The present entries of all validated tables of a level: parallel arrays, in the order of the tables."""
+
+    level: int
+    table: Counts
+    slot: Counts
+    value: npt.NDArray[np.uint64]
+
+    @property
+    def target(self) -> Counts:
+        """The frame that each leads to."""
+        return ((self.value >> _SHIFT) & _FRAME).astype(np.int64)
+
+
+@dataclass
+class View:
+    """What is looked at: the hypervisor's books, and the tables as they lie in memory."""
+
+    xen: Hypervisor
+    levels: dict[int, Entries] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.levels = {level: self._entries(level) for level in range(L1, L4 + 1)}
+
+    def _entries(self, level: int) -> Entries:
+        domain = self.xen.domain
+        frames = domain.frames
+        live = (frames.np_type == level) & (frames.np_type_count != 0) & (frames.np_owner == GUEST)
+        tables = np.flatnonzero(live)
+        block = domain.ram.table[tables]
+        if level == L4:
+            block[:, e.XEN_FIRST_SLOT : e.XEN_LAST_SLOT + 1] = 0
+        row, slot = np.nonzero(block & _P)
+        return Entries(level, tables[row], slot, block[row, slot])
+
+
+# -- the invariants
+
+
+def _targets(view: View) -> Iterator[str]:
+    """Every present entry leads to a frame that the domain may map."""
+    frames = view.xen.domain.frames
+    for level, found in view.levels.items():
+        target = found.target
+        outside = target >= frames.frames
+        owner = frames.np_owner[np.where(outside, 0, target)]
+        for i in np.flatnonzero(outside | (owner != GUEST)).tolist():
+            whose = "no frame" if outside[i] else {FREE: "nobody's", XEN: "Xen's"}[int(owner[i])]
+            yield f"{_name(found, i)} leads to frame {int(target[i]):#x}, which is {whose}"
+        flags = found.value & np.uint64(e.L1_DISALLOW if level == L1 else e.UPPER_DISALLOW)
+        for i in np.flatnonzero(flags).tolist():
+            yield f"{_name(found, i)} has flags that no guest may set: {e.names(int(flags[i]), level)}"
+
+
+def _writable(view: View) -> Iterator[str]:
+    """No page table, descriptor table or frame of Xen's is mapped writable."""
+    frames = view.xen.domain.frames
+    found = view.levels[L1]
+    target = found.target
+    known = (found.value & _RW != 0) & (target < frames.frames)
+    kind = frames.np_type[np.where(known, target, 0)]
+    for i in np.flatnonzero(known & (kind != WRITABLE)).tolist():
+        yield f"{_name(found, i)} maps frame {int(target[i]):#x} writable, which is {TYPE_NAMES[int(kind[i])]}"
+
+
+def _tables(view: View) -> Iterator[str]:
+    """Every table's entries lead to tables of the level below, or linearly to one of its own; Xen's slots are Xen's."""
+    domain = view.xen.domain
+    frames = domain.frames
+    for level in range(L1 + 1, L4 + 1):
+        found = view.levels[level]
+        target = np.where(found.target < frames.frames, found.target, 0)
+        kind = np.where(frames.np_type_count[target] > 0, frames.np_type[target], 0)
+        linear = (kind == level) & (found.value & _RW == 0)
+        for i in np.flatnonzero((kind != level - 1) & ~linear).tolist():
+            yield f"{_name(found, i)} leads to frame {int(target[i]):#x}, which is {TYPE_NAMES[int(kind[i])]}"
+    for root in np.flatnonzero((frames.np_type == L4) & (frames.np_type_count != 0)).tolist():
+        slots = domain.ram.table[root, e.XEN_FIRST_SLOT : e.XEN_LAST_SLOT + 1].tolist()
+        if slots[1:] != domain.types.xen_slots[1:] or slots[0] not in (0, domain.types.xen_slots[0]):
+            yield f"the L4 table {root:#x} has other entries in Xen's slots than Xen's"
+
+
+def _pinned(view: View) -> Iterator[str]:
+    """What is pinned is a page table in use."""
+    frames = view.xen.domain.frames
+    bad = (frames.np_flags & PINNED != 0) & (
+        (frames.np_type < L1) | (frames.np_type > L4) | (frames.np_type_count == 0) | (frames.np_owner != GUEST)
+    )
+    for mfn in np.flatnonzero(bad).tolist():
+        yield f"frame {mfn:#x} is pinned as {TYPE_NAMES[frames.type[mfn]]}"
+
+
+def _counts(view: View) -> Iterator[str]:
+    """Type counts and references are what a recount gives."""
+    frames = view.xen.domain.frames
+    refs, types = np.zeros(frames.frames, np.int64), np.zeros(frames.frames, np.int64)
+    for level, found in view.levels.items():
+        target = found.target
+        inside = target < frames.frames
+        if level == L1:
+            typed = inside & (found.value & _RW != 0)
+        else:
+            inside &= target != found.table  # a table's entry for itself takes nothing
+            typed = inside
+        refs += np.bincount(target[inside], minlength=frames.frames)
+        types += np.bincount(target[typed], minlength=frames.frames)
+    for mfn, kind, why in _held(view.xen):
+        refs[mfn] += 1
+        types[mfn] += 1
+        if frames.type[mfn] != kind:
+            yield f"frame {mfn:#x} is {TYPE_NAMES[frames.type[mfn]]}, and is held as {TYPE_NAMES[kind]}: {why}"
+    for mfn in view.xen.grants.device_reads():
+        refs[mfn] += 1
+    refs += (frames.np_flags & (ALLOCATED | XEN_HEAP)) != 0
+    types += (frames.np_flags & XEN_HEAP) != 0
+    pinned = (frames.np_flags & PINNED) != 0
+    refs, types = refs + pinned, types + pinned
+    wrong = ((frames.np_refs != refs) | (frames.np_type_count != types)) & (frames.np_owner == GUEST)
+    for mfn in np.flatnonzero(wrong).tolist():
+        yield (
+            f"frame {mfn:#x} ({TYPE_NAMES[frames.type[mfn]]}): references {frames.refs[mfn]}, counted {refs[mfn]};"
+            f" type count {frames.type_count[mfn]}, counted {types[mfn]}"
+        )
+
+
+def _held(xen: Hypervisor) -> Iterator[tuple[int, int, str]]:
+    """(frame, type, why) of each use that is not an entry of a table."""
+    vcpu = xen.vcpu
+    for root, why in ((vcpu.kernel_root, "the kernel runs on it"), (vcpu.user_root, "user code runs on it")):
+        if root:
+            yield root, L4, why
+    for mfn in (*vcpu.gdt_frames, *xen.ldt_frames.values()):
+        yield mfn, SEG_DESC, "the GDT or the LDT"
+    for mfn, times in xen.domain.types.held.items():
+        for _ in range(times):
+            yield mfn, WRITABLE, "the hypervisor writes to it"
+
+
+def _free(view: View) -> Iterator[str]:
+    """Nobody's frames have no references, and those that can be had are nobody's."""
+    frames = view.xen.domain.frames
+    free = np.fromiter(frames.free, np.int64, len(frames.free))
+    for mfn in free[(frames.np_owner[free] != FREE) | (frames.np_refs[free] != 0)].tolist():
+        yield f"frame {mfn:#x} can be had, but is {'in use' if frames.refs[mfn] else 'owned'}"
+
+
+def _p2m(view: View) -> Iterator[str]:
+    """Each frame in the guest's own list is its, and the M2P leads back. In the midst of a change it may not."""
+    wrong = p2m.disagreements(view.xen.domain)
+    for pfn, mfn in wrong:
+        yield f"the guest's p2m has frame {mfn:#x} for pfn {pfn:#x}, which the M2P or the frame table deny"
+
+
+def _name(found: Entries, i: int) -> str:
+    """An entry in words."""
+    return f"l{found.level}e {int(found.value[i]):#x} (table {int(found.table[i]):#x}, slot {int(found.slot[i])})"
+
+
+INVARIANTS: dict[str, Callable[[View], Iterator[str]]] = {
+    "targets": _targets,
+    "writable": _writable,
+    "tables": _tables,
+    "pinned": _pinned,
+    "counts": _counts,
+    "free": _free,
+}
+
+
+OF_THE_GUEST: dict[str, Callable[[View], Iterator[str]]] = {"p2m": _p2m}
+"""What a sound guest keeps itself, and another need not."""
+
+
+def audit(xen: Hypervisor, *, guest: bool = False) -> list[Finding]:
+    """What does not hold now; twenty of each sort at most. ``guest``: what a sound guest keeps itself, too."""
+    view = View(xen)
+    found: list[Finding] = []
+    for name, look in (INVARIANTS | OF_THE_GUEST if guest else INVARIANTS).items():
+        for number, text in enumerate(look(view)):
+            if number == _MOST:
+                found.append(Finding(name, "and more"))
+                break
+            found.append(Finding(name, text))
+    return found
+
+
+class Auditor:
+    """Audits a guest after each ``every``-th hypercall that the hypervisor decides; the first finding ends the run."""
+
+    def __init__(self, xen: Hypervisor, every: int) -> None:
+        self.calls = 0
+        self._xen, self._every = xen, every
+        self._answer = xen.exits[Exit.SYSCALL]
+        xen.exits[Exit.SYSCALL] = self._call
+
+    def _call(self) -> None:
+        self._answer()
+        self.calls += 1
+        if self.calls % self._every == 0:
+            self.look()
+
+    def look(self) -> None:
+        """Audit now."""
+        xen = self._xen
+        found = audit(xen)
+        if found:
+            xen.verdict = Verdict(
+                "audit", f"an invariant is broken after hypercall {self.calls}: {found[0]}", tuple(map(str, found[1:]))
+            )
+            xen.pause = True

@@ -1,0 +1,162 @@
+"""When the guest's page tables are looked at, and what the hypervisor knows of them then.
+
+To look changes nothing: a run with snapshots is the run without. For a hypercall's number the run loop's own handler
+is wrapped, and the reflexes, which answer some hypercalls out of its sight, are off until the number is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from stub.engine.base import RIP, Exit
+from stub.errors import UsageError
+from stub.memory.frames import GUEST, L4, PINNED
+from stub.trace.pagetables.moments import NOW, Moment, Root
+from stub.trace.pagetables.snapshot import Facts, Snapshot, capture
+from stub.trace.pagetables.store import Keeper
+from stub.trace.writer import HypercallLog
+from stub.units import PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from stub.hypervisor.xen import Hypervisor
+
+
+class Place(NamedTuple):
+    """How far a run has come, over all its boots: virtual time, instructions; and the number of the boot."""
+
+    virtual_ns: int
+    retired: int
+    boot: int
+
+
+Act = Callable[[Moment], object]
+
+
+def hypercalls_made(log: HypercallLog) -> int:
+    """How many hypercalls a log has, entries of multicalls included."""
+    return sum(log._calls) + log._wide_calls.total()
+
+
+def roots_of(xen: Hypervisor) -> Iterable[Root]:
+    """The vCPU's root tables, and all other L4 tables that Xen knows."""
+    frames, vcpu = xen.domain.frames, xen.vcpu
+    own: dict[int, list[str]] = {}
+    named = (("in use", xen.domain.guest.root >> PAGE_SHIFT), ("kernel", vcpu.kernel_root), ("user", vcpu.user_root))
+    for name, mfn in named:
+        if mfn:
+            own.setdefault(mfn, []).append(name)
+    held = (frames.np_type == L4) & (frames.np_type_count > 0) & (frames.np_owner == GUEST)
+    for mfn in [*own, *(mfn for mfn in np.flatnonzero(held).tolist() if mfn not in own)]:
+        pinned = ["pinned"] if frames.flags[mfn] & PINNED else []
+        yield Root(mfn << PAGE_SHIFT, "long", tuple(own.get(mfn, []) + pinned))
+
+
+class Snapshots:
+    """Takes snapshots, keeps them in the run's folder if there is one, and waits for the moments to do so."""
+
+    def __init__(
+        self, log: HypercallLog, run_directory: Path | None, identity: Mapping[str, Any], place: Callable[[], Place]
+    ) -> None:
+        self._log = log
+        self._keeper = Keeper(run_directory) if run_directory is not None else None
+        self._identity = identity
+        self._place = place
+        self._waiting: list[tuple[Moment, Act]] = []
+        self._xen: Hypervisor | None = None
+        self._answer: Callable[[], None] | None = None
+        self._counting = False
+
+    def take(self, moment: Moment = NOW, *, keep: bool = True) -> Snapshot:
+        """The page tables as they are now, and those that the moment's roots lead to; ``keep``: write a file, too."""
+        assert self._xen is not None
+        xen, place = self._xen, self._place()
+        facts = Facts(
+            moment.text, 0, place.virtual_ns, hypercalls_made(self._log), place.retired, xen.words[RIP], place.boot
+        )
+        domain, roots = xen.domain, [*roots_of(xen), *moment.roots]
+        taken = capture(domain.ram.table, domain.frames, domain.area.m2p, roots, facts, self._identity)
+        return self._keeper.keep(taken) if keep and self._keeper is not None else taken
+
+    @property
+    def waiting(self) -> list[Moment]:
+        """The moments that have not come."""
+        return [moment for moment, _ in self._waiting]
+
+    def add(self, moment: Moment, act: Act) -> None:
+        """Do something at a moment; UsageError for one that is over."""
+        made = hypercalls_made(self._log)
+        if moment.hypercalls is not None and moment.hypercalls <= made:
+            raise UsageError(f"hypercall {moment.hypercalls} has been made: the guest has made {made}")
+        if self._xen is not None and moment.virtual_ns is not None and moment.virtual_ns < self._place().virtual_ns:
+            raise UsageError(f"{moment.text} has passed: it is {self._place().virtual_ns / 1e9:.9f} s now")
+        self._waiting.append((moment, act))
+        self._count()
+
+    def remove(self, moment: Moment) -> None:
+        """Wait for a moment no longer."""
+        self._waiting = [row for row in self._waiting if row[0] is not moment]
+
+    def watch(self, xen: Hypervisor) -> None:
+        """The guest is this one from now on."""
+        self._xen, self._answer, self._counting = xen, None, False
+        self._count()
+
+    def deadline(self, deadline_ns: int | None) -> int | None:
+        """The earlier of a virtual time and the next moment's."""
+        times = [moment.virtual_ns for moment, _ in self._waiting if moment.virtual_ns is not None]
+        return min([*times, *([] if deadline_ns is None else [deadline_ns])], default=None)
+
+    def passed(self, now_ns: int) -> None:
+        """Virtual time is this now."""
+        if self._waiting:
+            self._act(lambda moment: moment.virtual_ns is not None and moment.virtual_ns <= now_ns)
+
+    def ended(self) -> None:
+        """The run is over."""
+        self._act(lambda moment: moment.end)
+
+    def _act(self, due: Callable[[Moment], bool]) -> None:
+        now = [row for row in self._waiting if due(row[0])]
+        self._waiting = [row for row in self._waiting if not due(row[0])]
+        for moment, act in now:
+            act(moment)
+
+    # -- hypercalls
+
+    def _next_count(self) -> int | None:
+        return min((m.hypercalls for m, _ in self._waiting if m.hypercalls is not None), default=None)
+
+    def _count(self) -> None:
+        """See each hypercall from now on, if a number of them is waited for; once there, the wrapper stays."""
+        xen = self._xen
+        if xen is None or self._counting or self._next_count() is None:
+            return
+        self._counting = True
+        xen.engine.use_reflex(None)
+        if self._answer is None:
+            self._answer = xen.exits[Exit.SYSCALL]
+            xen.exits[Exit.SYSCALL] = self._answered
+
+    def _answered(self) -> None:
+        assert self._answer is not None
+        self._answer()
+        if self._counting:
+            self._look()
+
+    def _look(self) -> None:
+        """A hypercall was answered: whether it was one that was waited for."""
+        made, xen = hypercalls_made(self._log), self._xen
+        assert xen is not None
+        at = self._next_count()
+        if at is not None and made >= at:
+            self._act(lambda moment: moment.hypercalls is not None and moment.hypercalls <= made)
+            at = self._next_count()
+        self._counting = at is not None
+        if self._counting:
+            xen.engine.use_reflex(None)  # a debugger may have turned them on
+        elif xen.exits[Exit.SYSCALL] == self._answered:  # else a debugger stands in front, and sees to them
+            xen.engine.use_reflex(xen.vcpu.reflex())
