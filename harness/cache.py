@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ RECORD = "record.json"
 LOCK = "lock"
 # Files being written; whatever has this prefix while nobody holds the lock is left over from a killed process.
 PARTIAL = ".partial-"
+_PROGRAMS_KEPT = 8
 
 
 class Record(NamedTuple):
@@ -152,6 +154,29 @@ def ensure(folder: Path, recipe: str, make: Callable[[], Made], waiting: Callabl
         return unit
     with locked(folder, waiting):
         return find(folder, recipe) or _store(folder, recipe, make())
+
+
+def program(name: str, recipe: str, make: Callable[[], Made]) -> Path:
+    """A guest's program that was compiled here, by the hexadecimal digest of all that it is made of.
+
+    Checkouts that differ have a file each, so that none takes another's away; the eight newest are kept.
+    """
+    programs = cache_folder() / "programs" / name
+    folder = programs / recipe[:16]
+    if unit := find(folder, recipe):
+        return unit.path
+    path = ensure(folder, recipe, make).path
+    for old in sorted((each for each in programs.iterdir() if each.is_dir()), key=_age)[_PROGRAMS_KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def _age(folder: Path) -> float:
+    """Orders folders, the newest first; one that is gone last."""
+    try:
+        return -folder.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def remake(folder: Path, recipe: str, make: Callable[[], Made]) -> Unit:

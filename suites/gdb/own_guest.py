@@ -33,7 +33,7 @@ def build() -> Path:
     digest = hashlib.sha256(repr((FLAGS, COMPILED, str(SOURCES))).encode())
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return cache.ensure(cache.cache_folder() / "programs" / "gdb-guest", digest.hexdigest(), _compile).path
+    return cache.program("gdb-guest", digest.hexdigest(), _compile)
 
 
 def _compile() -> cache.Made:

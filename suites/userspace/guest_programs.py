@@ -45,8 +45,7 @@ def build(name: str) -> Path:
     digest = hashlib.sha256(repr((flags, sources)).encode())
     for path in sorted(SOURCES.glob("*.[ch]")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    folder = cache.cache_folder() / "programs" / name
-    return cache.ensure(folder, digest.hexdigest(), lambda: _compile(name, flags, sources)).path
+    return cache.program(name, digest.hexdigest(), lambda: _compile(name, flags, sources))
 
 
 def guest_files() -> dict[str, Path]:

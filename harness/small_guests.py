@@ -1,0 +1,203 @@
+"""Small test guests of our own (``images/tests``): found, built with the host's gcc, and what they print read back.
+
+A test is a folder ``images/tests/GROUP/TEST`` with C files that use ``images/tests/kit``. Its variations stand in the
+C files themselves, as ``VARIATION(name, "story")`` or ``CRASHING_VARIATION(name, "reason", "story")``; each is booted
+on its own, with its name as the command line. ``docs/small-guests.md`` tells how to write one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from stub.errors import UsageError
+
+from . import cache
+
+if TYPE_CHECKING:
+    from .guests import Guest
+
+TESTS = Path(__file__).resolve().parent.parent / "images" / "tests"
+KIT = TESTS / "kit"
+MEMORY = 32  # MiB, the least that a domain can have
+TIMEOUT = 20.0  # virtual seconds
+FREESTANDING = (
+    "-m64", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-static", "-nostdlib", "-ffreestanding",
+    "-fno-pic", "-no-pie", "-mcmodel=kernel", "-mno-red-zone", "-mgeneral-regs-only", "-fno-stack-protector",
+    "-fcf-protection=none", "-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables",
+)  # fmt: skip
+LINK = "-Wl,--build-id=none,-z,max-page-size=4096,--no-warn-rwx-segments,-T,{script}"
+
+_VARIATION = re.compile(
+    r'^(?:VARIATION\((?P<name>\w+)|CRASHING_VARIATION\((?P<crashing>\w+),\s*"(?P<crash>[^"]*)"),\s*"(?P<story>[^"]*)"\)',
+    re.MULTILINE,
+)
+_BEGINNING = re.compile(r"^(?:CRASHING_)?VARIATION\(", re.MULTILINE)
+_CHECK = re.compile(r"(?:(?P<ok>ok)|not ok) (?P<name>[^:\r\n]+)(?:: (?P<reason>.*))?")
+_RESULT = re.compile(r"Test result: (?P<result>SUCCESS|SKIP|ERROR|FAILURE)(?:: (?P<reason>.*))?")
+
+
+class Variation(NamedTuple):
+    """One boot of a test: ``crash`` is the text that the domain's crash must give as its reason, None for no crash."""
+
+    folder: Path
+    name: str
+    story: str
+    crash: str | None
+
+    @property
+    def id(self) -> str:
+        """``TEST-NAME``, as pytest shows it."""
+        return f"{self.folder.name}-{self.name}"
+
+
+class Check(NamedTuple):
+    """A check that the guest made: ``reason`` says what was wrong, None if nothing was."""
+
+    name: str
+    reason: str | None
+
+
+class Outcome(NamedTuple):
+    """What a console says: the checks in their order, and each result line as (result, reason)."""
+
+    checks: tuple[Check, ...]
+    results: tuple[tuple[str, str], ...]
+
+
+def find(group: str) -> list[Variation]:
+    """All variations of the tests of ``images/tests/GROUP``. UsageError for a group or a test without any."""
+    folders = sorted(path for path in (TESTS / group).glob("*/") if any(path.glob("*.c")))
+    found = [variation for folder in folders for variation in variations(folder)]
+    if not found:
+        raise UsageError(f"{TESTS / group}: no test guests there")
+    return found
+
+
+def variations(folder: Path) -> list[Variation]:
+    """The variations that a test's C files declare. UsageError when there are none, or two of a name."""
+    text = "\n".join(path.read_text() for path in sorted(folder.glob("*.c")))
+    found = [
+        Variation(folder, match["name"] or match["crashing"], match["story"], match["crash"])
+        for match in _VARIATION.finditer(text)
+    ]
+    names = [variation.name for variation in found]
+    if len(names) < len(_BEGINNING.findall(text)):
+        raise UsageError(f"{folder}: a variation's name, reason or story cannot be read; after {names}")
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f'{folder}: each test has a VARIATION(name, "story"), and no two of one name; found {names}')
+    return found
+
+
+def build(folder: Path) -> Path:
+    """The kernel of a test, compiled if its sources or the kit's have changed."""
+    return freestanding(
+        f"test-{folder.parent.name}-{folder.name}", [*_sources(folder), _kit()], ("-I", str(KIT)), KIT / "link.ld"
+    )
+
+
+def freestanding(name: str, sources: Sequence[Path], flags: Sequence[str], script: Path) -> Path:
+    """A guest linked by ``script``, from pvstub's cache or compiled now; ``flags`` come after :data:`FREESTANDING`.
+
+    Made again when a source changes, or a header beside a source or the script. UsageError when gcc is missing, or
+    with gcc's message.
+    """
+    command = ("gcc", *FREESTANDING, *flags, LINK.format(script=script), *map(str, sources))
+    return _built(name, command, {source.parent for source in sources if source.suffix != ".o"} | {script.parent})
+
+
+def _kit() -> Path:
+    """The kit as one object: it is the same in all tests, and most of what there is to compile."""
+    return _built("test-kit.o", ("gcc", *FREESTANDING, "-r", *map(str, _sources(KIT))), {KIT})
+
+
+def _sources(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.[cS]"))
+
+
+def _built(name: str, command: Sequence[str], folders: Iterable[Path]) -> Path:
+    digest = hashlib.sha256(repr(command).encode())
+    for path in _inputs(folders):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return cache.program(name, digest.hexdigest(), lambda: _compile(name, command))
+
+
+def _inputs(folders: Iterable[Path]) -> Iterator[Path]:
+    for folder in sorted(folders):
+        yield from sorted(path for path in folder.iterdir() if path.suffix in (".c", ".S", ".h", ".ld"))
+
+
+def _compile(name: str, command: Sequence[str]) -> cache.Made:
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, name)
+        try:
+            done = subprocess.run([*command, "-o", str(result)], capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise UsageError("gcc is not installed: the test guests are built with it (package gcc)") from None
+        if done.returncode:
+            raise UsageError(f"gcc cannot build {name}:\n{done.stderr.strip()}")
+        return cache.Made(name, result.read_bytes(), {"command": " ".join(command)})
+
+
+def parse(console: str) -> Outcome:
+    """The checks and the result lines among what a guest printed."""
+    lines = [line.rstrip("\r") for line in console.split("\n")]
+    checks = (_CHECK.fullmatch(line) for line in lines)
+    results = (_RESULT.fullmatch(line) for line in lines)
+    return Outcome(
+        tuple(
+            Check(match["name"], None if match["ok"] else match["reason"] or "no reason given")
+            for match in checks
+            if match
+        ),
+        tuple((match["result"], match["reason"] or "") for match in results if match),
+    )
+
+
+def prepare(variation: Variation, guest: Guest) -> Guest:
+    """A guest like ``guest`` that will run a variation; nothing of it has run."""
+    return guest(build(variation.folder), memory=MEMORY, cmdline=variation.name)
+
+
+def finish(variation: Variation, running: Guest) -> Outcome:
+    """Run what :func:`prepare` gave to its end, which must be a power-off or the variation's crash.
+
+    The harness's WrongVerdict when it ends in another way; AssertionError for a crash with another reason.
+    """
+    __tracebackhide__ = True
+    verdict = running.wait("crash" if variation.crash else "poweroff", timeout=TIMEOUT)
+    if variation.crash:
+        assert variation.crash in verdict.reason, f"crashed for another reason: {verdict.reason}"
+    return parse(running.console.text)
+
+
+def run(variation: Variation, guest: Guest) -> Outcome:
+    """Both at once."""
+    __tracebackhide__ = True
+    return finish(variation, prepare(variation, guest))
+
+
+def verdict_of(variation: Variation, outcome: Outcome) -> str | None:
+    """What is wrong with a variation as a whole, its checks aside; None if nothing is. A skip counts as right."""
+    if variation.crash:
+        return f"it printed {outcome.results}" if outcome.results else None
+    if len(outcome.results) != 1:
+        return f"{len(outcome.results)} result lines instead of one"
+    result, reason = outcome.results[0]
+    names = [check.name for check in outcome.checks]
+    if twice := {name for name in names if names.count(name) > 1}:
+        return f"two checks are called {min(twice)!r}"
+    failed = any(check.reason is not None for check in outcome.checks)
+    if result == "SUCCESS" and (failed or not outcome.checks):
+        return "SUCCESS, but a check failed or none was made"
+    return None if result in ("SUCCESS", "SKIP") else f"{result}: {reason}"
+
+
+def skipped(outcome: Outcome) -> str | None:
+    """Why a guest skipped its test; None if it did not."""
+    return next((reason for result, reason in outcome.results if result == "SKIP"), None)

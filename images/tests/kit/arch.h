@@ -1,0 +1,97 @@
+/* What is of the 64-bit interface: widths, selectors, layouts whose words are the guest's own. Nothing else is. */
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef unsigned long word; /* as wide as a register */
+typedef long sword;
+
+#define VIRT_BASE 0xffffffff80000000ul
+#define M2P ((const volatile word *)0xffff800000000000ul)
+#define HOLE 0xffff800000000000ul     /* Xen's: from here … */
+#define HOLE_END 0xffff880000000000ul /* … to below here */
+#define NON_CANONICAL 0x0000800000000000ul
+#define LEVELS 4                      /* of page tables */
+#define ENTRIES 512                   /* of a table */
+#define LEVEL_SHIFT(level) (12 + 9 * ((level) - 1))
+
+#define FLAT_KERNEL_CS 0xe033
+#define FLAT_KERNEL_SS 0xe02b
+#define FLAT_USER_CS 0xe033
+#define FLAT_USER_CS32 0xe023
+#define FLAT_USER_SS 0xe02b
+#define FIRST_RESERVED_SELECTOR 0xe000
+
+/* Where user code runs, in both roots (see user()). */
+#define USER_CODE 0x400000ul
+#define USER_DATA 0x500000ul
+#define USER_STACK_TOP 0x600000ul
+/* Each has an L4 entry of its own. 0 is the kit's; a test has 1 to 223. */
+#define TEST_AREA(n) (0x0000100000000000ul + ((word)(n) << 39))
+
+/* Xen's structures, as far as they are not the same but for their words' width. */
+struct callback_register {
+    u16 type, flags;
+    word address __attribute__((aligned(8)));
+};
+#define ARCH_VCPU_INFO word cr2, pad
+
+/* Around TRY's instruction (kit.h). */
+#define TRY_BEGIN "movq $771f, try_resume(%%rip)\nmovq $770f, try_at(%%rip)\n"
+#define TRY_END "movq $0, try_resume(%%rip)\n"
+
+/* What a trap's entry leaves on the stack. Xen pushes from rcx on, and the code only where there is one. */
+struct frame {
+    word live_rflags, live_cs, live_ss, live_ds, live_rcx, live_r11; /* the registers as the handler found them */
+    word r15, r14, r13, r12, rbp, rbx, r10, r9, r8, rax, rdx, rsi, rdi, r11, rcx;
+    word vector, code, rip, cs, rflags, rsp, ss;
+};
+
+/* A 64-bit value as a hypercall's arguments. */
+#define VALUE(value) (value)
+
+static inline u64 divided(u64 value, u32 by, u32 *rest)
+{
+    *rest = value % by;
+    return value / by;
+}
+
+/* The event mask that Xen has put into a frame's CS word, and where the stack pointer was at the handler's entry. */
+static inline u8 saved_mask_of(const struct frame *frame)
+{
+    return frame->cs >> 32;
+}
+
+static inline word entry_stack_of(const struct frame *frame, int has_code, int is_failsafe)
+{
+    return (word)&frame->rip - 8 * (is_failsafe ? 6 : has_code ? 3 : 2);
+}
+
+static inline sword hypercall6(word number, word a, word b, word c, word d, word e, word f)
+{
+    sword result;
+    register word fourth asm("r10") = d;
+    register word fifth asm("r8") = e;
+    register word sixth asm("r9") = f;
+    asm volatile("syscall"
+                 : "=a"(result), "+D"(a), "+S"(b), "+d"(c), "+r"(fourth), "+r"(fifth), "+r"(sixth)
+                 : "0"(number)
+                 : "rcx", "r11", "memory");
+    return result;
+}
+
+static inline word read_cr2(void)
+{
+    word value;
+    asm volatile("mov %%cr2, %0" : "=r"(value));
+    return value;
+}
+
+static inline word read_cr3(void)
+{
+    word value;
+    asm volatile("mov %%cr3, %0" : "=r"(value));
+    return value;
+}

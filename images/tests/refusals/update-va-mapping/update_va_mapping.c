@@ -1,0 +1,91 @@
+/* update_va_mapping changes the L1 entry of an address, where there is one in the current tables.
+
+   That there is none is an answer too: kernels ask in this way which tables are missing. The flush that the flags ask
+   for comes after the change, so what is wrong with it is found too late (mm.c: __do_update_va_mapping). */
+#include "kit.h"
+
+#define AREA TEST_AREA(2)
+
+static void *target;
+
+static word nobody; /* a frame without an owner */
+
+static void set_up(void)
+{
+    nobody = freed_frame();
+    make_path(AREA);
+    target = page();
+    watch(target);
+}
+
+VARIATION(addresses, "addresses without an L1 entry")
+{
+    set_up();
+    u64 data = address_of(target) | DATA_RO;
+    REFUSED("no L4 entry", EINVAL, map(TEST_AREA(100), data));
+    REFUSED("no L3 entry", EINVAL, map(AREA + (1ul << LEVEL_SHIFT(3)), data));
+    REFUSED("no L2 entry", EINVAL, map(AREA + (1ul << LEVEL_SHIFT(2)), data));
+    REFUSED("no L2 entry, and nothing to map", EINVAL, map(AREA + (1ul << LEVEL_SHIFT(2)), 0));
+    REFUSED("the address is none", EINVAL, map(NON_CANONICAL, data));
+    REFUSED("an address high above, that is none", EINVAL, map(HOLE - PAGE, data));
+    REFUSED("the M2P", EINVAL, map(HOLE, data));
+    REFUSED("the end of Xen's area", EINVAL, map(HOLE_END - PAGE, data));
+    REFUSED("an address behind Xen's area, without tables", EINVAL, map(HOLE_END, data));
+    ALLOWED("an address that is not aligned", map(AREA + 123, data));
+    check_equal(entry(AREA, 1) & ~(u64)(A | D), data & ~(u64)(A | D), "its page is mapped");
+}
+
+VARIATION(entries, "what an entry may be")
+{
+    set_up();
+    u64 data = address_of(target) | DATA_RO;
+    REFUSED("PAT", EINVAL, map(AREA, data | PAT));
+    REFUSED("PWT", EINVAL, map(AREA, data | PWT));
+    REFUSED("PCD", EINVAL, map(AREA, data | PCD));
+    REFUSED("no RAM", EPERM, map(AREA, frame_address(NO_RAM) | DATA));
+    REFUSED("the invalid frame", EINVAL, map(AREA, frame_address(INVALID_FRAME) | DATA));
+    REFUSED("nobody's frame", EBUSY, map(AREA, frame_address(nobody) | DATA));
+    REFUSED("the root, writable", EBUSY, map(AREA, frame_address(root_mfn()) | DATA));
+    REFUSED("its own L1 table, writable", EBUSY, map(AREA, (entry(AREA, 2) & ~ENTRY_FLAGS) | DATA));
+    ALLOWED("its own L1 table, readable", map(AREA, (entry(AREA, 2) & ~ENTRY_FLAGS) | DATA_RO));
+    REFUSED("another frame in its place, with a bad flag", EINVAL, map(AREA, data | PCD));
+    ALLOWED("cleared", map(AREA, 0));
+    check_single_reference(target, "the target has one reference");
+}
+
+VARIATION(flushes, "which flush")
+{
+    set_up();
+    u64 data = address_of(target) | DATA_RO;
+    word one = 1;
+    ALLOWED("none", update_va_mapping(AREA, data, UVMF_NONE));
+    ALLOWED("all translations", update_va_mapping(AREA, data, UVMF_TLB_FLUSH));
+    ALLOWED("one, on all vCPUs", update_va_mapping(AREA, data, UVMF_INVLPG | UVMF_ALL));
+    ALLOWED("all, on a list of vCPUs", update_va_mapping(AREA, data, UVMF_TLB_FLUSH | (word)&one));
+    ALLOWED("a kind that is not known", update_va_mapping(AREA, data, 3));
+    REFUSED("one, on a list that is not mapped", EFAULT, update_va_mapping(AREA, data, UVMF_INVLPG | (AREA + PAGE)));
+    REFUSED("all, on a list that is Xen's", EFAULT, update_va_mapping(AREA, data, UVMF_TLB_FLUSH | HOLE));
+    check_equal(update_va_mapping(AREA, 0, UVMF_INVLPG | (AREA + PAGE)), -EFAULT, "a change with such a list");
+    check_equal(entry(AREA, 1), 0, "is made nevertheless");
+    REFUSED("a refused entry with such a list", EINVAL,
+            update_va_mapping(AREA, data | PCD, UVMF_INVLPG | (AREA + PAGE)));
+}
+
+static sword otherdomain(word address, u64 value, word domain)
+{
+    return hypercall(UPDATE_VA_MAPPING_OTHERDOMAIN, address, value, UVMF_INVLPG, domain);
+}
+
+VARIATION(domains, "update_va_mapping_otherdomain: whose page it is")
+{
+    set_up();
+    u64 data = address_of(target) | DATA_RO;
+    REFUSED("a domain that is not there", ESRCH, otherdomain(AREA, data, NO_DOMAIN));
+    REFUSED("the invalid domain", ESRCH, otherdomain(AREA, data, DOMID_INVALID));
+    REFUSED("another domain", EPERM, otherdomain(AREA, data, 0));
+    REFUSED("Xen", EPERM, otherdomain(AREA, data, DOMID_XEN));
+    REFUSED("RAM as I/O memory", EBUSY, otherdomain(AREA, data, DOMID_IO));
+    REFUSED("I/O memory without the right", EPERM, otherdomain(AREA, frame_address(NO_RAM) | DATA, DOMID_IO));
+    REFUSED("no L1 entry", EINVAL, otherdomain(TEST_AREA(100), data, DOMID_SELF));
+    ALLOWED("itself", otherdomain(AREA, data, DOMID_SELF));
+}

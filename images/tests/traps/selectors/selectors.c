@@ -1,0 +1,128 @@
+/* selectors: CS and SS in frames, for handlers, and behind system calls.
+
+   Kernel and user both run in ring 3. A frame's CS has RPL 0 for the kernel, so that the two can be told apart. A
+   handler always begins on the flat segments, and a syscall instruction forgets which ones there were. */
+#include "kit.h"
+
+#define OWN_CS 0x8
+#define OWN_SS 0x10
+#define OWN_CS32 0x18
+
+static void own_gdt(void)
+{
+    u64 *gdt = table();
+    MUST(update(address_of(gdt + OWN_CS / 8), 0x00affa000000ffffull));
+    MUST(update(address_of(gdt + OWN_SS / 8), 0x00cff2000000ffffull));
+    MUST(update(address_of(gdt + OWN_CS32 / 8), 0x00cffa000000ffffull));
+    word frames[1] = {mfn_of(gdt)};
+    MUST(hypercall(SET_GDT, frames, 512));
+}
+
+/* In the kernel, on its own segments. */
+#define ON_OWN_SEGMENTS "mov $0x13, %%eax\nmov %%eax, %%ss\npush $0xb\nlea 88f(%%rip), %%rax\npush %%rax\nlretq\n88: "
+
+VARIATION(kernel, "of the kernel's own segments")
+{
+    own_gdt();
+    word cs, ss;
+    TRY(ON_OWN_SEGMENTS "ud2", : : : "rax", "memory");
+    asm volatile("mov %%cs, %0\nmov %%ss, %1" : "=r"(cs), "=r"(ss));
+    check_equal(fault.vector, UD, "#UD");
+    check_equal(fault.cs, OWN_CS, "cs, with RPL 0");
+    check_equal(fault.frame.ss, OWN_SS | 3, "ss");
+    check_equal(fault.frame.live_cs, FLAT_KERNEL_CS, "the handler's cs");
+    check_equal(fault.frame.live_ss, FLAT_KERNEL_SS, "the handler's ss");
+    check_equal(cs, OWN_CS | 3, "cs after iret");
+    check_equal(ss, OWN_SS | 3, "ss after iret");
+    hypercall(XEN_VERSION, 0);
+    asm volatile("mov %%cs, %0\nmov %%ss, %1" : "=r"(cs), "=r"(ss));
+    check_equal(cs, FLAT_KERNEL_CS, "cs after a hypercall");
+    check_equal(ss, FLAT_KERNEL_SS, "ss after a hypercall");
+}
+
+USER __attribute__((naked)) static void user_ud2(void)
+{
+    asm("ud2");
+}
+
+USER __attribute__((naked)) static void user_call(void)
+{
+    asm("push %rdi\nmov %ss, %edi\nsyscall");
+}
+
+USER __attribute__((naked)) static void user_own_ss(void)
+{
+    asm("mov $0x13, %eax\nmov %eax, %ss\nsyscall");
+}
+
+VARIATION(of_user, "of user code's own segments")
+{
+    own_gdt();
+    user_as(user_ud2, 0, OWN_CS | 3, 0x202);
+    check_equal(fault.cs, OWN_CS | 3, "cs of a trap");
+    user_as(user_call, 0, OWN_CS | 3, 0x202);
+    check_equal(fault.vector, FROM_SYSCALL, "a system call");
+    check_equal(fault.cs, FLAT_USER_CS, "cs of a system call");
+    user_as(user_own_ss, 0, OWN_CS | 3, 0x202);
+    check_equal(fault.frame.ss, FLAT_USER_SS, "ss of a system call");
+}
+
+USER __attribute__((naked)) static void user_width(void)
+{
+    asm(".byte 0x40\nnop\nud2"); /* inc %eax with 32 bits, a prefix with 64 */
+}
+
+VARIATION(narrow, "user code of 32 bits, and its way back")
+{
+    own_gdt();
+    user_as(user_width, 0, OWN_CS32 | 3, 0x202);
+    check_equal(fault.vector, UD, "#UD");
+    check_equal(fault.cs, OWN_CS32 | 3, "cs");
+    check_equal(fault.frame.rax, 1, "it ran in 32 bits");
+    user_as(user_width, 0, FLAT_USER_CS32, 0x202);
+    check_equal(fault.cs, FLAT_USER_CS32, "Xen's segment for it");
+    check_equal(fault.frame.rax, 1, "it ran in 32 bits there");
+    user(user_width, 0);
+    check_equal(fault.frame.rax, 0, "not in the flat one of 64");
+}
+
+VARIATION(data, "data segments are the guest's to load, and traps leave them")
+{
+    own_gdt();
+    asm volatile("mov %0, %%ds\nmov %0, %%es" : : "r"(OWN_SS | 3));
+    TRY("ud2", :);
+    check_equal(fault.frame.live_ds, OWN_SS | 3, "the handler's ds");
+    word ds = 0, es = 0;
+    asm volatile("mov %%ds, %0\nmov %%es, %1" : "=r"(ds), "=r"(es));
+    check_equal(ds, OWN_SS | 3, "ds after iret");
+    hypercall(XEN_VERSION, 0);
+    asm volatile("mov %%es, %0" : "=r"(es));
+    check_equal(es, OWN_SS | 3, "es after a hypercall");
+}
+
+USER __attribute__((naked)) static void user_gs(void)
+{
+    asm("mov %gs:0, %rdi\nsyscall");
+}
+
+VARIATION(bases, "FS and GS have bases, one GS for each mode")
+{
+    word at = (word)page(), value = 0;
+    *(word *)(at + 8) = 0x1234;
+    MUST(hypercall(SET_SEGMENT_BASE, 0, at));
+    asm volatile("mov %%fs:8, %0" : "=r"(value));
+    check_equal(value, 0x1234, "FS base");
+    MUST(hypercall(SET_SEGMENT_BASE, 2, at));
+    value = 0;
+    asm volatile("mov %%gs:8, %0" : "=r"(value));
+    check_equal(value, 0x1234, "the kernel's GS base");
+    MUST(hypercall(SET_SEGMENT_BASE, 1, USER_DATA));
+    value = 0;
+    asm volatile("mov %%gs:8, %0" : "=r"(value));
+    check_equal(value, 0x1234, "is not the user's");
+    check_equal(user(user_gs, 5), 0, "the user's own");
+    check_equal(fault.vector, FROM_SYSCALL, "is loaded for user code");
+    value = 0;
+    asm volatile("mov %%gs:8, %0" : "=r"(value));
+    check_equal(value, 0x1234, "and the kernel's is back");
+}
