@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import asleep, boot, debug, machine, memory, pair, shares, start, trace, traps
+from benchmarks import asleep, boot, debug, machine, memory, pair, shares, start, tables, trace, traps
 from benchmarks.commands import Setting
 from benchmarks.process import Unexpected
 from benchmarks.table import Section, table
@@ -20,6 +20,7 @@ MEASURES: Mapping[str, Callable[[Setting], Section]] = {
     "boot": boot.run,
     "shares": shares.run,
     "traps": traps.run,
+    "tables": tables.run,
     "sleep": asleep.run,
     "start": start.run,
     "memory": memory.run,

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from benchmarks.samples import Sample
 
@@ -46,6 +47,33 @@ def to_line(command: Sequence[str], line: bytes, look: Callable[[int], None] | N
     return Sample(wall, cpu)
 
 
+def between(command: Sequence[str], first: bytes, last: bytes) -> Sample:
+    """From the line ``first`` of its output to the line ``last``; then it is killed."""
+    began: list[tuple[float, float]] = []
+    ended: list[float] = []
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        process = _start(command, errors.fileno())
+        passing = {first: lambda: began.append((time.perf_counter(), _cpu(process.pid)))}
+        try:
+            output = _read_until(process, last, started + LIMIT_S, passing)
+            wall = time.perf_counter()
+            if last in output:
+                ended.append(_cpu(process.pid))
+        finally:
+            _kill(process)
+            _reap(process)
+        if not (began and ended):
+            raise Unexpected(_story(command, f"its output has no {last.decode()!r}", output, errors.fileno()))
+    return Sample(wall - began[0][0], ended[0] - began[0][1])
+
+
+def _cpu(pid: int) -> float:
+    """The CPU seconds of a process so far (proc_pid_stat(5), utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def printed_by(command: Sequence[str]) -> bytes:
     """What ``command`` prints, which must exit with 0."""
     with tempfile.TemporaryFile() as errors:
@@ -81,10 +109,16 @@ def _start(command: Sequence[str], errors: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _read_until(process: subprocess.Popen[bytes], line: bytes | None, deadline: float) -> bytes:
-    """Output up to ``line`` or to its end."""
+def _read_until(
+    process: subprocess.Popen[bytes],
+    line: bytes | None,
+    deadline: float,
+    passing: Mapping[bytes, Callable[[], None]] | None = None,
+) -> bytes:
+    """Output up to ``line`` or to its end; what ``passing`` has for a text is called once that has come."""
     assert process.stdout is not None
     output = bytearray()
+    waiting = dict(passing or {})
     with process.stdout as pipe:
         while True:
             if not select.select([pipe], [], [], max(deadline - time.perf_counter(), 0))[0]:
@@ -95,6 +129,8 @@ def _read_until(process: subprocess.Popen[bytes], line: bytes | None, deadline: 
                 break
             seen = max(len(output) - len(line or b""), 0)
             output += data
+            for text in [text for text in waiting if text in output]:
+                waiting.pop(text)()
             if line is not None and output.find(line, seen) >= 0:
                 break
     return bytes(output)
