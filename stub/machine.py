@@ -128,10 +128,7 @@ class Machine:
             "kernel": self._image.sha256,
         }
         self.log = HypercallLog(run_directory / "hypercalls" if run_directory else None, identity=identity)
-        self.snapshots = Snapshots(self.log, run_directory, identity, self._place)
         self._audit = audit
-        for moment in snapshots:
-            self.snapshots.add(moment, self.snapshots.take)
         self.verdict: Verdict | None = None
         self.boots = 0
         self._output = bytearray()
@@ -144,6 +141,9 @@ class Machine:
         self.held: Verdict | None = None
         self.lent: Callable[[], str | None] = lambda: None
         try:
+            self.snapshots = Snapshots(self.log, run_directory, identity, self._place)
+            for moment in snapshots:
+                self.snapshots.add(moment, self.snapshots.take)
             self._boot(domain)
         except BaseException:  # an interrupt, too: the log's lock and the guest's memory must not stay behind
             self._let_go()
@@ -156,6 +156,8 @@ class Machine:
                 parts.callback(self.xen.close)
             parts.callback(self._files.close)
             parts.callback(self.log.close)
+            if hasattr(self, "snapshots"):
+                parts.callback(self.snapshots.close)
 
     def _boot(self, domain: Domain) -> None:
         def is_64bit() -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from stub.abi.arch_x86 import FIRST_RESERVED_GDT_PAGE
 from stub.memory import entries as e
-from stub.memory.frames import XEN, FrameTable
+from stub.memory.frames import INVALID_M2P_ENTRY, XEN, FrameTable
 from stub.memory.ram import Ram
 from stub.units import PAGE_SIZE, pages
 
@@ -42,7 +42,6 @@ _DESCRIPTORS = {
     5: 0x00CFF3000000FFFF,  # 0xe02b ring 3, data
     6: 0x00AFFB000000FFFF,  # 0xe033 ring 3, 64-bit code
 }
-INVALID_M2P_ENTRY = (1 << 64) - 1
 
 
 def frames_needed(machine_frames: int) -> int:
@@ -80,6 +79,7 @@ class XenArea:
         self.slots = [0] * 16
         self.slots[0] = self._build_m2p() << 12 | _TABLE
         self.slots[(PER_DOMAIN_VA >> 39 & 511) - e.XEN_FIRST_SLOT] = l3 << 12 | _TABLE
+        frames.m2p = self.m2p
         frames.share(self.shared_info)
 
     def take(self) -> int:

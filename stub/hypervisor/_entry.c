@@ -220,6 +220,7 @@ static PyMemberDef members[] = {
     MEMBER(nmi_masked, T_BOOL, 0),
     MEMBER(writable_pagetables, T_BOOL, 0),
     MEMBER(architectural_iopl, T_BOOL, 0),
+    MEMBER(watches_ports, T_BOOL, 0),
     MEMBER(iopl, T_UBYTE, 0),
     MEMBER(kernel_root, T_ULONGLONG, 0),
     MEMBER(user_root, T_ULONGLONG, 0),

@@ -21,6 +21,7 @@ class Entry:
     nmi_masked: bool
     writable_pagetables: bool
     architectural_iopl: bool
+    watches_ports: bool
     iopl: int
     kernel_root: int
     user_root: int

@@ -96,9 +96,24 @@ def enabled(vcpu: Vcpu) -> Iterator[tuple[int, int, int, int]]:
             yield number, field & 3, vcpu.debug[number], _LENGTHS[field >> 2 & 3]
 
 
+def port_hits(vcpu: Vcpu, port: int, size: int) -> int:
+    """Which enabled breakpoints on ports an access touches, as DR6 shows them (check_guest_io_breakpoint)."""
+    hits, control = 0, vcpu.debug[7]
+    for number in range(4):
+        field = control >> 16 + 4 * number
+        if control >> 2 * number & 3 and field & 3 == _PORT and vcpu.cr4 & X86_CR4_DE:
+            start = vcpu.debug[number]
+            hits |= (start < port + size and port < start + _LENGTHS[field >> 2 & 3]) << number
+    return hits
+
+
 def arm(xen: Hypervisor) -> None:
     """Have the engine stop where the enabled breakpoints lie."""
     code, data = [], []
+    control = xen.vcpu.debug[7]
+    xen.vcpu.watches_ports = any(
+        control >> 2 * number & 3 and control >> 16 + 4 * number & 3 == _PORT for number in range(4)
+    )
     for _, kind, address, length in enabled(xen.vcpu):
         if kind == _EXECUTE:
             code.append(address)

@@ -33,7 +33,7 @@ typedef struct {
     Py_buffer words;
     Walk *memory;
     Recorder *log;
-    char kernel_mode, nmi_masked, writable_pagetables, architectural_iopl;
+    char kernel_mode, nmi_masked, writable_pagetables, architectural_iopl, watches_ports;
     unsigned char iopl;
     unsigned long long kernel_root, user_root; /* MFNs; 0 for none */
     unsigned long long kernel_sp, gs_base_other, info_at, cr2;

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stub.abi.x86_defns import PFEC_insn_fetch, PFEC_page_present, PFEC_reserved_bit, PFEC_user_mode, PFEC_write_access
+from stub.abi.x86_defns import (
+    X86_EXC_GP,
+    PFEC_insn_fetch,
+    PFEC_page_present,
+    PFEC_reserved_bit,
+    PFEC_user_mode,
+    PFEC_write_access,
+)
 from stub.domain.xenarea import LDT_SLOT, LDT_VA
 from stub.engine.base import FLUSH, RIP
 from stub.hypervisor import traps
 from stub.hypervisor.store import decode_store
 from stub.memory.frames import L1, SEG_DESC
 from stub.memory.guest import GuestFault
-from stub.units import U64
+from stub.units import U64, is_canonical
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 _WRITE_TO_READ_ONLY = PFEC_write_access | PFEC_page_present
+_LDT_SELECTOR = 4
 _LDT_START, _LDT_END = LDT_VA, LDT_VA + 16 * 4096
 
 
@@ -30,7 +38,11 @@ def page_fault(xen: Hypervisor, address: int, code: int) -> None:
     if _LDT_START <= address < _LDT_END:
         if _map_ldt(xen, address):
             return
-        address, code = (xen.vcpu.ldt_base + address - LDT_VA) & U64, 0
+        offset = address - LDT_VA
+        address, code = (xen.vcpu.ldt_base + offset) & U64, 0
+        if not is_canonical(address):  # of the LDT's own place (handle_ldt_mapping_fault)
+            traps.inject(xen, X86_EXC_GP, offset & 0xFFF8 | _LDT_SELECTOR)
+            return
     elif (
         kernel
         and xen.vcpu.writable_pagetables
@@ -69,10 +81,10 @@ def write_page_table(xen: Hypervisor, address: int) -> bool:
     if rc:
         return False
     store.commit()
-    words[RIP] = (rip + store.length) & U64
     if domain.types.stale:
         words[FLUSH] = 1
         domain.types.stale = False
+    traps.step_over(xen, rip + store.length)
     return True
 
 

@@ -28,6 +28,9 @@ from stub.abi.x86_defns import (
     X86_CR4_OSXMMEXCPT,
     X86_CR4_PAE,
     X86_CR4_TSD,
+    X86_EXC_GP,
+    X86_EXC_SS,
+    X86_EXC_UD,
     XEN_MSR_PAT,
 )
 from stub.domain.builder import hypercall_page
@@ -35,9 +38,10 @@ from stub.engine.base import CR0, CR4, CS, FS_BASE, GS_BASE, RAX, RBX, RCX, RDX,
 from stub.engine.base import TSC_AUX as TSC_AUX_WORD
 from stub.hypervisor import cpuid, segments, traps
 from stub.hypervisor.debugregs import read_debug, write_debug
+from stub.hypervisor.ports import iopl_suffices
+from stub.hypervisor.stackfaults import by_way_of_stack
 from stub.hypervisor.vcpu import VCPU_INFO_CR2
 from stub.memory.frames import WRITABLE
-from stub.memory.guest import GuestFault
 from stub.units import PAGE_SIZE, U64, is_canonical
 
 if TYPE_CHECKING:
@@ -48,6 +52,7 @@ GUEST_CR0 = 0x8005_0033  # PE MP ET NE WP AM PG
 GUEST_CR4 = X86_CR4_PAE | X86_CR4_MCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT
 _CR4_MAY_CHANGE = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE
 GUEST_EFER = 0xD01  # SCE LME LMA NXE
+_XSETBV = b"\x0f\x01\xd1"  # undefined, as CR4.OSXSAVE cannot be set; the engine looks at the ring first
 _FORCED_CPUID = b"\x0f\x0bxen\x0f\xa2"
 
 
@@ -163,7 +168,7 @@ def _wrmsr(xen: Hypervisor, _: int) -> bool:
 
 def _mov_from_cr(xen: Hypervisor, modrm: int) -> bool:
     vcpu, words = xen.vcpu, xen.words
-    number = modrm >> 3 & 7
+    number = modrm >> 3 & 7 | xen.rex_r
     if number == 0:
         value = GUEST_CR0 | (X86_CR0_TS if vcpu.task_switched else 0)
     elif number == 2:
@@ -180,7 +185,7 @@ def _mov_from_cr(xen: Hypervisor, modrm: int) -> bool:
 
 def _mov_to_cr(xen: Hypervisor, modrm: int) -> bool:
     vcpu, words = xen.vcpu, xen.words
-    number, value = modrm >> 3 & 7, words[modrm & 7 | xen.rex_b]
+    number, value = modrm >> 3 & 7 | xen.rex_r, words[modrm & 7 | xen.rex_b]
     if number == 0:
         if (value ^ GUEST_CR0) & ~X86_CR0_TS:
             return False
@@ -202,7 +207,7 @@ def _mov_to_cr(xen: Hypervisor, modrm: int) -> bool:
 
 
 def _mov_from_dr(xen: Hypervisor, modrm: int) -> bool:
-    value = read_debug(xen.vcpu, modrm >> 3 & 7)
+    value = read_debug(xen.vcpu, modrm >> 3 & 7 | xen.rex_r)
     if value < 0:
         return False
     xen.words[modrm & 7 | xen.rex_b] = value
@@ -210,7 +215,7 @@ def _mov_from_dr(xen: Hypervisor, modrm: int) -> bool:
 
 
 def _mov_to_dr(xen: Hypervisor, modrm: int) -> bool:
-    return write_debug(xen, modrm >> 3 & 7, xen.words[modrm & 7 | xen.rex_b]) == 0
+    return write_debug(xen, modrm >> 3 & 7 | xen.rex_r, xen.words[modrm & 7 | xen.rex_b]) == 0
 
 
 def set_task_switched(xen: Hypervisor, on: bool) -> None:
@@ -225,10 +230,8 @@ def _clts(xen: Hypervisor, _: int) -> bool:
     return True
 
 
-def _iopl_suffices(xen: Hypervisor, _: int = 0) -> bool:
-    """iopl_ok: the kernel counts as ring 1, or as ring 0 with the architectural_iopl assist."""
-    vcpu = xen.vcpu
-    return vcpu.iopl >= (3 if not vcpu.kernel_mode else 0 if vcpu.architectural_iopl else 1)
+def _interrupt_flag(xen: Hypervisor, _: int) -> bool:
+    return iopl_suffices(xen.vcpu)  # the event mask is another thing
 
 
 def _nothing(_: Hypervisor, __: int) -> bool:
@@ -242,7 +245,7 @@ def _rdtsc(xen: Hypervisor, _: int) -> bool:
 
 
 # opcode → (handler, has ModRM, only in the kernel)
-ONE_BYTE = {0xFA: (_iopl_suffices, False, False), 0xFB: (_iopl_suffices, False, False)}
+ONE_BYTE = {0xFA: (_interrupt_flag, False, False), 0xFB: (_interrupt_flag, False, False)}
 TWO_BYTE = {
     0x06: (_clts, False, True),
     0x09: (_nothing, False, True),  # wbinvd: a domain without cache rights
@@ -257,13 +260,15 @@ TWO_BYTE = {
 
 
 class Decoded(NamedTuple):
-    """A privileged instruction: what does it, its ModRM byte, REX.B as a register number's high bit, whether only the
-    kernel may have it done, its bytes."""
+    """A privileged instruction: what does it, its ModRM byte, REX.R and REX.B as a register number's high bit, whether
+    only the kernel may have it done, whether it has a lock prefix, its bytes."""
 
     handler: Callable[[Hypervisor, int], bool]
     modrm: int
+    rex_r: int
     rex_b: int
     kernel_only: bool
+    is_locked: bool
     insn: bytes
 
 
@@ -273,6 +278,7 @@ def _decode(code: bytes, is_64bit: bool) -> Decoded | None:
     at = rex = modrm = 0
     while at < len(code) and code[at] in b"\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\xf0":
         at += 1
+    is_locked = 0xF0 in code[:at]
     if at < len(code) and is_64bit and 0x40 <= code[at] <= 0x4F:
         rex = code[at]
         at += 1
@@ -292,17 +298,26 @@ def _decode(code: bytes, is_64bit: bool) -> Decoded | None:
             return None
         modrm = code[at]
         at += 1
-    return Decoded(handler, modrm, 8 if rex & 1 else 0, kernel_only, code[:at])
+    return Decoded(handler, modrm, rex << 1 & 8, rex << 3 & 8, kernel_only, is_locked, code[:at])
 
 
 def emulate(xen: Hypervisor) -> bool:
-    """Try the instruction at RIP, which raised #GP; whether it was done (RIP then stands behind it)."""
+    """Try the instruction at RIP, which raised #GP; whether it was done, or is another trap (then taken)."""
     words = xen.words
     rip = words[RIP]
-    found = _decode(xen.domain.guest.read_available(rip, 15), segments.is_64bit_code(xen, words[CS]))
-    if found is None or (found.kernel_only and not xen.vcpu.kernel_mode):
+    code = xen.domain.guest.read_available(rip, 15)
+    if code.startswith(_XSETBV):
+        traps.inject(xen, X86_EXC_UD)
+        return True
+    found = _decode(code, segments.is_64bit_code(xen, words[CS]))
+    if found is None:
         return False
-    xen.rex_b = found.rex_b
+    if found.is_locked:
+        traps.inject(xen, X86_EXC_UD)
+        return True
+    if found.kernel_only and not xen.vcpu.kernel_mode:
+        return False
+    xen.rex_r, xen.rex_b = found.rex_r, found.rex_b
     before = (words[RAX], words[RBX], words[RCX], words[RDX])
     if not found.handler(xen, found.modrm):
         return False
@@ -331,59 +346,9 @@ def answer_cpuid(xen: Hypervisor, forced: bool) -> None:
     xen.log.cpuid(xen.clock.now, words[RIP], forced, leaf, subleaf, a, b, c, d)
 
 
-# -- I/O ports
-
-
-_RTC_INDEX, _PCI_ADDRESS = 0x70, 0xCF8
-
-
-def io_allowed(xen: Hypervisor, port: int, size: int) -> bool:
-    """guest_io_okay: by the virtual IOPL, else by the I/O bitmap, which is read in the kernel's address space."""
-    vcpu, guest = xen.vcpu, xen.domain.guest
-    if _iopl_suffices(xen):
-        return True
-    if port + size > vcpu.io_bitmap_ports:
-        return False
-    bits = 0
-    for i in range(2):
-        try:
-            at = guest.locate_from(vcpu.kernel_root << 12, (vcpu.io_bitmap + port // 8 + i) & U64)
-            bits |= xen.ram_bytes[at] << 8 * i
-        except GuestFault:
-            bits |= 0xFF << 8 * i
-    return not bits >> (port & 7) & ((1 << size) - 1)
-
-
-def port_in(xen: Hypervisor, port: int, size: int) -> int | None:
-    """What ``in`` reads; None when it is the guest's #GP (guest_io_read).
-
-    A domU sees no device but the RTC's index register and, as 32 bits, PCI's address register.
-    """
-    if not io_allowed(xen, port, size):
-        return None
-    value = (1 << 8 * size) - 1
-    if port == _PCI_ADDRESS and size == 4:
-        value = xen.pci_address
-    elif port <= _RTC_INDEX < port + size:
-        value ^= (xen.rtc_index ^ 0xFF) << 8 * (_RTC_INDEX - port)
-    xen.log.port_io(xen.clock.now, xen.words[RIP], port, size, value, False)
-    return value
-
-
-def port_out(xen: Hypervisor, port: int, size: int, value: int) -> bool:
-    """``out``; False when it is the guest's #GP."""
-    if not io_allowed(xen, port, size):
-        return False
-    if port == _PCI_ADDRESS and size == 4:
-        xen.pci_address = value
-    elif port <= _RTC_INDEX < port + size:
-        xen.rtc_index = value >> 8 * (_RTC_INDEX - port) & 0xFF
-    xen.log.port_io(xen.clock.now, xen.words[RIP], port, size, value, True)
-    return True
-
-
 def general_protection(xen: Hypervisor, error_code: int) -> None:
     """A #GP from the guest: emulate, or hand it over."""
     if error_code == 0 and emulate(xen):
         return
-    traps.inject(xen, 13, error_code)
+    is_stack = error_code == 0 and by_way_of_stack(xen)
+    traps.inject(xen, X86_EXC_SS if is_stack else X86_EXC_GP, error_code)

@@ -49,7 +49,7 @@ static int port_reflex(Entry *e)
 {
     uint64_t *w = registers(e);
     const unsigned needed = !e->kernel_mode ? 3 : e->architectural_iopl ? 0 : 1;
-    if (e->iopl < needed || (w[EXIT_PORT] == 0xcf8 && w[EXIT_SIZE] == 4) ||
+    if (e->iopl < needed || e->watches_ports || (w[EXIT_PORT] == 0xcf8 && w[EXIT_SIZE] == 4) ||
         (w[EXIT_PORT] <= RTC_INDEX && w[EXIT_PORT] + w[EXIT_SIZE] > RTC_INDEX))
         return 0;
     w[EXIT_VALUE] = (1ULL << 8 * w[EXIT_SIZE]) - 1; /* no device there: all ones */

@@ -119,6 +119,12 @@ class Snapshots:
         """The run is over."""
         self._act(lambda moment: moment.end)
 
+    def close(self) -> None:
+        """Let go of the guest; what was waited for in vain is still known."""
+        self._xen = self._answer = None
+        self._place = lambda: Place(0, 0, 0)
+        self._waiting = [(moment, lambda _: None) for moment, _ in self._waiting]
+
     def _act(self, due: Callable[[Moment], bool]) -> None:
         now = [row for row in self._waiting if due(row[0])]
         self._waiting = [row for row in self._waiting if not due(row[0])]

@@ -14,7 +14,6 @@ from stub.abi.arch_x86 import FLAT_KERNEL_CS, FLAT_USER_CS32, FLAT_USER_SS
 from stub.abi.x86_defns import (
     VECTORS,
     X86_EFLAGS_DF,
-    X86_EFLAGS_RF,
     X86_EFLAGS_TF,
     X86_EXC_BP,
     X86_EXC_DB,
@@ -24,7 +23,7 @@ from stub.abi.x86_defns import (
     X86_EXC_OF,
     X86_EXC_UD,
 )
-from stub.engine.base import CS, DS, ES, FS, FS_BASE, GS, GS_BASE, RFLAGS, RIP, RSP, SS
+from stub.engine.base import CS, DS, ES, FS, FS_BASE, GS, GS_BASE, RFLAGS, RIP, SS
 from stub.hypervisor import _entry, segments
 from stub.units import U64, is_canonical
 
@@ -106,6 +105,22 @@ def software_interrupt(xen: Hypervisor, vector: int) -> None:
         inject(xen, X86_EXC_GP, vector << 3 | 2)
 
 
+def undefined(xen: Hypervisor) -> None:
+    """An undefined instruction at RIP; or int1, ``int $6`` or rdpmc, which the engine takes for one."""
+    words = xen.words
+    code = xen.domain.guest.read_available(words[RIP], 2)
+    if code[:1] == b"\xf1":
+        words[RIP] = (words[RIP] + 1) & U64
+        inject(xen, X86_EXC_DB)
+    elif code == b"\xcd\x06":
+        words[RIP] = (words[RIP] + 2) & U64
+        software_interrupt(xen, X86_EXC_UD)
+    elif code == b"\x0f\x33":
+        inject(xen, X86_EXC_GP, 0)
+    else:
+        inject(xen, X86_EXC_UD)
+
+
 def step_over(xen: Hypervisor, rip: int) -> None:
     """Go on at ``rip``, behind an instruction that was emulated; with TF set that is a #DB."""
     words = xen.words
@@ -148,19 +163,6 @@ def system_call(xen: Hypervisor) -> None:
         inject(xen, X86_EXC_UD, is_fault=False)
         return
     bounce(xen, gate.address, gate.masks_events, clear=X86_EFLAGS_DF)
-
-
-def system_enter(xen: Hypervisor) -> None:
-    """``sysenter``: the kernel's entry point for it, or #GP; the CPU saves neither RIP, RSP nor the segments."""
-    words, gate = xen.words, xen.vcpu.sysenter
-    old_cs = words[CS]
-    words[RIP], words[RSP], words[CS], words[SS] = 0, 0, 3, FLAT_USER_SS
-    words[RFLAGS] &= ~X86_EFLAGS_RF
-    if gate.address == 0:
-        inject(xen, X86_EXC_GP, 0, is_fault=False)
-    else:
-        bounce(xen, gate.address, gate.masks_events)
-    segments.select_code_width(xen, old_cs, FLAT_KERNEL_CS)
 
 
 def iret(xen: Hypervisor) -> None:

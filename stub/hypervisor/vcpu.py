@@ -37,7 +37,8 @@ class Vcpu(Entry):
 
     ``kernel_mode`` (else user code runs), ``kernel_root`` and ``user_root`` (MFNs, 0 for none), ``kernel_sp``,
     ``gs_base_other`` (of the mode that is not running), ``info_at`` (byte offset of vcpu_info in machine memory),
-    ``iopl``, ``cr2``, ``nmi_masked``, and the assists ``writable_pagetables`` and ``architectural_iopl``.
+    ``iopl``, ``cr2``, ``nmi_masked``, ``watches_ports`` (a debug register does), and the assists
+    ``writable_pagetables`` and ``architectural_iopl``.
     """
 
     def __new__(cls, words: memoryview, memory: GuestMemory, log: HypercallLog, info_at: int) -> Self:

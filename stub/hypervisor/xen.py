@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from stub.abi import sched
 from stub.abi.errno import ENOSYS
+from stub.abi.x86_defns import X86_EXC_UD
 from stub.abi.xen import VIRQ_TIMER, Hypercall
 from stub.devices.console import Console
 from stub.devices.xenstore import Store, XenStore
@@ -43,6 +44,7 @@ from stub.hypervisor import (
     debugregs,
     faults,
     hypercalls,  # noqa: F401 - fills the registry
+    ports,
     privileged,
     runstate,
     traps,
@@ -114,7 +116,7 @@ class Hypervisor:
         # assists and virtual hardware
         self.assists: set[int] = set()
         self.pci_address = self.rtc_index = 0
-        self.rex_b = 0
+        self.rex_r = self.rex_b = 0
         self.ldt_frames: dict[int, int] = {}
         self.period = 0
         self.time_area = 0
@@ -364,18 +366,12 @@ class Hypervisor:
             traps.inject(self, vector, code if vector in (8, 10, 11, 12, 17) else None)
 
     def _on_invalid(self) -> None:
-        if privileged.forced_cpuid(self):
-            return
-        words = self.words
-        if self.domain.guest.read_available(words[RIP], 1) == b"\xf1":  # int1: a trap that the engine does not know
-            words[RIP] = (words[RIP] + 1) & U64
-            traps.inject(self, 1)
-        else:
-            traps.inject(self, 6)
+        if not privileged.forced_cpuid(self):
+            traps.undefined(self)
 
     def _on_in(self) -> None:
         words = self.words
-        value = privileged.port_in(self, words[EXIT_PORT], words[EXIT_SIZE])
+        value = ports.port_in(self, words[EXIT_PORT], words[EXIT_SIZE])
         if value is None:
             traps.inject(self, 13, 0)
         else:
@@ -383,14 +379,14 @@ class Hypervisor:
 
     def _on_out(self) -> None:
         words = self.words
-        if not privileged.port_out(self, words[EXIT_PORT], words[EXIT_SIZE], words[EXIT_VALUE]):
+        if not ports.port_out(self, words[EXIT_PORT], words[EXIT_SIZE], words[EXIT_VALUE]):
             traps.inject(self, 13, 0)
 
     def _on_cpuid(self) -> None:
         privileged.answer_cpuid(self, False)
 
     def _on_sysenter(self) -> None:
-        traps.system_enter(self)
+        traps.inject(self, X86_EXC_UD)  # as an AMD processor does in long mode; Xen's callback is for Intel's
 
     def _on_deadline(self) -> None:
         self.pause = True

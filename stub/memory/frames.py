@@ -19,6 +19,8 @@ FREE, GUEST, XEN = 0, 1, 2
 NONE, L1, L2, L3, L4, SEG_DESC, WRITABLE = 0, 1, 2, 3, 4, 5, 7
 TYPE_NAMES = {NONE: "none", L1: "l1", L2: "l2", L3: "l3", L4: "l4", SEG_DESC: "seg_desc", WRITABLE: "writable"}
 
+INVALID_M2P_ENTRY = (1 << 64) - 1
+
 # Flags
 PINNED, ALLOCATED, XEN_HEAP = 1, 2, 4
 
@@ -34,6 +36,8 @@ class FrameTable:
         self.type_count = array("i", bytes(4 * frames))
         self.refs = array("i", bytes(4 * frames))
         self.free: dict[int, None] = {}  # in the order in which they became free
+        self.m2p: npt.NDArray[np.uint64] | None = None
+        """The machine-to-physical table, once there is one: a frame that becomes free has no PFN any more."""
         self.np_owner: npt.NDArray[np.uint8] = np.frombuffer(self.owner, dtype=np.uint8)
         self.np_type: npt.NDArray[np.uint8] = np.frombuffer(self.type, dtype=np.uint8)
         self.np_flags: npt.NDArray[np.uint8] = np.frombuffer(self.flags, dtype=np.uint8)
@@ -87,6 +91,8 @@ class FrameTable:
         self.type[mfn] = NONE
         self.flags[mfn] = 0
         self.free[mfn] = None
+        if self.m2p is not None:
+            self.m2p[mfn] = INVALID_M2P_ENTRY
 
     def take(self, order: int, count: int, limit: int | None = None) -> list[range]:
         """Up to ``count`` blocks of 1 << ``order`` free frames, aligned to their size; they are no longer free.

@@ -284,7 +284,7 @@ def _message(kind: int, payload: bytes) -> bytes:
 
 def test_a_sleep_of_centuries_ends_with_the_wall_limit(tmp_path: Path) -> None:
     """A blocked vCPU passes virtual time without instructions; the host's time counts all the same."""
-    timer = struct.pack("<QQ", 1 << 63, 0)
+    timer = struct.pack("<QQ", (1 << 63) - 1, 0)
     code = [
         handlers(),
         call(Hypercall.vcpu_op, vcpu.VCPUOP_stop_periodic_timer, 0, 0),

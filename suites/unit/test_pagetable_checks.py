@@ -14,7 +14,7 @@ from harness.pagetables_command import main
 from stub.errors import UsageError
 from stub.memory import entries as e
 from stub.memory.formats import FORMATS, LEGACY, RAW
-from stub.trace.pagetables import store, walks
+from stub.trace.pagetables import ranges, store, walks
 from stub.trace.pagetables.moments import Root
 
 # -- assertions
@@ -228,5 +228,9 @@ def test_a_damaged_snapshot_gets_a_line(run: Path, capsys: pytest.CaptureFixture
     assert "damaged snapshot" in capsys.readouterr().err
 
 
-def test_the_formats_named_in_help_are_those_there_are() -> None:
-    assert list(FORMATS) == ["long", "raw", "pae", "legacy"]
+def test_help_names_every_format_style_and_action(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for name in (*FORMATS, *ranges.STYLES, "list", "walk", "ranges", "whomaps", "diff", "census", "map", "live"):
+        assert re.search(rf"\b{name}\b", text), name

@@ -218,3 +218,36 @@ def test_large_pages_and_small_ones_compare() -> None:
     snapshot = machine.snapshot()
     found = diff.compare(space_of(snapshot, f"raw:{large}"), space_of(snapshot, f"raw:{small}"))
     assert {change.what for change in found.changes} == {"changed in caching, size or being global"}
+
+
+PAGES = st.dictionaries(
+    st.integers(0, 40), st.tuples(st.integers(0, 30), st.booleans(), st.booleans(), st.booleans()), max_size=25
+)
+
+
+@given(PAGES, PAGES)
+@settings(max_examples=60, deadline=None)
+def test_every_change_is_counted(
+    old: dict[int, tuple[int, bool, bool, bool]], new: dict[int, tuple[int, bool, bool, bool]]
+) -> None:
+    """Page by page: frame, writable, never executed, a user's; against what two dictionaries say."""
+    spaces = []
+    for pages in (old, new):
+        machine = Machine()
+        root = machine.root(LONG, "in use")
+        for page, (mfn, write, never, user) in pages.items():
+            flags = (e.RW if write else 0) | (e.NX if never else 0)
+            machine.map(root, HEAP + page * 4096, mfn, flags | (USER if user else KERNEL))
+        spaces.append(space_of(machine.snapshot()))
+    found = diff.compare(*spaces)
+    both = [(old[page], new[page]) for page in old.keys() & new.keys()]
+    assert found.count("were mapped") == len(new.keys() - old.keys())
+    assert found.count("were unmapped") == len(old.keys() - new.keys())
+    assert found.count("moved to another frame") == sum(a[0] != b[0] for a, b in both)
+    assert found.count("became read-only") == sum(a[1] and not b[1] for a, b in both)
+    assert found.count("became writable") == sum(b[1] and not a[1] for a, b in both)
+    assert found.count("became non-executable") == sum(b[2] and not a[2] for a, b in both)
+    assert found.count("became executable") == sum(a[2] and not b[2] for a, b in both)
+    assert found.count("passed to user code") == sum(b[3] and not a[3] for a, b in both)
+    assert found.count("passed to the kernel") == sum(a[3] and not b[3] for a, b in both)
+    assert (str(found).splitlines()[2:] == [" nothing changed"]) == (old == new)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from stub.domain.domain import Domain
-from stub.domain.xenarea import INVALID_M2P_ENTRY
 from stub.memory import words
 from stub.memory.formats import LONG
-from stub.memory.frames import FREE, GUEST, XEN
+from stub.memory.frames import FREE, GUEST, INVALID_M2P_ENTRY, XEN
 from stub.memory.words import flags as flags
 
 _OWNERS = {FREE: "free", GUEST: "guest", XEN: "Xen"}

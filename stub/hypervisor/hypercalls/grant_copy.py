@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from stub.abi import grant_table as abi
 from stub.abi.layout import Record
 from stub.abi.xen import DOMID_SELF
-from stub.domain.xenarea import INVALID_M2P_ENTRY
 from stub.hypervisor.grants import HOST_READ, HOST_WRITE
-from stub.memory.frames import ALLOCATED, GUEST, NONE, WRITABLE
+from stub.memory.frames import ALLOCATED, GUEST, INVALID_M2P_ENTRY, NONE, WRITABLE
 from stub.units import PAGE_SIZE
 
 if TYPE_CHECKING:

@@ -94,6 +94,8 @@ def grant_table_op(xen: Hypervisor, command: int, arg: int, count: int, _: int, 
         return refuse(xen, EINVAL, f"command {command:#x} is beyond {_COMMAND:#x}")
     operation = LIST_OPS.get(command)
     if operation is None:
+        if command not in GRANT_OPS.handlers:
+            return refuse(xen, ENOSYS, f"there is no grant_table_op {command}")
         return GRANT_OPS.dispatch(xen, command, arg)
     if not handle_okay(arg, count, operation.layout.size):
         return refuse(xen, EFAULT, f"a list of {count} elements cannot begin at {arg:#x}")

@@ -81,7 +81,8 @@ def set_debugreg(xen: Hypervisor, number: int, value: int, _: int, __: int, ___:
 @hypercall(Hypercall.get_debugreg)
 def get_debugreg(xen: Hypervisor, number: int, _: int, __: int, ___: int, ____: int) -> int:
     """Read a debug register."""
-    return read_debug(xen.vcpu, number & 0xFFFFFFFF)
+    value = read_debug(xen.vcpu, number & 0xFFFFFFFF)
+    return value if value >= 0 else refuse(xen, -value, "there is no such debug register")
 
 
 @hypercall(Hypercall.set_segment_base)

@@ -8,10 +8,9 @@ from stub.abi import memory as abi
 from stub.abi.errno import EFAULT, EINVAL, ENOMEM, EPERM
 from stub.abi.layout import Record
 from stub.abi.xen import Hypercall
-from stub.domain.xenarea import INVALID_M2P_ENTRY
 from stub.hypervisor.hypercalls.memory import MEMORY_OPS
 from stub.hypervisor.hypercalls.mmu import handle_okay
-from stub.memory.frames import ALLOCATED, GUEST
+from stub.memory.frames import ALLOCATED, GUEST, INVALID_M2P_ENTRY
 from stub.memory.guest import GuestFault
 from stub.units import PAGE_SHIFT, U64
 

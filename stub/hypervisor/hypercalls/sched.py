@@ -28,7 +28,10 @@ _HARDWARE_DOMAIN = 0
 @hypercall(Hypercall.sched_op)
 def sched_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -> int:
     """Dispatch on the command."""
-    return SCHED_OPS.dispatch(xen, command & 0xFFFFFFFF, arg)
+    command &= 0xFFFFFFFF
+    if command not in SCHED_OPS.handlers:
+        return refuse(xen, ENOSYS, f"there is no sched_op {command}")
+    return SCHED_OPS.dispatch(xen, command, arg)
 
 
 @hypercall(Hypercall.sched_op_compat)

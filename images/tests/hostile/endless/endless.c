@@ -22,7 +22,8 @@ static int stop(struct frame *frame)
 
 static void set_up(void)
 {
-    u64 below = address_of(item = page()) | DATA;
+    item = page();
+    u64 below = address_of(item) | DATA;
     for (int level = 1; level < LEVELS; level++) {
         u64 *table = page();
         for (int i = 0; i < ENTRIES; i++)
@@ -87,8 +88,11 @@ VARIATION(grants, "lists of grant operations")
     u64 nothing[1] = {0};
     fill(1, nothing);
     ENDLESS("map_grant_ref", 0x7fffffff, stopped.rdx, GRANT_TABLE_OP, 0, WINDOW, 0x7fffffff);
+    fill(1, nothing); /* the statuses were written into it */
     ENDLESS("unmap_grant_ref", 0x7fffffff, stopped.rdx, GRANT_TABLE_OP, 1, WINDOW, 0x7fffffff);
+    fill(1, nothing);
     ENDLESS("copy", 0x7fffffff, stopped.rdx, GRANT_TABLE_OP, 5, WINDOW, 0x7fffffff);
+    fill(1, nothing);
     ENDLESS("cache_flush", 0x7fffffff, stopped.rdx, GRANT_TABLE_OP, 12, WINDOW, 0x7fffffff);
 }
 

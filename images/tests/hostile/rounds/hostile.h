@@ -49,7 +49,8 @@ word any_frame(void);        /* none that is vital */
 word refused_root(void);     /* a frame that is no L4 table, whatever else */
 word pool_address(void);     /* in the pool or in the areas that its tables map */
 word unreadable(void);
-word pointer(void);          /* for a hypercall to read or write: good, and bad in all ways */
+word table_pointer(void);    /* a table of the kernel's, which Xen may read and not write */
+word pointer(void);          /* to read or write: good, and bad in all ways */
 
 /* -- what it does, each in one round */
 

@@ -372,11 +372,15 @@ word unreadable(void)
     return PICK(bad);
 }
 
+word table_pointer(void)
+{
+    return (word)tables[below(tables_count)].at + below(PAGE);
+}
+
 word pointer(void)
 {
     const word bad[] = {HOLE, HOLE + 8 * below(max_mfn), USER_CODE, (word)store_ring + below(PAGE), any(),
-                        (word)tables[below(tables_count)].at + below(PAGE), any() & 0xffffffff, unreadable(),
-                        unreadable(), unreadable()};
+                        any() & 0xffffffff, unreadable(), unreadable(), unreadable()};
     word chance = below(16);
     return chance < 6    ? (word)scratch + (below(PAGE) & -8ul)
            : chance < 7  ? (word)arena_end - below(64)

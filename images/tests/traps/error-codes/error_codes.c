@@ -114,7 +114,9 @@ VARIATION(protection, "general protection and stack faults")
 {
     check_code("a load from no address", LOAD(NON_CANONICAL), GP, 0);
     check_code("a store to one", STORE(NON_CANONICAL), GP, 0);
-    check_code("the stack at one", TRY("mov (%0, %%rbp), %%rax", : : "r"(NON_CANONICAL - (word)__builtin_frame_address(0)) : "rax"), GP, 0);
+    check_code("a load by way of rbp", TRY("mov (%%rbp, %0), %%rax", : : "r"(NON_CANONICAL - (word)__builtin_frame_address(0)) : "rax"), SS, 0);
+    check_code("the stack at one, by rsp", TRY("mov (%%rsp, %0), %%rax", : : "r"(NON_CANONICAL + PAGE - (word)__builtin_frame_address(0)) : "rax"), SS, 0);
+    check_code("a register that is not the stack's", TRY("mov (%0), %%rax", : : "b"(NON_CANONICAL) : "rax"), GP, 0);
     check_code("hlt", TRY("hlt", :), GP, 0);
     check_code("a selector behind the table", TRY("mov %0, %%ds", : : "r"(0xfff8 | 3)), GP, 0xfff8);
     check_code("a code segment for SS", TRY("mov %0, %%ss", : : "r"(FLAT_KERNEL_CS)), GP, FLAT_KERNEL_CS & ~3);

@@ -169,3 +169,50 @@ VARIATION(nested, "a trap in a trap's handler goes on below")
     set_gate(UD, 0, 0);
     check_equal(fault.entry_rsp >= rsp - PAGE, 1, "on the same stack");
 }
+
+static const struct exception {
+    const char *name;
+    unsigned vector, code, length; /* of the instruction, for a trap */
+} exceptions[] = {
+    {"#DE", DE, 0, 0}, {"#DB", DB, 0, 1}, {"#BP", BP, 0, 1}, {"#UD", UD, 0, 0}, {"#NM", NM, 0, 0}, {"#MF", MF, 0, 0},
+    {"#GP", GP, 0, 0}, {"#SS", SS, 0, 0}, {"#PF", PF, 0, 0},
+};
+asm(".pushsection .user, \"ax\", @progbits\nraise:\n"
+    ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8\ncmp $\\number, %edi\nje raise_\\number\n.endr\n"
+    "raise_0: xor %ecx, %ecx\nat_0: div %ecx\n"
+    "raise_1:\nat_1: .byte 0xf1\n"
+    "raise_2:\nat_2: int3\n"
+    "raise_3:\nat_3: ud2\n"
+    "raise_4:\nat_4: fnop\nud2\n"
+    "raise_5: fninit\npush $0x340\nfldcw (%rsp)\npop %rax\nfld1\nfldz\nfdivrp\nat_5: fwait\nud2\n"
+    "raise_6:\nat_6: hlt\n"
+    "raise_7: movabs $0x800000000000, %rbp\nat_7: mov (%rbp), %rax\n"
+    "raise_8: xor %eax, %eax\nat_8: mov (%rax), %rax\n"
+    ".popsection\n.pushsection .rodata\n.balign 8\nat_table: .quad at_0, at_1, at_2, at_3, at_4, at_5, at_6, at_7, at_8\n.popsection\n");
+extern char raise[];
+extern const word at_table[];
+
+static void raise_in_kernel(word which)
+{
+    ((void (*)(word))(word)raise)(which);
+}
+
+VARIATION(exceptions, "each exception, from the kernel and from user code")
+{
+    static const char *const by_user[] = {"#DE by user", "#DB by user", "#BP by user", "#UD by user", "#NM by user",
+                                          "#MF by user", "#GP by user", "#SS by user", "#PF by user"};
+    for (unsigned i = 0; i < sizeof exceptions / sizeof *exceptions; i++) {
+        const struct exception *wanted = &exceptions[i];
+        hypercall(FPU_TASKSWITCH, wanted->vector == NM);
+        int taken = caught(raise_in_kernel, i);
+        check(taken && fault.vector == wanted->vector && !fault.from_user && fault.code == wanted->code &&
+                  fault.frame.rip == at_table[i] + wanted->length,
+              wanted->name, "trap %u, code %lx, rip %lx", taken ? fault.vector : 99, fault.code, fault.frame.rip);
+        hypercall(FPU_TASKSWITCH, wanted->vector == NM);
+        user(raise, i);
+        word code = wanted->vector == PF ? 4 : wanted->code;
+        check(fault.vector == wanted->vector && fault.from_user && fault.code == code &&
+                  fault.frame.rip == user_address(at_table[i]) + wanted->length,
+              by_user[i], "trap %u, code %lx, rip %lx", fault.vector, fault.code, fault.frame.rip);
+    }
+}

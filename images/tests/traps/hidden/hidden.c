@@ -6,13 +6,12 @@
 #define HIDDEN_ONES(X)                                                                                      \
     X(ud0, ".byte 0x0f, 0xff, 0xc0") X(ud1, ".byte 0x0f, 0xb9, 0xc0") X(ud2, "ud2") X(into, ".byte 0xce")   \
     X(push_es, ".byte 0x06") X(far_call, ".byte 0x9a, 0, 0, 0, 0, 0, 0") X(aam, ".byte 0xd4, 10")           \
-    X(lock_nop, ".byte 0xf0, 0x90") X(lock_mov, ".byte 0xf0, 0x89, 0xc0") X(xgetbv, "xgetbv")               \
-    X(xsetbv, "xsetbv") X(xsave, "xsave (%rsp)") X(monitor, "monitor") X(mwait, "mwait")                    \
+    X(lock_nop, ".byte 0xf0, 0x90") X(xgetbv, "xgetbv") X(xsetbv, "xsetbv") X(xsave, "xsave (%rsp)") X(monitor, "monitor") X(mwait, "mwait")                    \
     X(vmcall, "vmcall") X(vmmcall, "vmmcall") X(vmrun, "vmrun") X(vmload, "vmload") X(stgi, "stgi")         \
     X(vmxoff, "vmxoff") X(rsm, "rsm") X(clac, "clac") X(stac, "stac") X(rdrand, "rdrand %eax")              \
     X(rdseed, "rdseed %eax") X(invpcid, "invpcid (%rsp), %rax") X(getsec, ".byte 0x0f, 0x37")               \
-    X(movbe_lock, ".byte 0x0f, 0x0c") X(vex, "vaddps %ymm0, %ymm0, %ymm0") X(xbegin, "xbegin .+6")
-#define INSTRUCTION(name, code) asm(".text\nx_" #name ": " code "\nret\n.section .user\nuser_" #name ": " code "\nsyscall\n.text"); \
+    X(movbe_lock, ".byte 0x0f, 0x0c") X(vex, "vaddps %ymm0, %ymm0, %ymm0")
+#define INSTRUCTION(name, code) asm(".text\nx_" #name ": " code "\nret\n.section .user, \"ax\", @progbits\nuser_" #name ": " code "\nsyscall\n.text"); \
     extern char x_##name[], user_##name[];
 HIDDEN_ONES(INSTRUCTION)
 

@@ -5,12 +5,12 @@
 #include "kit.h"
 
 /* Each ends in a trap, if it is left to itself. */
-#define INSTRUCTION(name, code) asm(".text\n" #name ": " code "\nret\n.section .user\nuser_" #name ": " code "\nud2\n.text"); \
+#define INSTRUCTION(name, code) asm(".text\n" #name ": " code "\nret\n.section .user, \"ax\", @progbits\nuser_" #name ": " code "\nud2\n.text"); \
     extern char name[], user_##name[];
 #define REFUSED_ONES(X)                                                                                       \
     X(hlt, "hlt") X(swapgs, "swapgs") X(invd, "invd") X(lgdt, "lgdt (%rsp)") X(lidt, "lidt (%rsp)")           \
     X(lldt, "lldt %ax") X(ltr, "ltr %ax") X(lmsw, "lmsw %ax") X(invlpg, "invlpg (%rsp)") X(rdpmc, "rdpmc")    \
-    X(sysret, "sysretq") X(sysexit, "sysexit") X(to_cr8, "mov %rax, %cr8") X(from_cr8, "mov %cr8, %rax")      \
+    X(sysret, "sysretq") X(to_cr8, "mov %rax, %cr8") X(from_cr8, "mov %cr8, %rax")      \
     X(from_cr1, ".byte 0x0f, 0x20, 0xc8") X(cli, "cli") X(sti, "sti") X(far_return, "push $0x33\npush $0\nlretq")
 #define EMULATED_ONES(X)                                                                                      \
     X(clts, "clts") X(wbinvd, "wbinvd") X(from_cr0, "mov %cr0, %rax") X(from_cr2, "mov %cr2, %rax")           \
@@ -67,7 +67,7 @@ VARIATION(by_user, "by user code: all of them")
     }
 }
 
-enum { PHYSDEV_set_iopl = 6, ASSIST_iopl = 4, TF = 0x100 };
+enum { PHYSDEV_set_iopl = 6, ASSIST_iopl = 4 };
 
 static void check_flags_instructions(const char *cli_name, const char *sti_name, int allowed)
 {
@@ -90,6 +90,7 @@ VARIATION(interrupt_flag, "cli and sti do nothing, and need the right to use por
     check_flags_instructions("cli at level 0", "sti at level 0", 0);
     MUST(hypercall(VM_ASSIST, 0, ASSIST_iopl));
     check_flags_instructions("cli of ring 0", "sti of ring 0", 1);
+    MUST(hypercall(VM_ASSIST, 1, ASSIST_iopl));
     level = 2;
     MUST(hypercall(PHYSDEV_OP, PHYSDEV_set_iopl, &level));
     user(user_cli, 0);
