@@ -15,6 +15,8 @@ enum {
     RETIRED, TIME_SKEW, DEADLINE,
     /* FLUSH: have the TLB agree with the page tables on resume; LEARN_*: a question to the caller */
     FLUSH, LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE,
+    /* CODE_SWITCH: the code segment that CS leads to from now on is another: 1 64-bit, 2 32-bit, 3 16-bit code, and its
+     * base in the upper half; 0: it is not */
     TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES,
     WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, /* the watched access of an instruction; size 0: none */
     WATCH2_ADDRESS, WATCH2_SIZE, WATCH2_WRITE, /* the same for ranges of the second group */

@@ -153,7 +153,8 @@ struct fault {
 extern volatile struct fault fault;
 
 /* One instruction (or a few), with what asm() takes behind it; goes on behind it if it traps. 1 if it did.
-       TRY("mov %0, (%1)", : : "r"(value), "r"(address) : "memory") */
+       TRY("mov %0, (%1)", : : "r"(value), "r"(address) : "memory")
+       TRY("hlt", :) */
 #define TRY(instruction, ...)                                                                    \
     ({                                                                                           \
         fault.taken = 0;                                                                         \
@@ -161,6 +162,11 @@ extern volatile struct fault fault;
         asm volatile("" : : : "memory");                                                         \
         fault.taken;                                                                             \
     })
+/* A check that it traps with this vector and code, at itself, or, with no code, so many bytes further; or that it does not. */
+#define TRAPS(name, vector, code, attempt) check_trap(name, attempt, vector, code, 0)
+#define TRAPS_BEHIND(name, vector, length, attempt) check_trap(name, attempt, vector, 0, length)
+#define NO_TRAP(name, attempt) check(!(attempt), name, "trap %u, code %lx", fault.vector, fault.code)
+void check_trap(const char *name, int taken, unsigned vector, word code, unsigned length);
 /* function(argument); 1 if a trap ended it. */
 int caught(void (*function)(word), word argument);
 /* User code (USER functions, written in assembly or without data of their own) until it makes a system call or traps.

@@ -219,9 +219,9 @@ static const char *changed(void)
         if (after.types[i] != before.types[i])
             return "a watched page's type";
     return after.tables != before.tables     ? "a page table"
+           : after.size != before.size       ? "the reservation's size"
            : after.numbers != before.numbers ? "the M2P"
            : after.content != before.content ? "a watched page"
-           : after.size != before.size       ? "the reservation's size"
                                              : 0;
 }
 

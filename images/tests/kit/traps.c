@@ -94,6 +94,17 @@ int caught(void (*function)(word), word argument)
     return result;
 }
 
+void check_trap(const char *name, int taken, unsigned vector, word code, unsigned length)
+{
+    word rip = fault.at + length;
+    if (!taken)
+        check(0, name, "no trap");
+    else
+        check(fault.vector == vector && fault.code == code && fault.frame.rip == rip, name,
+              "trap %u, code %lx, rip %lx instead of %u, %lx, %lx", fault.vector, fault.code, fault.frame.rip, vector,
+              code, rip);
+}
+
 /* -- the trap table and the callbacks */
 
 word gate_address(unsigned vector)

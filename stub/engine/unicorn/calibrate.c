@@ -27,28 +27,44 @@ static int provoke(Core *c, uc_context *clean, const char *code, size_t size, in
     return (int)c->last_interrupt;
 }
 
-/* The words in which contexts of 64-bit and 32-bit code differ; the selectors 0x23 and 0x2b themselves apart. */
-static int find_modes(Core *c, uc_context *clean, size_t n)
+enum { CODE64 = 0x23, CODE32 = 0x2b, CODE16 = 0x33, BASED = 0x3b, BASE = 0x4abc }; /* selectors; the last one's base */
+
+/* The context of code in another segment, reached by iretq. */
+static int provoke_in(Core *c, uc_context *clean, uint64_t selector, uint64_t rip, int32_t *words, size_t n)
 {
     static const char far_return[] = "\x48\xbc\x00\x90\x00\x00\x00\x00\x00\x00\x48\xcf\x90\x90\x90\x90\xcd\x80";
-    static const char plain[] = "\x48\xbc\x00\x70\x00\x00\x00\x00\x00\x00\x90\x90\x90\x90\x90\x90\xcd\x80";
-    const uint64_t frame[] = {0x8010, 0x2b, 0x202, 0x7000, 0x1b};
-    int32_t *wide = malloc(n * 4), *narrow = malloc(n * 4);
+    const uint64_t frame[] = {rip, selector, 0x202, 0x7000, 0x1b};
     lib.uc_mem_write(c->uc, 0x9000, frame, sizeof frame);
-    int good = provoke(c, clean, plain, sizeof plain - 1, wide, n) == 0x80 &&
-               provoke(c, clean, far_return, sizeof far_return - 1, narrow, n) == 0x80;
+    return provoke(c, clean, far_return, sizeof far_return - 1, words, n) == 0x80;
+}
+
+/* The words in which contexts of 64-bit, 32-bit and 16-bit code differ, the selectors themselves apart; and the code
+ * segment's base. */
+static int find_modes(Core *c, uc_context *clean, size_t n)
+{
+    static const char plain[] = "\x48\xbc\x00\x70\x00\x00\x00\x00\x00\x00\x90\x90\x90\x90\x90\x90\xcd\x80";
+    int32_t *w[4];
+    for (int i = 0; i < 4; i++)
+        w[i] = malloc(n * 4);
+    int good = provoke(c, clean, plain, sizeof plain - 1, w[0], n) == 0x80 &&
+               provoke_in(c, clean, CODE32, 0x8010, w[1], n) && provoke_in(c, clean, CODE16, 0x8010, w[2], n) &&
+               provoke_in(c, clean, BASED, 0x8010 - BASE, w[3], n);
+    int bases = 0;
     c->n_modes = 0;
     for (size_t k = 0; good && k < n; k++) {
-        if (wide[k] == narrow[k] || (wide[k] == 0x23 && narrow[k] == 0x2b))
+        if (w[3][k] == BASE && w[0][k] == 0 && w[1][k] == 0)
+            c->at_code_base = k * 4, bases++;
+        if ((w[0][k] == w[1][k] && w[1][k] == w[2][k]) || (w[0][k] == CODE64 && w[1][k] == CODE32))
             continue;
         if (c->n_modes == 8)
             good = 0;
         else
-            c->modes[c->n_modes++] = (__typeof__(c->modes[0])){k * 4, (uint32_t)wide[k], (uint32_t)narrow[k]};
+            c->modes[c->n_modes++] =
+                (__typeof__(c->modes[0])){k * 4, {(uint32_t)w[0][k], (uint32_t)w[1][k], (uint32_t)w[2][k]}};
     }
-    free(wide);
-    free(narrow);
-    return good && c->n_modes >= 2;
+    for (int i = 0; i < 4; i++)
+        free(w[i]);
+    return good && c->n_modes >= 2 && bases == 1;
 }
 
 int calibrate(Core *c)
@@ -56,7 +72,8 @@ int calibrate(Core *c)
     enum { P4 = 0x1000, P3 = 0x2000, P2 = 0x3000, GDT = 0x4000, CODE = 0x5000, STACK = 0x6000 };
     const uint64_t p4 = P3 | 7, p3 = P2 | 7, p2 = 0x87, efer_lma = 0xD01;
     const uint64_t gdt[] = {0, 0x00af9b000000ffffULL, 0x00cf93000000ffffULL, 0x00cff3000000ffffULL,
-                            0x00affb000000ffffULL, 0x00cffb000000ffffULL};
+                            0x00affb000000ffffULL, 0x00cffb000000ffffULL, 0x008ffb000000ffffULL,
+                            0x00cffb000000ffffULL | (uint64_t)BASE << 16};
     const uint64_t frame[] = {0x8000, 0x23, 0x202, 0x7000, 0x1b};
     const uc_x86_mmr gdtr = {0, GDT, sizeof gdt - 1, 0};
     const uc_x86_msr efer = {0xC0000080, efer_lma};

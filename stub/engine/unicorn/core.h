@@ -116,8 +116,8 @@ typedef struct {
     Learnt *learnt;
     size_t learnt_mask, learnt_used;
     /* places in a saved CPU context, found by calibrate() */
-    size_t at_error_code, at_is_software, at_old_exception, context_data;
-    struct { size_t at; uint32_t wide, narrow; } modes[8];
+    size_t at_error_code, at_is_software, at_old_exception, at_code_base, context_data;
+    struct { size_t at; uint32_t in[3]; } modes[8]; /* 64-bit, 32-bit and 16-bit code */
     int n_modes;
     uint64_t last_interrupt;
     /* the two stacks */

@@ -49,16 +49,20 @@ void leave_block(Core *c, uint64_t rip)
         own.leave_block(c->uc, 0); /* does not return */
 }
 
-/* Changes between 64-bit and 32-bit code: the words in which a saved context differs between the two, found at
- * start-up, take the wanted mode's bits. (Writing CS as a register only changes the selector.) */
-static void switch_code_width(Core *c, int to_32)
+/* Changes between 64-bit, 32-bit and 16-bit code: the words in which a saved context differs between them, found at
+ * start-up, take the wanted mode's bits, and the code segment gets its base. (Writing CS as a register only changes the
+ * selector.) */
+static void switch_code_width(Core *c, uint64_t wanted)
 {
+    const unsigned mode = (wanted & 3) - 1;
+    const uint64_t base = wanted >> 32;
     lib.uc_context_save(c->uc, c->context);
     for (int i = 0; i < c->n_modes; i++) {
+        const uint32_t *in = c->modes[i].in, mask = (in[0] ^ in[1]) | (in[0] ^ in[2]);
         uint32_t *word = (uint32_t *)((char *)c->context + c->modes[i].at);
-        uint32_t mask = c->modes[i].wide ^ c->modes[i].narrow;
-        *word = (*word & ~mask) | ((to_32 ? c->modes[i].narrow : c->modes[i].wide) & mask);
+        *word = (*word & ~mask) | (in[mode] & mask);
     }
+    memcpy((char *)c->context + c->at_code_base, &base, sizeof base);
     lib.uc_context_restore(c->uc, c->context);
 }
 
@@ -84,7 +88,7 @@ static void apply(Core *c)
     if (c->flush_code && c->where != AT_MIDDLE)
         drop_code(c);
     if (c->word[CODE_SWITCH]) {
-        switch_code_width(c, c->word[CODE_SWITCH] == 2);
+        switch_code_width(c, c->word[CODE_SWITCH]);
         c->word[CODE_SWITCH] = 0;
     }
     if (moved || memcmp(c->word, c->seen, sizeof c->seen) != 0) {

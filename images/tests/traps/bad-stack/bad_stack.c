@@ -46,7 +46,8 @@ CRASHING_VARIATION(hole, "fault on the kernel stack at ", "a stack in Xen's area
     trap_on(HOLE_END - PAGE);
 }
 
-CRASHING_VARIATION(hole_end, "fault on the kernel stack at ", "a stack right above Xen's area, into which the frame would reach")
+CRASHING_VARIATION(hole_end, "fault on the kernel stack at ",
+          "a stack right above Xen's area, into which the frame would reach")
 {
     trap_on(HOLE_END + 32);
 }
@@ -85,7 +86,8 @@ CRASHING_VARIATION(failsafe, "fault on the kernel stack at ", "the failsafe call
     asm volatile("mov %0, %%rsp\nmov $29, %%eax\nxor %%edi, %%edi\nsyscall" : : "r"(TEST_AREA(1)) : "rax", "rdi");
 }
 
-CRASHING_VARIATION(handler, "fault on the kernel stack at ", "a page fault's handler that faults by pushing, again and again")
+CRASHING_VARIATION(handler, "fault on the kernel stack at ",
+          "a page fault's handler that faults by pushing, again and again")
 {
     word low = (word)page(), high = (word)page();
     static const u8 code[] = {0x50, 0xeb, 0xfd}; /* push %rax; and again */

@@ -1,4 +1,5 @@
-/* cpuid: one answer, whichever way it is asked, and nothing in it that the guest cannot use (cpuid.c, pv/emul-inv-op.c). */
+/* cpuid: one answer, whichever way it is asked, and nothing in it that the guest cannot use (arch/x86/cpuid.c,
+   pv/emul-inv-op.c). */
 #include "kit.h"
 
 struct leaf {
@@ -35,7 +36,8 @@ VARIATION(both_ways, "natively and by the prefix")
 VARIATION(xen, "Xen's leaves")
 {
     struct leaf base = ask(0x40000000, 0);
-    check(base.b == 0x566e6558 && base.c == 0x65584d4d && base.d == 0x4d4d566e, "the signature", "%x %x %x", base.b, base.c, base.d);
+    check(base.b == 0x566e6558 && base.c == 0x65584d4d && base.d == 0x4d4d566e, "the signature", "%x %x %x", base.b,
+              base.c, base.d);
     check(base.a >= 0x40000002, "the last leaf", "%x", base.a);
     check_equal(ask(0x40000001, 0).a, 4 << 16 | 17, "the version");
     check_equal(ask(0x40000001, 0).a, hypercall(XEN_VERSION, 0), "which xen_version has, too");

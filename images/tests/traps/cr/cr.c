@@ -17,10 +17,9 @@ VARIATION(cr0, "CR0: only TS can be changed")
     check_equal(READ("cr0"), GUEST_CR0, "CR0");
     check(!WRITE("cr0", GUEST_CR0 | TS_BIT), "TS set", "trap %u", fault.vector);
     check_equal(READ("cr0"), GUEST_CR0 | TS_BIT, "CR0 with TS");
-    check(TRY("fnop", :) && fault.vector == NM && fault.frame.rip == fault.at, "the next FPU instruction traps",
-          "trap %u", fault.vector);
+    TRAPS("the next FPU instruction traps", NM, 0, TRY("fnop", :));
     check_equal(READ("cr0"), GUEST_CR0, "which clears TS");
-    check(!TRY("fnop", :), "and the one after does not", "trap %u", fault.vector);
+    NO_TRAP("and the one after does not", TRY("fnop", :));
     MUST(hypercall(FPU_TASKSWITCH, 1));
     check_equal(READ("cr0"), GUEST_CR0 | TS_BIT, "fpu_taskswitch is the same");
     asm volatile("clts");
@@ -65,11 +64,11 @@ VARIATION(cr4, "CR4: TSD, DE and FSGSBASE are the guest's, the rest stays")
     check_equal(READ("cr4"), fixed, "are ignored");
     check(!WRITE("cr4", 0), "none", "trap %u", fault.vector);
     check_equal(READ("cr4"), fixed, "changes nothing");
-    check(TRY("rdfsbase %%rax", : : : "rax") && fault.vector == UD, "rdfsbase without FSGSBASE", "trap %u", fault.vector);
+    TRAPS("rdfsbase without FSGSBASE", UD, 0, TRY("rdfsbase %%rax", : : : "rax"));
     check(!WRITE("cr4", fixed | FSGSBASE_BIT), "FSGSBASE set", "trap %u", fault.vector);
     MUST(hypercall(SET_SEGMENT_BASE, 0, 0x5555000));
     word base = 0;
-    check(!TRY("rdfsbase %0", : "=r"(base)), "rdfsbase with it", "trap %u", fault.vector);
+    NO_TRAP("rdfsbase with it", TRY("rdfsbase %0", : "=r"(base)));
     check_equal(base, 0x5555000, "reads the base");
 }
 

@@ -79,7 +79,8 @@ VARIATION(faults, "an instruction that faults is not stepped over")
     clear_dr6();
     check(STEPPED("ud2", :) && fault.vector == UD && stepped_flags & TF, "ud2", "trap %u", fault.vector);
     check(STEPPED("hlt", :) && fault.vector == GP && stepped_flags & TF, "hlt", "trap %u", fault.vector);
-    check(STEPPED("mov (%0), %%rax", : : "r"(TEST_AREA(1)) : "rax") && fault.vector == PF && stepped_flags & TF, "a load",
+    check(STEPPED("mov (%0), %%rax", : : "r"(TEST_AREA(1)) : "rax") && fault.vector == PF && stepped_flags & TF,
+              "a load",
           "trap %u", fault.vector);
     check_equal(get_dr6(), DR6_DEFAULT, "DR6");
 }
@@ -87,8 +88,7 @@ VARIATION(faults, "an instruction that faults is not stepped over")
 VARIATION(int1, "int1 is a #DB behind it, and nothing is in DR6")
 {
     clear_dr6();
-    check(TRY(".byte 0xf1", :) && fault.vector == DB && fault.frame.rip == fault.at + 1, "int1", "trap %u at %lx",
-          fault.vector, fault.frame.rip);
+    TRAPS_BEHIND("int1", DB, 1, TRY(".byte 0xf1", :));
     check_equal(get_dr6(), DR6_DEFAULT, "DR6");
 }
 
@@ -133,7 +133,8 @@ VARIATION(breakpoint, "a breakpoint is a fault, which RF lets pass")
     check_equal(steps, 2, "not when it is off");
 }
 
-VARIATION(breakpoint_and_fault, "an instruction with a breakpoint that faults: RF is in the fault's frame, so that one comes")
+VARIATION(breakpoint_and_fault,
+          "an instruction with a breakpoint that faults: RF is in the fault's frame, so that one comes")
 {
     extern char load_here[];
     word value = 0;
@@ -155,11 +156,10 @@ VARIATION(watch_writes, "a data breakpoint is a trap behind the store")
     clear_dr6();
     MUST(hypercall(SET_DEBUGREG, 1, &cell));
     MUST(hypercall(SET_DEBUGREG, 7, 4 | 0xdul << 20 | 0)); /* DR1, writes, 4 bytes */
-    check(TRY("movl $7, (%0)", : : "r"(&cell) : "memory") && fault.vector == DB, "a store", "trap %u", fault.vector);
+    TRAPS_BEHIND("a store", DB, 6, TRY("movl $7, (%%rax)", : : "a"(&cell) : "memory"));
     check_equal(cell, 7, "was made");
     check_equal(get_dr6() & 15, 2, "DR6");
-    check_equal(fault.frame.rip > fault.at, 1, "rip is behind it");
-    check(!TRY("mov (%0), %%eax", : : "r"(&cell) : "rax"), "a load is none", "trap %u", fault.vector);
+    NO_TRAP("a load is none", TRY("mov (%0), %%eax", : : "r"(&cell) : "rax"));
     MUST(hypercall(SET_DEBUGREG, 7, 0));
 }
 
@@ -169,10 +169,10 @@ VARIATION(registers, "the debug registers can be written and read as such")
     asm volatile("mov %1, %%dr2\nmov %%dr2, %0" : "=r"(value) : "r"(0x12345678ul));
     check_equal(value, 0x12345678, "DR2");
     check_equal(hypercall(GET_DEBUGREG, 2), 0x12345678, "by the hypercall");
-    check(TRY("mov %0, %%dr3", : : "r"(HOLE)) && fault.vector == GP && fault.code == 0, "Xen's area", "trap %u", fault.vector);
-    check(TRY("mov %0, %%dr3", : : "r"(NON_CANONICAL)) && fault.vector == GP, "no address", "trap %u", fault.vector);
-    check(TRY("mov %0, %%dr7", : : "r"(1ul << 13)) && fault.vector == GP, "GD", "trap %u", fault.vector);
-    check(TRY("mov %0, %%dr7", : : "r"(1ul << 32)) && fault.vector == GP, "upper bits", "trap %u", fault.vector);
+    TRAPS("Xen's area", GP, 0, TRY("mov %0, %%dr3", : : "r"(HOLE)));
+    TRAPS("no address", GP, 0, TRY("mov %0, %%dr3", : : "r"(NON_CANONICAL)));
+    TRAPS("GD", GP, 0, TRY("mov %0, %%dr7", : : "r"(1ul << 13)));
+    TRAPS("upper bits", GP, 0, TRY("mov %0, %%dr7", : : "r"(1ul << 32)));
     asm volatile("mov %%dr7, %0" : "=r"(value));
     check_equal(value, 0x400, "DR7 is as it was");
     asm volatile("mov %%dr5, %0" : "=r"(value));
@@ -203,15 +203,12 @@ VARIATION(ports, "a breakpoint on ports is a trap behind in and out; it needs CR
     asm volatile("mov %%cr4, %%rax\nor $8, %%rax\nmov %%rax, %%cr4" : : : "rax");
     MUST(hypercall(SET_DEBUGREG, 7, 1 << 4 | IO << 24 | 1 << 26)); /* DR2, two ports */
     clear_dr6();
-    check(TRY("in $0x80, %%al", : "+a"(value)) && fault.vector == DB && fault.frame.rip == fault.at + 2, "in", "trap %u at %lx",
-          fault.vector, fault.frame.rip);
+    TRAPS_BEHIND("in", DB, 2, TRY("in $0x80, %%al", : "+a"(value)));
     check_equal(fault.frame.rax, 0xff, "was made");
     check_equal(get_dr6(), DR6_DEFAULT | 4, "DR6");
-    check(TRY("out %%al, $0x81", : : "a"(0)) && fault.vector == DB && fault.frame.rip == fault.at + 2, "out, to the second",
-          "trap %u at %lx", fault.vector, fault.frame.rip);
-    check(TRY("in %%dx, %%eax", : : "d"(0x7e) : "rax") && fault.vector == DB && fault.frame.rip == fault.at + 1, "in, over them",
-          "trap %u at %lx", fault.vector, fault.frame.rip);
-    check(!TRY("in $0x82, %%al", : "+a"(value)), "their neighbour", "trap %u", fault.vector);
+    TRAPS_BEHIND("out, to the second", DB, 2, TRY("out %%al, $0x81", : : "a"(0)));
+    TRAPS_BEHIND("in, over them", DB, 1, TRY("in %%dx, %%eax", : : "d"(0x7e) : "rax"));
+    NO_TRAP("their neighbour", TRY("in $0x82, %%al", : "+a"(value)));
     MUST(hypercall(SET_DEBUGREG, 7, 0));
-    check(!TRY("in $0x80, %%al", : "+a"(value)), "when it is off", "trap %u", fault.vector);
+    NO_TRAP("when it is off", TRY("in $0x80, %%al", : "+a"(value)));
 }

@@ -50,7 +50,8 @@ VARIATION(borders, "the address is that of the first byte that could not be had"
     check_equal(*(u32 *)(next - 4), 0, "nothing was stored");
     MUST(unmap((void *)last));
     check_fault("both pages", TRY("mov (%0), %%rax", : : "r"(next - 3) : "rax"), 0, next - 3);
-    check_fault("a string", TRY("mov %0, %%rdi\nmov $9, %%ecx\nrep stosb", : : "r"(last - 4) : "rax", "rcx", "rdi", "memory"),
+    check_fault("a string", TRY("mov %0, %%rdi\nmov $9, %%ecx\nrep stosb", : : "r"(last - 4) : "rax", "rcx", "rdi",
+              "memory"),
                 WRITE, last);
     check_equal(fault.frame.rcx, 5, "how much of the string is left");
     check_equal(fault.frame.rdi, last, "where it goes on");
@@ -114,8 +115,10 @@ VARIATION(protection, "general protection and stack faults")
 {
     check_code("a load from no address", LOAD(NON_CANONICAL), GP, 0);
     check_code("a store to one", STORE(NON_CANONICAL), GP, 0);
-    check_code("a load by way of rbp", TRY("mov (%%rbp, %0), %%rax", : : "r"(NON_CANONICAL - (word)__builtin_frame_address(0)) : "rax"), SS, 0);
-    check_code("the stack at one, by rsp", TRY("mov (%%rsp, %0), %%rax", : : "r"(NON_CANONICAL + PAGE - (word)__builtin_frame_address(0)) : "rax"), SS, 0);
+    check_code("a load by way of rbp", TRY("mov (%%rbp, %0), %%rax",
+              : : "r"(NON_CANONICAL - (word)__builtin_frame_address(0)) : "rax"), SS, 0);
+    check_code("the stack at one, by rsp", TRY("mov (%%rsp, %0), %%rax",
+              : : "r"(NON_CANONICAL + PAGE - (word)__builtin_frame_address(0)) : "rax"), SS, 0);
     check_code("a register that is not the stack's", TRY("mov (%0), %%rax", : : "b"(NON_CANONICAL) : "rax"), GP, 0);
     check_code("hlt", TRY("hlt", :), GP, 0);
     check_code("a selector behind the table", TRY("mov %0, %%ds", : : "r"(0xfff8 | 3)), GP, 0xfff8);

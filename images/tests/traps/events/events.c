@@ -70,7 +70,7 @@ VARIATION(spinning, "an event comes while the guest makes no hypercall")
     timer = bind_virq(VIRQ_TIMER);
     unmask_events();
     word before = events;
-    set_timer(now() + 100000);
+    set_timer(now() + 20000);
     for (volatile word i = 0; i < 1000000 && events == before; i++)
         ;
     check(events > before, "an upcall", "none");
@@ -130,4 +130,38 @@ VARIATION(late_gate, "a trap gate for page faults lets an event in before its ha
     TRY("mov (%0), %%rax", : : "r"(TEST_AREA(1)) : "rax");
     check_equal(events - before, 1, "the event came");
     *mask = 1;
+}
+
+static struct frame event;
+
+USER __attribute__((naked)) static void user_spin(void)
+{
+    asm("mov $0x99, %ecx\n1: jmp 1b\nuser_spun: syscall");
+}
+extern char user_spun[];
+
+static int end_spinning(struct frame *frame)
+{
+    if (frame->vector != FROM_EVENT || (frame->cs & 3) != 3)
+        return 0;
+    event = *frame;
+    frame->rip = user_address(user_spun);
+    return 0;
+}
+
+VARIATION(in_user, "an event while user code runs, on the kernel's stack, and back")
+{
+    on_trap = end_spinning;
+    timer = bind_virq(VIRQ_TIMER);
+    make_user();
+    set_timer(now() + 100000);
+    user(user_spin, 0x1234);
+    check_equal(fault.vector, FROM_SYSCALL, "user code went on");
+    check_equal(fault.frame.rdi, 0x1234, "with its registers");
+    check_equal(event.cs, FLAT_USER_CS, "cs and the mask");
+    check_equal(event.rip, user_address(user_spin) + 5, "rip");
+    check_equal(event.rcx, 0x99, "rcx");
+    check_equal(event.rsp, USER_STACK_TOP, "rsp");
+    check_equal(event.rflags, 0x202, "rflags");
+    check_equal(event.live_cs, FLAT_KERNEL_CS, "the handler's cs");
 }

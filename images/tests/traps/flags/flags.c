@@ -60,7 +60,8 @@ VARIATION(pushed, "what pushf shows, and popf cannot change")
 {
     word flags = 0;
     mask_events();
-    asm volatile("push %1\npopfq\npushfq\npop %0\npush $2\npopfq" : "=r"(flags) : "r"((word)(IOPL | ONE)) : "cc", "memory");
+    asm volatile("push %1\npopfq\npushfq\npop %0\npush $2\npopfq" : "=r"(flags) : "r"((word)(IOPL | ONE)) : "cc",
+              "memory");
     check_equal(flags, ONE | IF, "IF stays, IOPL stays 0");
     MUST(set_iopl(3));
     asm volatile("pushfq\npop %0" : "=r"(flags));

@@ -159,15 +159,16 @@ VARIATION(event, "an event's frame is that of a trap without a code")
     check_equal(event.rax, 4 << 16 | 17, "rax is the hypercall's result");
 }
 
+void load_nothing(void);
+asm(".text\nload_nothing: xor %eax, %eax\nmov (%rax), %rax");
+
 VARIATION(nested, "a trap in a trap's handler goes on below")
 {
     word rsp = stack_of_test();
-    set_gate(UD, 0, (word)stack_load);
-    asm volatile("" : : : "memory");
-    caught(stack_ud2, rsp);
-    check_equal(fault.vector, PF, "the trap of the handler");
-    set_gate(UD, 0, 0);
-    check_equal(fault.entry_rsp >= rsp - PAGE, 1, "on the same stack");
+    set_gate(UD, 0, (word)load_nothing);
+    check(caught(stack_ud2, rsp) && fault.vector == PF, "the handler's trap", "trap %u", fault.vector);
+    check_equal(fault.frame.rsp, rsp - WORDS, "its rsp is where the first frame is");
+    check_equal(fault.entry_rsp, rsp - 64 - WORDS_WITH_CODE, "its frame is below that");
 }
 
 static const struct exception {
@@ -188,7 +189,8 @@ asm(".pushsection .user, \"ax\", @progbits\nraise:\n"
     "raise_6:\nat_6: hlt\n"
     "raise_7: movabs $0x800000000000, %rbp\nat_7: mov (%rbp), %rax\n"
     "raise_8: xor %eax, %eax\nat_8: mov (%rax), %rax\n"
-    ".popsection\n.pushsection .rodata\n.balign 8\nat_table: .quad at_0, at_1, at_2, at_3, at_4, at_5, at_6, at_7, at_8\n.popsection\n");
+    ".popsection\n.pushsection .rodata\n.balign 8\n"
+    "at_table: .quad at_0, at_1, at_2, at_3, at_4, at_5, at_6, at_7, at_8\n.popsection\n");
 extern char raise[];
 extern const word at_table[];
 

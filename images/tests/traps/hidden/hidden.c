@@ -6,12 +6,15 @@
 #define HIDDEN_ONES(X)                                                                                      \
     X(ud0, ".byte 0x0f, 0xff, 0xc0") X(ud1, ".byte 0x0f, 0xb9, 0xc0") X(ud2, "ud2") X(into, ".byte 0xce")   \
     X(push_es, ".byte 0x06") X(far_call, ".byte 0x9a, 0, 0, 0, 0, 0, 0") X(aam, ".byte 0xd4, 10")           \
-    X(lock_nop, ".byte 0xf0, 0x90") X(xgetbv, "xgetbv") X(xsetbv, "xsetbv") X(xsave, "xsave (%rsp)") X(monitor, "monitor") X(mwait, "mwait")                    \
+    X(lock_nop, ".byte 0xf0, 0x90") X(xgetbv, "xgetbv") X(xsetbv, "xsetbv") X(xsave, "xsave (%rsp)")        \
+    X(monitor, "monitor") X(mwait, "mwait") X(op_0f0c, ".byte 0x0f, 0x0c")                                  \
     X(vmcall, "vmcall") X(vmmcall, "vmmcall") X(vmrun, "vmrun") X(vmload, "vmload") X(stgi, "stgi")         \
     X(vmxoff, "vmxoff") X(rsm, "rsm") X(clac, "clac") X(stac, "stac") X(rdrand, "rdrand %eax")              \
     X(rdseed, "rdseed %eax") X(invpcid, "invpcid (%rsp), %rax") X(getsec, ".byte 0x0f, 0x37")               \
-    X(movbe_lock, ".byte 0x0f, 0x0c") X(vex, "vaddps %ymm0, %ymm0, %ymm0")
-#define INSTRUCTION(name, code) asm(".text\nx_" #name ": " code "\nret\n.section .user, \"ax\", @progbits\nuser_" #name ": " code "\nsyscall\n.text"); \
+    X(vex, "vaddps %ymm0, %ymm0, %ymm0")
+#define INSTRUCTION(name, code)                                                                             \
+    asm(".text\nx_" #name ": " code "\nret\n"                                                              \
+        ".section .user, \"ax\", @progbits\nuser_" #name ": " code "\nsyscall\n.text");                     \
     extern char x_##name[], user_##name[];
 HIDDEN_ONES(INSTRUCTION)
 
@@ -53,13 +56,11 @@ VARIATION(by_user, "by user code")
 VARIATION(prefix, "ud2 and the word xen before cpuid, and before anything else")
 {
     u32 a = 0x40000000, b = 0, c = 0, d = 0;
-    check(!TRY(PREFIX "cpuid", : "+a"(a), "=b"(b), "+c"(c), "=d"(d)), "cpuid", "trap %u", fault.vector);
+    NO_TRAP("cpuid", TRY(PREFIX "cpuid", : "+a"(a), "=b"(b), "+c"(c), "=d"(d)));
     check(b == 0x566e6558 && c == 0x65584d4d && d == 0x4d4d566e, "says XenVMMXenVMM", "%x %x %x", b, c, d);
-    check(TRY(PREFIX "nop", :) && fault.vector == UD && fault.frame.rip == fault.at, "nop", "trap %u", fault.vector);
-    check(TRY(PREFIX "rdtsc", : : : "rax", "rdx") && fault.vector == UD && fault.frame.rip == fault.at, "rdtsc",
-          "trap %u", fault.vector);
-    check(TRY(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6d\ncpuid", : : : "rax", "rbx", "rcx", "rdx") && fault.vector == UD,
-          "another word", "trap %u", fault.vector);
+    TRAPS("nop", UD, 0, TRY(PREFIX "nop", :));
+    TRAPS("rdtsc", UD, 0, TRY(PREFIX "rdtsc", : : : "rax", "rdx"));
+    TRAPS("another word", UD, 0, TRY(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6d\ncpuid", : : : "rax", "rbx", "rcx", "rdx"));
 }
 
 USER __attribute__((naked)) static void user_prefix(void)
@@ -78,10 +79,12 @@ VARIATION(prefix_cut, "the prefix at the end of what is mapped")
     u8 *low = page(), *high = page();
     static const u8 code[] = {0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2, 0xc3};
     memcpy(high - 4, code, sizeof code);
-    asm volatile("mov $0x40000000, %%eax\nxor %%ecx, %%ecx\ncall *%0" : : "r"(high - 4) : "rax", "rbx", "rcx", "rdx", "memory");
+    asm volatile("mov $0x40000000, %%eax\nxor %%ecx, %%ecx\ncall *%0" : : "r"(high - 4) : "rax", "rbx", "rcx", "rdx",
+              "memory");
     check(1, "in two pages", "-");
     MUST(unmap(high));
-    check(caught(run, (word)(high - 4)) && fault.vector == UD && fault.frame.rip == (word)(high - 4), "with half of it gone",
+    check(caught(run, (word)(high - 4)) && fault.vector == UD && fault.frame.rip == (word)(high - 4),
+              "with half of it gone",
           "trap %u at %lx", fault.vector, fault.frame.rip);
     check(low != high, "pages", "one page");
 }

@@ -1,5 +1,5 @@
-/* int-n: software interrupts. Xen's own gates are closed but for 3, 4 and 0x80; of the #GP that the others are, it makes
-   the guest's interrupt if the DPL in the guest's table allows it: 1 at least for the kernel, 3 for user code
+/* int-n: software interrupts. Xen's own gates are closed but for 3, 4 and 0x80; of the #GP that the others are, it
+   makes the guest's interrupt if the DPL in the guest's table allows it: 1 at least for the kernel, 3 for user code
    (traps.c, do_general_protection; x86_64/entry.S, entry_int80). */
 #include "kit.h"
 

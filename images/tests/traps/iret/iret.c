@@ -199,3 +199,29 @@ CRASHING_VARIATION(frame_of_xen, "while reading the iret frame", "with a frame i
 {
     go(HOLE);
 }
+
+static int native_iret(word rip, word cs, word rflags)
+{
+    return TRY("mov %%rsp, %%rbx\npush %3\npush %%rbx\npush %2\npush %1\npush %0\niretq",
+               : : "r"(rip), "r"(cs), "r"(rflags), "r"((word)FLAT_KERNEL_SS) : "rbx", "memory");
+}
+
+VARIATION(native, "the instruction itself works within ring 3, and leaves the event mask alone")
+{
+    word flags = 0, target = 0;
+    shared->vcpu[0].mask = 1;
+    asm volatile("mov %%rsp, %%rbx\nlea 1f(%%rip), %1\npush %2\npush %%rbx\npush %4\npush %3\npush %1\niretq\n"
+                 "1: pushfq\npop %0\npush $2\npopfq"
+                 : "=&r"(flags), "=&r"(target)
+                 : "r"((word)FLAT_KERNEL_SS), "r"((word)FLAT_KERNEL_CS), "r"(0x3601ul) : "rbx", "memory", "cc");
+    check_equal(flags, 0x603, "its flags: not IOPL, not IF");
+    check_equal(shared->vcpu[0].mask, 1, "the event mask");
+    check(native_iret((word)iret_here, 0x300 | 3, 2) && fault.vector == GP && fault.code == 0x300,
+              "a CS that is not there",
+          "trap %u, code %lx", fault.vector, fault.code);
+    check(native_iret((word)iret_here, FLAT_KERNEL_CS & ~3, 2) && fault.vector == GP &&
+              fault.code == (FLAT_KERNEL_CS & ~3),
+          "a CS of ring 0", "trap %u, code %lx", fault.vector, fault.code);
+    check(native_iret(NON_CANONICAL, FLAT_KERNEL_CS, 2) && fault.vector == GP && fault.code == 0, "no address",
+          "trap %u, code %lx", fault.vector, fault.code);
+}

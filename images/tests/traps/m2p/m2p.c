@@ -42,8 +42,7 @@ VARIATION(content, "what is in it")
 VARIATION(locked, "it cannot be written to")
 {
     word before = M2P[0];
-    check(TRY("mov %%rax, (%0)", : : "r"(M2P) : "memory") && fault.vector == PF && fault.code == 3, "a store",
-          "trap %u, code %lx", fault.vector, fault.code);
+    TRAPS("a store", PF, 3, TRY("mov %%rax, (%0)", : : "r"(M2P) : "memory"));
     check_equal(fault.cr2, (word)M2P, "CR2");
     check_equal(M2P[0], before, "nothing changed");
 }
@@ -60,8 +59,7 @@ VARIATION(around, "what is beyond it")
     for (unsigned i = 0; i < sizeof some / sizeof *some; i++)
         check(try_load(some[i].at).taken, some[i].name, "trap %u, code %lx, CR2 %lx", fault.taken ? fault.vector : 99,
               fault.code, fault.cr2);
-    check(TRY("movb (%0), %%al", : : "r"(HOLE - 1) : "rax") && fault.vector == GP, "below it there is no address",
-          "trap %u", fault.vector);
+    TRAPS("below it there is no address", GP, 0, TRY("movb (%0), %%al", : : "r"(HOLE - 1) : "rax"));
 }
 
 USER __attribute__((naked)) static void user_load(void)

@@ -53,7 +53,8 @@ VARIATION(nothing, "what is read where nothing is")
         asm volatile("in %%dx, %%al" : "+a"(bytes) : "d"(some[i]));
         asm volatile("in %%dx, %%ax" : "+a"(words) : "d"(some[i]));
         asm volatile("in %%dx, %%eax" : "+a"(longs) : "d"(some[i]));
-        check(bytes == 0xff && words == 0xffff && longs == 0xffffffff, names[i], "%llx, %llx, %llx", bytes, words, longs);
+        check(bytes == 0xff && words == 0xffff && longs == 0xffffffff, names[i], "%llx, %llx, %llx", bytes, words,
+                  longs);
     }
     word buffer[2] = {0, 0}, count = 4, to = (word)buffer;
     asm volatile("rep insb" : "+c"(count), "+D"(to) : "d"(0x3f8) : "memory");
@@ -106,7 +107,7 @@ VARIATION(bitmap, "the bitmap lets single ports through, to user code as well")
     check_refused("its neighbour", in_traps(0x71));
     check_refused("both", TRY("in %%dx, %%ax", : : "d"(0x70) : "rax"));
     bitmap[0x78 / 8] = 0, bitmap[0x70 / 8] = 0x7f;
-    check(!TRY("in %%dx, %%ax", : : "d"(0x77) : "rax"), "two ports in two bytes", "trap %u", fault.vector);
+    NO_TRAP("two ports in two bytes", TRY("in %%dx, %%ax", : : "d"(0x77) : "rax"));
     set_bitmap(0x78);
     check_refused("over the limit", TRY("in %%dx, %%ax", : : "d"(0x77) : "rax"));
     check(!in_traps(0x77), "right below it", "trap %u", fault.vector);

@@ -1,11 +1,13 @@
 /* privileged: instructions of ring 0, which the guest kernel executes in ring 3.
 
-   Some Xen emulates for the kernel, for user code none: there each is a #GP. What it does not know stays the #GP that it
-   is (pv/emul-priv-op.c, validate). */
+   Some Xen emulates for the kernel, for user code none: there each is a #GP. What it does not know stays the #GP
+   that it is (pv/emul-priv-op.c, validate). */
 #include "kit.h"
 
 /* Each ends in a trap, if it is left to itself. */
-#define INSTRUCTION(name, code) asm(".text\n" #name ": " code "\nret\n.section .user, \"ax\", @progbits\nuser_" #name ": " code "\nud2\n.text"); \
+#define INSTRUCTION(name, code)                                                                             \
+    asm(".text\n" #name ": " code "\nret\n"                                                              \
+        ".section .user, \"ax\", @progbits\nuser_" #name ": " code "\nud2\n.text");                     \
     extern char name[], user_##name[];
 #define REFUSED_ONES(X)                                                                                       \
     X(hlt, "hlt") X(swapgs, "swapgs") X(invd, "invd") X(lgdt, "lgdt (%rsp)") X(lidt, "lidt (%rsp)")           \
@@ -110,13 +112,14 @@ VARIATION(prefixes, "prefixes and registers")
     check_equal(value & 1, 1, "to r15");
     asm volatile("mov $0x777, %%r13d\nmov %%r13, %%cr2\nmov %%cr2, %0" : "=r"(value) : : "r13");
     check_equal(value, 0x777, "from r13");
-    check(TRY("lock\nclts", :) && fault.vector == UD, "with lock", "trap %u", fault.vector);
+    TRAPS("with lock", UD, 0, TRY("lock\nclts", :));
 }
 
 VARIATION(registers, "nothing else changes")
 {
     word flags = 0, rcx = 0;
-    asm volatile("mov $0x5a5a, %%ecx\nstc\nstd\nclts\npushfq\ncld\npop %0\nmov %%rcx, %1" : "=r"(flags), "=r"(rcx) : : "rcx", "cc");
+    asm volatile("mov $0x5a5a, %%ecx\nstc\nstd\nclts\npushfq\ncld\npop %0\nmov %%rcx, %1" : "=r"(flags), "=r"(rcx)
+              : : "rcx", "cc");
     check_equal(flags & 0x401, 0x401, "flags");
     check_equal(rcx, 0x5a5a, "rcx");
 }

@@ -126,3 +126,25 @@ VARIATION(bases, "FS and GS have bases, one GS for each mode")
     asm volatile("mov %%gs:8, %0" : "=r"(value));
     check_equal(value, 0x1234, "and the kernel's is back");
 }
+
+VARIATION(ldt, "segments of an LDT, which Xen maps when they are used")
+{
+    u64 *ldt = table();
+    MUST(update(address_of(ldt + 1), 0x00cff2000000ffffull));
+    MUST(update(address_of(ldt + 2), 0x00affa000000ffffull));
+    TRAPS("without an LDT", GP, 8 | 4, TRY("mov %0, %%es", : : "r"(8 | 7)));
+    MUST(mmuext(SET_LDT, (word)ldt, 512));
+    NO_TRAP("with one", TRY("mov %0, %%es", : : "r"(8 | 7)));
+    TRAPS("an empty entry", GP, 24 | 4, TRY("mov %0, %%es", : : "r"(24 | 7)));
+    user_as(user_ud2, 0, 16 | 7, 0x202);
+    check_equal(fault.vector, UD, "user code in a code segment of it");
+    check_equal(fault.cs, 16 | 7, "its cs");
+    MUST(mmuext(SET_LDT, TEST_AREA(4), 512));
+    check(TRY("mov %0, %%es", : : "r"(8 | 7)) && fault.vector == PF && fault.cr2 == TEST_AREA(4) + 8 && fault.code == 0,
+          "one that is not mapped", "trap %u, code %lx, CR2 %lx", fault.vector, fault.code, fault.cr2);
+    word writable_page = (word)page();
+    MUST(mmuext(SET_LDT, writable_page, 512));
+    check(TRY("mov %0, %%es", : : "r"(8 | 7)) && fault.vector == PF && fault.cr2 == writable_page + 8,
+          "one that is mapped writable", "trap %u, code %lx, CR2 %lx", fault.vector, fault.code, fault.cr2);
+    MUST(mmuext(SET_LDT, 0, 0));
+}

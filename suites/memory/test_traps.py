@@ -1,0 +1,27 @@
+"""Traps to the letter: small guests of our own take them, and look at the frame, the flags, the codes, the masks.
+
+The tests are the folders of ``images/tests/traps``; each variation is a boot, and each check that it makes a subtest.
+Where Xen ends the domain instead, the reason is compared.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import small_guests
+from harness.guests import Guest
+from harness.small_guests import Variation
+
+VARIATIONS = small_guests.find("traps")
+
+
+@pytest.mark.parametrize("variation", VARIATIONS, ids=lambda variation: variation.id)
+def test_traps(variation: Variation, guest: Guest, subtests: pytest.Subtests) -> None:
+    """Each check of one boot, and the result line or the crash at its end."""
+    outcome = small_guests.run(variation, guest)
+    for check in outcome.checks:
+        with subtests.test(check.name):
+            assert check.reason is None, f"{check.name}: {check.reason}"
+    if reason := small_guests.skipped(outcome):
+        pytest.skip(reason)
+    assert small_guests.verdict_of(variation, outcome) is None
