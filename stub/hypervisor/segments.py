@@ -16,7 +16,8 @@ from stub.memory.guest import GuestFault
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-TO_64, TO_32 = 1, 2
+TO_64, TO_32, TO_16 = 1, 2, 3  # with a segment's base in the upper half
+_WIDE_32 = 1 << 54  # a code segment's D bit
 
 
 def new_base_pointer(xen: Hypervisor, mfn: int) -> int:
@@ -90,10 +91,18 @@ def is_64bit_code(xen: Hypervisor, selector: int) -> bool:
 
 
 def select_code_width(xen: Hypervisor, old: int, new: int) -> None:
-    """Tell the engine when a change of CS is one of mode."""
-    before, after = is_64bit_code(xen, old), is_64bit_code(xen, new)
-    if before != after:
-        xen.words[CODE_SWITCH] = TO_64 if after else TO_32
+    """Tell the engine when a change of CS is one of mode, or leads to a segment with a base of its own."""
+    if is_64bit_code(xen, new):
+        if not is_64bit_code(xen, old):
+            xen.words[CODE_SWITCH] = TO_64
+    elif new != old:
+        found = descriptor(xen, new)
+        xen.words[CODE_SWITCH] = _base(found) << 32 | (TO_32 if found & _WIDE_32 else TO_16)
+
+
+def _base(descriptor: int) -> int:
+    """The base of a segment, from its descriptor."""
+    return descriptor >> 16 & 0xFFFFFF | descriptor >> 32 & 0xFF000000
 
 
 def load_user_gs(xen: Hypervisor, selector: int) -> int:
@@ -105,7 +114,7 @@ def load_user_gs(xen: Hypervisor, selector: int) -> int:
             xen.words[GS] = 0
             xen.vcpu.gs_base_other = 0
             return 0
-        base = found >> 16 & 0xFFFFFF | found >> 32 & 0xFF000000
+        base = _base(found)
     kernel_base = xen.words[GS_BASE]
     xen.words[GS] = selector
     xen.words[GS_BASE] = kernel_base
