@@ -199,12 +199,11 @@ def l1_entry_of(xen: Hypervisor, vaddr: int) -> int | None:
     """The word index of the L1 entry that translates ``vaddr``; None where there is no L1 table."""
     domain = xen.domain
     words = domain.ram.words
+    if not handle_okay(vaddr, 0, 1):
+        return None
     table = domain.guest.root >> 12
     for level in (4, 3, 2):
-        slot = e.index(vaddr, level)
-        if level == 4 and e.XEN_FIRST_SLOT <= slot <= e.XEN_LAST_SLOT:
-            return None
-        entry = words[table * 512 + slot]
+        entry = words[table * 512 + e.index(vaddr, level)]
         if not entry & e.P:
             return None
         table = entry >> 12 & e.FRAME_MASK

@@ -101,7 +101,7 @@ VARIATION(reservation, "frames given back, the same one again and again")
     set_up();
     u64 frame[1] = {mfn_of(page())}; /* mapped: it goes when its mapping does */
     fill(1, frame);
-    static struct memory_reservation list = {.extent_start = (const word *)WINDOW, .nr_extents = 1 << 25, .domid = DOMID_SELF};
+    static struct memory_reservation list = {(const word *)WINDOW, 1 << 25, 0, 0, DOMID_SELF};
     ENDLESS("decrease_reservation", list.nr_extents, list.nr_extents - (stopped.rdi >> 6), MEMORY_OP,
             XENMEM_decrease_reservation, &list);
 }

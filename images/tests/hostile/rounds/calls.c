@@ -54,7 +54,8 @@ static word count(void)
 
 static word domain(void)
 {
-    static const u16 odd[] = {OWN_DOMAIN, DOMID_IO, DOMID_XEN, DOMID_COW, DOMID_INVALID, DOMID_IDLE, NO_DOMAIN, 0, 0xffff};
+    static const u16 odd[] = {OWN_DOMAIN, DOMID_IO,  DOMID_XEN, DOMID_COW, DOMID_INVALID,
+                              DOMID_IDLE, NO_DOMAIN, 0,         0xffff};
     return below(6) ? DOMID_SELF : PICK(odd);
 }
 
@@ -67,7 +68,8 @@ static u64 cycles(void)
 
 static u64 time(void)
 {
-    const u64 times[] = {cycles() + below(1000000), 1000000 + below(100000000), 1, any(), cycles() + (1ul << 52), 1ul << 63};
+    const u64 now = cycles(), times[] = {now + below(1000000), 1000000 + below(100000000), 1, any(), now + (1ul << 52),
+                                         1ul << 63};
     return PICK(times);
 }
 
@@ -84,7 +86,11 @@ static u32 extended;
 
 static u64 extended_command(void)
 {
-    static const u8 often[] = {0, 1, 2, 3, 4, 4, 4, 4, 0, 1, 2, 3, CLEAR_PAGE, COPY_PAGE, SET_LDT, INVLPG_LOCAL, NEW_USER_BASEPTR};
+    static const u8 often[] = {
+        PIN_L1_TABLE, PIN_L2_TABLE, PIN_L3_TABLE, PIN_L4_TABLE, PIN_L1_TABLE, PIN_L2_TABLE, PIN_L3_TABLE, PIN_L4_TABLE,
+        UNPIN_TABLE, UNPIN_TABLE, UNPIN_TABLE, UNPIN_TABLE, CLEAR_PAGE, COPY_PAGE, SET_LDT, INVLPG_LOCAL,
+        NEW_USER_BASEPTR,
+    };
     extended = below(5) ? PICK(often) : below(24) ? below(22) : any();
     return extended;
 }
@@ -115,8 +121,10 @@ static u64 extended_argument(void)
 
 static word own_handler(word with)
 {
-    const word callbacks[] = {(word)event_callback, (word)failsafe_callback, (word)syscall_callback, 0, gate_address(NMI),
-                                     (word)sysenter_callback, 0, (word)syscall32_callback};
+    const word callbacks[] = {
+        (word)event_callback, (word)failsafe_callback, (word)syscall_callback, 0, gate_address(NMI),
+        (word)sysenter_callback, 0, (word)syscall32_callback,
+    };
     return one_in(16) ? NON_CANONICAL + below(1 << 20) : with < 8 ? callbacks[with] : gate_address(with - 8);
 }
 

@@ -129,8 +129,11 @@ void round_of_descriptors(word round)
         hypercall(SET_GDT, frames, 1 + below(512));
     for (unsigned i = 0; i < 8; i++)
         hypercall(UPDATE_DESCRIPTOR, frame_address(pool_mfn[page]) + 8 * below(18), some_descriptor());
-    static const u8 loads[] = {0x8e, 0xd8, 0x8e, 0xc1, 0x8e, 0xe2, 0x8e, 0xe8, 0x0f, 0x02, 0xc8, 0x0f, 0x00, 0xe1, 0xc3};
-    memcpy(code_page, loads, sizeof loads); /* ds, es, fs, gs; lar, verr */
+    static const u8 loads[] = {
+        0x8e, 0xd8, 0x8e, 0xc1, 0x8e, 0xe2, 0x8e, 0xe8, /* ds, es, fs, gs */
+        0x0f, 0x02, 0xc8, 0x0f, 0x00, 0xe1, 0xc3, /* lar, verr */
+    };
+    memcpy(code_page, loads, sizeof loads);
     for (unsigned i = 0; i < 3; i++)
         piece_registers[i] = below(18) << 3 | (local ? 4 : 0) | below(4);
     totals.pieces++;

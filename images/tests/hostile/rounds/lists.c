@@ -8,8 +8,7 @@ void round_of_long_lists(word round)
         word number, command, words[8];
     } lists[] = {
         {MMU_UPDATE, 0, {0, 0}},
-        {MMUEXT_OP, 0, {TLB_FLUSH_LOCAL, TLB_FLUSH_LOCAL, TLB_FLUSH_LOCAL, TLB_FLUSH_LOCAL, TLB_FLUSH_LOCAL, TLB_FLUSH_LOCAL,
-                        TLB_FLUSH_LOCAL, TLB_FLUSH_LOCAL}},
+        {MMUEXT_OP, 0, {6, 6, 6, 6, 6, 6, 6, 6}}, /* TLB_FLUSH_LOCAL */
         {MULTICALL, 0, {XEN_VERSION, 0, 0, 0, 0, 0, 0, 0}},
         {GRANT_TABLE_OP, 1, {0}},
         {GRANT_TABLE_OP, 5, {0}},

@@ -127,8 +127,8 @@ void make_pool(void)
 {
     make_user();
     scratch = pages(3);
-    code_page = page();
     info_page = page();
+    code_page = page();
     info_mfn = mfn_of(info_page);
     pages(1);
     pool = pages(POOL);
@@ -170,7 +170,7 @@ static void new_frame(unsigned i)
 static void unmap_grants(void)
 {
     for (unsigned i = 0; i < MAPPINGS; i++) {
-        struct { u64 address, bus; u32 handle; u16 status, pad; } unmap = {mappings[i].address, 0, mappings[i].handle, 0, 0};
+        struct { u64 address, bus; u32 handle, status; } unmap = {mappings[i].address, 0, mappings[i].handle, 0};
         hypercall(GRANT_TABLE_OP, 1, &unmap, 1);
     }
     u32 version = 1 + below(2);
@@ -383,7 +383,7 @@ word pointer(void)
                         any() & 0xffffffff, unreadable(), unreadable(), unreadable()};
     word chance = below(16);
     return chance < 6    ? (word)scratch + (below(PAGE) & -8ul)
-           : chance < 7  ? (word)arena_end - below(64)
+           : chance < 7  ? (word)pool - PAGE - below(64) /* up to the hole */
            : chance < 12 ? pool_address()
                          : PICK(bad);
 }

@@ -48,8 +48,8 @@ static void tidy_up(word round)
 static void one_round(word round)
 {
     static void (*const kinds[])(word) = {
-        round_of_stores, round_of_stores, round_of_stores, round_of_code, round_of_code, round_of_user_code, round_of_irets,
-        round_of_descriptors,
+        round_of_stores, round_of_stores,    round_of_stores, round_of_code,
+        round_of_code,   round_of_user_code, round_of_irets,  round_of_descriptors,
     };
     caught(below(5) ? round_of_calls : PICK(kinds), round);
     if (one_in(500))

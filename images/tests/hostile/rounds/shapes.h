@@ -9,7 +9,7 @@
    p pointer       H where a grant may be mapped       l pointer to frames        P pointer to ports
    n count         o order                             O offset in a page         z mostly 0
    d domain (D: most often our own)  t port                              v vCPU                     q VIRQ
-   g grant         J h where one is mapped, and its handle                     w flags of a mapping       G frame or grant
+   g grant         J h where one is mapped, its handle      w flags of a mapping       G frame or grant
    r a frame that cannot be written                Q a callback that cannot be taken back
    6 DR7           5 address to watch              9 old command
    u time          s seconds                           k small number             x any

@@ -1,4 +1,4 @@
-/* Plain stores: to page tables that are mapped read-only (Xen emulates some), to what is mapped or not, and to rings. */
+/* Plain stores: to page tables that are mapped read-only (Xen emulates some), to what is mapped or not, to grants. */
 #include "hostile.h"
 
 /* A store of so many bytes, in one of the ways that the CPU has. */
@@ -60,7 +60,7 @@ static void store_whole(u64 *address, u64 value)
         asm volatile("xchgq %0, (%1)" : "+r"(value) : "r"(address) : "memory");
         break;
     case 1:
-        asm volatile("lock cmpxchgq %1, (%2)" : : "a"(*(volatile u64 *)address), "r"(value), "r"(address) : "memory", "cc");
+        asm volatile("mov (%1), %%rax; lock cmpxchgq %0, (%1)" : : "r"(value), "r"(address) : "rax", "memory", "cc");
         break;
     case 2:
         asm volatile("stosq" : "+D"(address) : "a"(value) : "memory");
