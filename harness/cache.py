@@ -164,6 +164,8 @@ def program(name: str, recipe: str, make: Callable[[], Made]) -> Path:
     programs = cache_folder() / "programs" / name
     folder = programs / recipe[:16]
     if unit := find(folder, recipe):
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # used now: the last to go
         return unit.path
     path = ensure(folder, recipe, make).path
     for old in sorted((each for each in programs.iterdir() if each.is_dir()), key=_age)[_PROGRAMS_KEPT:]:

@@ -101,8 +101,8 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     boot.add_argument("--instructions", type=_integer, metavar="N", help="stop after so many instructions")
     boot.add_argument("--run", type=Path, dest="run_directory", metavar="DIR", help="keep the run in this folder")
     boot.add_argument(
-        "--audit", type=_integer, nargs="?", const=1, metavar="N",
-        help="check all invariants of the guest's memory after each Nth hypercall (each)",
+        "--audit", type=_count, metavar="N",
+        help="check all invariants of the guest's memory after each Nth hypercall that pvstub decides",
     )  # fmt: skip
     boot.add_argument(
         "--snapshot", type=_moment, action="append", default=[], metavar="at=WHEN",
@@ -273,6 +273,14 @@ def _debugger(options: argparse.Namespace) -> Options | None:
     )
     check(asked)
     return asked
+
+
+def _count(text: str) -> int:
+    """A number from 1 on."""
+    number = _integer(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from 1 on")
+    return number
 
 
 def _address(text: str) -> str:

@@ -196,6 +196,9 @@ def _free(view: View) -> Iterator[str]:
     free = np.fromiter(frames.free, np.int64, len(frames.free))
     for mfn in free[(frames.np_owner[free] != FREE) | (frames.np_refs[free] != 0)].tolist():
         yield f"frame {mfn:#x} can be had, but is {'in use' if frames.refs[mfn] else 'owned'}"
+    left = (frames.np_owner == FREE) & ((frames.np_refs != 0) | (frames.np_type_count != 0))
+    for mfn in np.flatnonzero(left).tolist():
+        yield f"frame {mfn:#x} is nobody's, and has references {frames.refs[mfn]}, type count {frames.type_count[mfn]}"
 
 
 def _p2m(view: View) -> Iterator[str]:
@@ -258,6 +261,8 @@ class Auditor:
         found = audit(xen)
         if found:
             xen.verdict = Verdict(
-                "audit", f"an invariant is broken after hypercall {self.calls}: {found[0]}", tuple(map(str, found[1:]))
+                "audit",
+                f"an invariant is broken after {self.calls} decided hypercalls: {found[0]}",
+                tuple(map(str, found[1:])),
             )
             xen.pause = True

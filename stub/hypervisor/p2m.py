@@ -22,6 +22,7 @@ from stub.units import PAGE_SIZE, U64
 # Linux's marks in an entry (arch/x86/include/asm/xen/page.h); the builder's and everyone's mark for no frame.
 FOREIGN, IDENTITY, INVALID = 1 << 63, 1 << 62, U64
 _PER_PAGE = PAGE_SIZE // 8
+_LONGEST = 4  # entries for each frame of the machine, at most
 
 
 class BadList(Exception):
@@ -84,7 +85,7 @@ def arch_info(domain: Domain) -> tuple[int, int, int, int, int]:
 def guest_list(domain: Domain) -> FrameList:
     """The guest's own list, or the domain builder's where the guest has told of none."""
     max_pfn, frame_list, cr3, vaddr, generation = arch_info(domain)
-    length = min(max_pfn or domain.layout.nr_pages, 1 << 32)
+    length = min(max_pfn or domain.layout.nr_pages, _LONGEST * domain.frames.frames)  # the guest says what it likes
     words = domain.ram.words
     if cr3 and vaddr:
 

@@ -16,6 +16,7 @@ from stub.memory.guest import GuestFault
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
+_MOST_RUNNABLE = 4096
 TO_64, TO_32, TO_16 = 1, 2, 3  # with a segment's base in the upper half
 _WIDE_32 = 1 << 54  # a code segment's D bit
 
@@ -143,6 +144,8 @@ def return_fault(xen: Hypervisor, cs: int, ss: int) -> tuple[int, int] | None:
     if not data & _PRESENT:
         return X86_EXC_SS, ss & 0xFFFC
     if not (cs | ss) & 4:
+        if len(xen.runnable) >= _MOST_RUNNABLE:
+            xen.runnable.clear()
         xen.runnable.add((cs, ss))
         if is_64bit_code(xen, cs):
             xen.vcpu.add_runnable(cs, ss)

@@ -197,6 +197,9 @@ def reload_selectors(xen: Hypervisor) -> None:
 
     A selector that cannot be loaded becomes 0; without a callback the guest goes on at address 0 (load_segments).
     """
+    if xen.in_multicall:
+        xen.reload_due = True
+        return
     words = xen.words
     selectors = tuple(words[at] for at in (DS, ES, FS, GS))
     bad = [at for at in (DS, ES, FS, GS) if not segments.is_loadable(xen, words[at])]

@@ -64,6 +64,7 @@ from stub.units import PAGE_SIZE, U64
 _ENGINE_CR0 = 0x8001_0033  # PE MP ET NE WP PG
 _ENGINE_CR4 = 0x0000_0668  # DE PAE MCE OSFXSR OSXMMEXCPT
 _TIME_UPDATE = SECOND
+_MOST_NAMES = 64  # of hypercalls that are not there: the guest makes the numbers up
 _ARGUMENTS = (RDI, RSI, RDX, R10, R8)
 _FAULT = struct.Struct("<216xQ16xQQQ").unpack_from  # cr2, vector, error code, software
 _NAMES = {int(number): number.name for number in Hypercall}
@@ -111,6 +112,10 @@ class Hypervisor:
         self.rest: tuple[int, ...] | None = None
         self.refusal = ""
         """What the hypercall being made broke, in words; page tables and types have theirs in ``types.refusal``."""
+        self.reload_due = False
+        """The guest's selectors are to be loaded again when the multicall is over."""
+        self.work = 0
+        """Elements of lists that the multicall being made has taken on, all its entries together."""
         self.shutdown_code: int | None = None
         self.pirqs = Pirqs()
         # assists and virtual hardware
@@ -454,7 +459,10 @@ class Hypervisor:
     def not_there(self, number: int, operation: int | None = None) -> int:
         """Count a hypercall, or an operation of one, that nobody handles: -ENOSYS."""
         name = _NAMES.get(number, str(number))
-        self.unimplemented[name if operation is None else f"{name}:{operation}"] += 1
+        name = name if operation is None else f"{name}:{operation}"
+        if name not in self.unimplemented and len(self.unimplemented) >= _MOST_NAMES:
+            name = "others"
+        self.unimplemented[name] += 1
         return -ENOSYS
 
     def continue_later(self, number: int, *arguments: int) -> int:

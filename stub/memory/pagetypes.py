@@ -294,6 +294,7 @@ class PageTypes:
         target = (entry >> 12) & e.FRAME_MASK
         rc = self.get_page_and_type(target, level - 1)
         if rc == -EINVAL and self.linear.enter(table, entry, level):
+            self.refusal = ""
             return 0
         if rc:
             self.refusal = f"l{level}e {entry:#x}: {self.refusal}"

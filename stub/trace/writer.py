@@ -27,6 +27,8 @@ from stub.units import U64
 
 WIDE: Final = {Kind.HYPERCALL: Kind.WIDE, Kind.NESTED: Kind.NESTED_WIDE}
 
+_MOST_WIDE = 64  # numbers too large for their field that are counted apart; the last takes all others
+
 
 class HypercallLog(Recorder):
     """An append-only log of what the guest asked and was answered.
@@ -160,7 +162,8 @@ class HypercallLog(Recorder):
         self, kind: int, time_ns: int, rip: int, nr: int, args: tuple[int, ...], rc: int, payload: bytes, out: bytes
     ) -> None:
         """A hypercall with a number too large for its field."""
-        self._wide_calls[nr & U64] += 1
+        known = nr & U64 in self._wide_calls or len(self._wide_calls) < _MOST_WIDE
+        self._wide_calls[nr & U64 if known else U64] += 1
         self._append(WIDE[Kind(kind)], 0, time_ns, rip, (*args, rc, nr), payload, out)
 
     def _window(self, offset: int) -> mmap.mmap:

@@ -86,6 +86,10 @@ def _free_and_owned(xen: Hypervisor) -> None:
     xen.domain.frames.free[int(xen.domain.p2m[0])] = None
 
 
+def _leaked(xen: Hypervisor) -> None:
+    xen.domain.frames.owner[int(xen.domain.p2m[0])] = FREE
+
+
 def _another_pfn(xen: Hypervisor) -> None:
     xen.domain.area.m2p[int(xen.domain.p2m[5])] = 6
 
@@ -100,6 +104,7 @@ BROKEN: list[tuple[str, Callable[[Hypervisor], None], str]] = [
     ("counts", _a_reference_more, "references"),
     ("counts", _a_type_less, "type count"),
     ("free", _free_and_owned, "can be had, but is"),
+    ("free", _leaked, "is nobody's, and has references"),
     ("p2m", _another_pfn, "for pfn 0x5"),
 ]
 
@@ -138,7 +143,7 @@ def test_a_finding_ends_the_run(tmp_path: Path) -> None:
         verdict = made.run()
         assert verdict is not None
         assert (verdict.kind, verdict.exit_status) == ("audit", 1)
-        assert verdict.reason.startswith("an invariant is broken after hypercall 2: counts: frame")
+        assert verdict.reason.startswith("an invariant is broken after 2 decided hypercalls: counts: frame")
 
 
 def test_an_audit_changes_nothing(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def _each(xen: Hypervisor, command: int, arg: int, count: int, operation: ListOp
     why = ""
     rc = 0
     try:
+        xen.work += min(count, A_TIME)
         for i in range(min(count, A_TIME)):
             at = (arg + i * layout.size) & U64
             data = bytearray(guest.read(at, layout.size))

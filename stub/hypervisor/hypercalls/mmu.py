@@ -130,6 +130,7 @@ def mmu_update(xen: Hypervisor, requests: int, count: int, pdone: int, foreign: 
                 done += 1
     except GuestFault:
         rc = -EFAULT
+    xen.work += done
     settle(xen)
     return end_list(xen, pdone, before + done, rc) if pdone else rc
 
@@ -279,6 +280,7 @@ def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, foreign:
     except GuestFault:
         rc = -EFAULT
     xen.payload = payload
+    xen.work += done
     settle(xen)
     return end_list(xen, pdone, before + done, rc) if pdone else rc
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stub.abi.errno import EFAULT, EINVAL
 from stub.abi.xen import Hypercall
 from stub.engine.base import RAX
+from stub.hypervisor import traps
 from stub.hypervisor.hypercalls.mmu import handle_okay
 from stub.hypervisor.refusals import bad_pointer, refuse
 from stub.hypervisor.registry import HYPERCALLS, hypercall
@@ -22,6 +23,7 @@ _ENTRY = struct.Struct("<8Q")
 _RESULT = struct.Struct("<Q")
 _RESULT_AT, _ARGUMENTS_AT = 8, 16
 A_TIME = 1024  # calls before the guest is made to ask again
+_WORK = 8192  # elements of their lists before that
 
 
 @hypercall(Hypercall.multicall)
@@ -32,7 +34,7 @@ def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int
     count &= 0xFFFFFFFF
     if not handle_okay(calls, count, _ENTRY.size):
         return refuse(xen, EFAULT, f"a list of {count} calls cannot begin at {calls:#x}")
-    xen.in_multicall = True
+    xen.in_multicall, xen.work = True, 0
     try:
         return _run(xen, calls, count)
     except GuestFault as fault:
@@ -40,6 +42,9 @@ def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int
         return bad_pointer(xen, fault)
     finally:
         xen.in_multicall = False
+        if xen.reload_due:
+            xen.reload_due = False
+            traps.reload_selectors(xen)
         xen.payload = xen.out = b""
 
 
@@ -62,6 +67,8 @@ def _run(xen: Hypervisor, calls: int, count: int) -> int | None:
             return _go_on(xen, calls, count - done)
         guest.write(calls + _RESULT_AT, _RESULT.pack(rc & U64))
         calls = (calls + _ENTRY.size) & U64
+        if xen.work >= _WORK and done + 1 < count:
+            return _go_on(xen, calls, count - done - 1)
     return 0
 
 

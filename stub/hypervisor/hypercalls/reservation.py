@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _MAX_ORDER = 9  # domu_max_order
 _MOST_EXTENTS = 0xFFFFFFFF >> abi.MEMOP_EXTENT_SHIFT
-_A_TIME = 4096  # extents before the guest is made to ask again
+_A_TIME = 4096  # frames before the guest is made to ask again
+_SEARCH = 64  # what looking for a block, or for frames below a limit, counts as
 _NR_EXCHANGED = abi.XenMemoryExchange64.offset("nr_exchanged")
 
 
@@ -77,7 +78,8 @@ def decrease_reservation(xen: Hypervisor, arg: int) -> int:
     first_done = done
     try:
         while done < wanted.extents:
-            if done - first_done == _A_TIME:
+            if (done - first_done) << wanted.order >= _A_TIME:
+                xen.work += _A_TIME
                 return _continue(xen, abi.XENMEM_decrease_reservation, done, arg)
             first = guest.read_u64(wanted.start + 8 * done)
             for mfn in range(first, first + (1 << wanted.order)):
@@ -104,7 +106,8 @@ def _populate(xen: Hypervisor, arg: int, operation: int) -> int:
     start, count, order, limit = wanted
     physmap = operation == abi.XENMEM_populate_physmap
     domain = xen.domain
-    now = min(max(count - done, 0), _A_TIME)
+    now = min(max(count - done, 0), max(_A_TIME >> order, 1))
+    xen.work += now << order
     blocks = domain.frames.take(order, now, limit)
     used = 0
     try:
@@ -122,7 +125,7 @@ def _populate(xen: Hypervisor, arg: int, operation: int) -> int:
     except GuestFault:
         pass
     domain.frames.untake(blocks[used:])
-    return _continue(xen, operation, done, arg) if used == now == _A_TIME and done < count else done
+    return _continue(xen, operation, done, arg) if now and used == now and done < count else done
 
 
 @MEMORY_OPS(abi.XENMEM_increase_reservation)
@@ -153,10 +156,13 @@ def exchange(xen: Hypervisor, arg: int) -> int:
     a_time = max(given.extent_order, wanted.extent_order)  # frames are exchanged in blocks of this order
     per_in, per_out = 1 << a_time - given.extent_order, 1 << a_time - wanted.extent_order
     first = block = done >> a_time - given.extent_order
+    searched = a_time > 0 or limit < xen.domain.frames.frames
+    most = max(_A_TIME >> a_time, 1) // (_SEARCH if searched else 1) or 1
     rc = 0
     try:
         while block < given.nr_extents // per_in and not rc:
-            if block - first == _A_TIME:
+            if block - first >= most:
+                xen.work += _A_TIME
                 guest.write_u64(arg + _NR_EXCHANGED, block * per_in)
                 return xen.continue_later(Hypercall.memory_op, abi.XENMEM_exchange, arg)
             out: list[int] = []
@@ -210,11 +216,14 @@ def _exchange_block(xen: Hypervisor, out: list[int], slots: list[int], order: in
     if len(set(out)) != len(out):
         xen.refusal = "a frame is given twice"
         return -EINVAL
-    frames.free.update(dict.fromkeys(out))  # they count as room for the others
     taken = frames.take(order, len(slots), max(limit, 0))
     frames.untake(taken)
-    for mfn in out:
-        del frames.free[mfn]
+    if len(taken) != len(slots):  # on a machine without other room they count as such themselves
+        frames.free.update(dict.fromkeys(out))
+        taken = frames.take(order, len(slots), max(limit, 0))
+        frames.untake(taken)
+        for mfn in out:
+            del frames.free[mfn]
     if len(taken) != len(slots):
         xen.refusal = f"there are not {len(slots)} free blocks of {1 << order} frames as asked for"
         return -ENOMEM

@@ -162,7 +162,7 @@ class Snapshot:
             number = int(which, 0)
         except ValueError:
             number = -1
-        if number < 0:
+        if not 0 <= number < 1 << 52:
             names = sorted({name for root in self.roots for name in root.names})
             raise UsageError(f"root {which!r}: give one of {', '.join(names)}, an MFN, a machine address, FORMAT:MADDR")
         maddr = number if number >= self.frames.frames else number << PAGE_SHIFT

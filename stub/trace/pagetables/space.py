@@ -57,7 +57,7 @@ class AddressSpace:
         if by_pfn:
             self.memory = Renumbered(snapshot.tables, snapshot.frames.p2m)
             pfn = snapshot.frames.pfn(root.maddr >> PAGE_SHIFT)
-            if pfn is None:
+            if pfn is None or pfn >= 2 * len(snapshot.frames.m2p):  # what the guest wrote there
                 raise UsageError(f"root {root.maddr:#x}: its frame has no PFN, so its entries cannot hold PFNs")
             self._maddr = (pfn << PAGE_SHIFT) + (root.maddr & PAGE_SIZE - 1)
 
