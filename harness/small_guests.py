@@ -7,17 +7,14 @@ on its own, with its name as the command line. ``docs/small-guests.md`` tells ho
 
 from __future__ import annotations
 
-import hashlib
 import re
-import subprocess
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from stub.errors import UsageError
 
-from . import cache
+from .programs import compiled
 
 if TYPE_CHECKING:
     from .guests import Guest
@@ -108,40 +105,16 @@ def freestanding(name: str, sources: Sequence[Path], flags: Sequence[str], scrip
     with gcc's message.
     """
     command = ("gcc", *FREESTANDING, *flags, LINK.format(script=script), *map(str, sources))
-    return _built(name, command, {source.parent for source in sources if source.suffix != ".o"} | {script.parent})
+    return compiled(name, command, {source.parent for source in sources if source.suffix != ".o"} | {script.parent})
 
 
 def _kit() -> Path:
     """The kit as one object: it is the same in all tests, and most of what there is to compile."""
-    return _built("test-kit.o", ("gcc", *FREESTANDING, "-r", *map(str, _sources(KIT))), {KIT})
+    return compiled("test-kit.o", ("gcc", *FREESTANDING, "-r", *map(str, _sources(KIT))), {KIT})
 
 
 def _sources(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.[cS]"))
-
-
-def _built(name: str, command: Sequence[str], folders: Iterable[Path]) -> Path:
-    digest = hashlib.sha256(repr(command).encode())
-    for path in _inputs(folders):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return cache.program(name, digest.hexdigest(), lambda: _compile(name, command))
-
-
-def _inputs(folders: Iterable[Path]) -> Iterator[Path]:
-    for folder in sorted(folders):
-        yield from sorted(path for path in folder.iterdir() if path.suffix in (".c", ".S", ".h", ".ld"))
-
-
-def _compile(name: str, command: Sequence[str]) -> cache.Made:
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder, name)
-        try:
-            done = subprocess.run([*command, "-o", str(result)], capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise UsageError("gcc is not installed: the test guests are built with it (package gcc)") from None
-        if done.returncode:
-            raise UsageError(f"gcc cannot build {name}:\n{done.stderr.strip()}")
-        return cache.Made(name, result.read_bytes(), {"command": " ".join(command)})
 
 
 def parse(console: str) -> Outcome:

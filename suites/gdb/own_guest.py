@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from functools import cache as remembered
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
-from harness import cache
-from stub.errors import UsageError
+from harness.programs import compiled
 
 SOURCES = Path(__file__).with_name("guest")
 FLAGS = (
     "gcc", "-m64", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g", "-Og", "-static", "-nostdlib", "-ffreestanding",
     "-fno-pic", "-no-pie", "-mcmodel=kernel", "-mno-red-zone", "-fno-stack-protector", "-fcf-protection=none",
     "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-asynchronous-unwind-tables",
-    "-Wl,-T,link.ld,--build-id=none,-z,max-page-size=4096,--no-warn-rwx-segments",
+    f"-Wl,-T,{SOURCES / 'link.ld'},--build-id=none,-z,max-page-size=4096,--no-warn-rwx-segments",
 )  # fmt: skip
 COMPILED = ("entry.S", "spots.S", "kernel.c", "sections.c")
 MEMORY = 32
@@ -30,20 +26,7 @@ HOLE = LATE + 2 * 4096
 
 def build() -> Path:
     """The kernel's file, compiled if a source changed. Its debugging information names the sources here."""
-    digest = hashlib.sha256(repr((FLAGS, COMPILED, str(SOURCES))).encode())
-    for path in sorted(SOURCES.iterdir()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return cache.program("gdb-guest", digest.hexdigest(), _compile)
-
-
-def _compile() -> cache.Made:
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder, "gdb-guest")
-        command = [*FLAGS, "-o", str(result), *(str(SOURCES / name) for name in COMPILED)]
-        done = subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UsageError(f"{SOURCES}: gcc cannot build the guest: {done.stderr.strip()}")
-        return cache.Made("gdb-guest", result.read_bytes(), {"compiler": " ".join(FLAGS)})
+    return compiled("gdb-guest", (*FLAGS, *(str(SOURCES / name) for name in COMPILED)), [SOURCES])
 
 
 @remembered

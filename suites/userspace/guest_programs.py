@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import cache
-from stub.errors import UsageError
+from harness.programs import compiled
 
 SOURCES = Path(__file__).with_name("programs")
 GUEST_FOLDER = "/pvstub"
@@ -42,10 +39,8 @@ class Verdict(NamedTuple):
 def build(name: str) -> Path:
     """The program's file, compiled if its sources changed. UsageError when the compiler cannot."""
     flags, sources = RECIPES[name]
-    digest = hashlib.sha256(repr((flags, sources)).encode())
-    for path in sorted(SOURCES.glob("*.[ch]")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return cache.program(name, digest.hexdigest(), lambda: _compile(name, flags, sources))
+    names_only = f"-fmacro-prefix-map={SOURCES}/="  # in what a program prints of its own place
+    return compiled(name, (*flags, names_only, *(str(SOURCES / source) for source in sources)), [SOURCES])
 
 
 def guest_files() -> dict[str, Path]:
@@ -73,17 +68,3 @@ def verdicts(console: str) -> dict[str, Verdict]:
             reason = None if match["ok"] else match["reason"] or "no reason given"
             found[match["name"]] = Verdict(reason, tuple(notes.get(match["name"], ())))
     return found
-
-
-def _compile(name: str, flags: tuple[str, ...], sources: tuple[str, ...]) -> cache.Made:
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder, name)
-        command = [*flags, "-o", str(result), *sources]
-        try:
-            done = subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise UsageError("gcc: not found; install it (apt install gcc libc6-dev)") from None
-        if done.returncode:
-            first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
-            raise UsageError(f"{SOURCES / sources[0]}: gcc cannot build {name}: {first}; see that libc6-dev is there")
-        return cache.Made(name, result.read_bytes(), {"compiler": " ".join(flags)})
