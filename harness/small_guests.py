@@ -17,6 +17,8 @@ from stub.errors import UsageError
 from .programs import compiled
 
 if TYPE_CHECKING:
+    import pytest
+
     from .guests import Guest
 
 TESTS = Path(__file__).resolve().parent.parent / "images" / "tests"
@@ -169,6 +171,20 @@ def verdict_of(variation: Variation, outcome: Outcome) -> str | None:
     if result == "SUCCESS" and (failed or not outcome.checks):
         return "SUCCESS, but a check failed or none was made"
     return None if result in ("SUCCESS", "SKIP") else f"{result}: {reason}"
+
+
+def judge(variation: Variation, outcome: Outcome, subtests: pytest.Subtests) -> None:
+    """What a test makes of an outcome: a subtest for each check, then the result; a guest's skip is the test's."""
+    import pytest
+
+    __tracebackhide__ = True
+    for check in outcome.checks:
+        with subtests.test(check.name):
+            assert check.reason is None, f"{check.name}: {check.reason}"
+    if reason := skipped(outcome):
+        pytest.skip(reason)
+    wrong = verdict_of(variation, outcome)
+    assert wrong is None, wrong
 
 
 def skipped(outcome: Outcome) -> str | None:

@@ -19,10 +19,7 @@ VARIATIONS = small_guests.find("families")
 def test_families(variation: Variation, guest: Guest, subtests: pytest.Subtests) -> None:
     """Each check of one boot, and the result line at its end; no invariant of the frame table breaks meanwhile."""
     outcome = small_guests.run(variation, guest(audit=1))
-    for check in outcome.checks:
-        with subtests.test(check.name):
-            assert check.reason is None, f"{check.name}: {check.reason}"
-    assert small_guests.verdict_of(variation, outcome) is None
+    small_guests.judge(variation, outcome, subtests)
 
 
 @pytest.mark.parametrize(

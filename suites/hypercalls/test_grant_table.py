@@ -37,10 +37,7 @@ VARIATIONS = small_guests.find("grant-table")
 def test_grant_table(variation: Variation, guest: Guest, subtests: pytest.Subtests) -> None:
     """Each check of one boot, and the result line at its end; no invariant of the frame table breaks meanwhile."""
     outcome = small_guests.run(variation, guest(audit=1))
-    for check in outcome.checks:
-        with subtests.test(check.name):
-            assert check.reason is None, f"{check.name}: {check.reason}"
-    assert small_guests.verdict_of(variation, outcome) is None
+    small_guests.judge(variation, outcome, subtests)
 
 
 def test_the_log_says_what_an_element_broke(guest: Guest) -> None:

@@ -19,9 +19,4 @@ VARIATIONS = small_guests.find("traps")
 def test_traps(variation: Variation, guest: Guest, subtests: pytest.Subtests) -> None:
     """Each check of one boot, and the result line or the crash at its end."""
     outcome = small_guests.run(variation, guest)
-    for check in outcome.checks:
-        with subtests.test(check.name):
-            assert check.reason is None, f"{check.name}: {check.reason}"
-    if reason := small_guests.skipped(outcome):
-        pytest.skip(reason)
-    assert small_guests.verdict_of(variation, outcome) is None
+    small_guests.judge(variation, outcome, subtests)

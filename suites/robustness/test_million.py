@@ -123,9 +123,6 @@ def test_hostile(variation: Variation, guest: Guest, subtests: pytest.Subtests) 
     """Lists of 2^31 items and more, and pointers that lead nowhere, to each hypercall that takes one."""
     running = small_guests.prepare(variation, guest(audit=AUDIT_EVERY))
     outcome = small_guests.finish(variation, running)
-    for check in outcome.checks:
-        with subtests.test(check.name):
-            assert check.reason is None, f"{check.name}: {check.reason}"
     with subtests.test("the audit finds nothing"):
         assert audit(running.machine.xen) == []
-    assert small_guests.verdict_of(variation, outcome) is None
+    small_guests.judge(variation, outcome, subtests)
