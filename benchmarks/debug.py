@@ -15,8 +15,9 @@ from harness.catalogue import load
 from harness.symbols import symbols_for
 
 IMAGE = "debian-cloud"
-MEASURES = {
-    "dump": ("64 MiB of guest memory dumped", 1 / 5),
+MEASURES: dict[str, tuple[str, float | None]] = {
+    "dump": ("64 MiB of guest memory dumped, 4 MiB out of every 16", 1 / 5),
+    "dense": ("64 MiB dumped from the kernel's start, half of it text", None),
     "stepi": ("10,000 stepi", 1.0),
     "condition": ("a conditional breakpoint, hit 10,000 times and true once", 1 / 20),
 }

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PACKET_SIZE = 0x20000
-"""The longest data of a packet, either way, that we promise to take (and give)."""
+PACKET_SIZE = 0x200000
+"""The longest data of a packet, either way, that we promise to take (and give): a mebibyte of memory in hex digits."""
 
 _STRAY = re.compile(rb"[$+\-\x03]")
 _ESCAPES = ((b"}\x03", b"#"), (b"}\x04", b"$"), (b"}\n", b"*"), (b"}]", b"}"))  # the last one last

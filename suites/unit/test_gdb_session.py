@@ -16,7 +16,7 @@ from stub.engine.base import RAX, RBX, RIP
 from stub.gdb.handlers import REGISTRY
 from stub.gdb.handlers.registry import Registry
 from stub.gdb.model import SIGABRT, SIGINT, Ended, Kind, Space, Stop, TargetError
-from stub.gdb.packet import decode, encode
+from stub.gdb.packet import PACKET_SIZE, decode, encode
 from stub.gdb.session import OnDetach, Session
 
 
@@ -135,7 +135,7 @@ def test_answers_wait_when_there_are_many(client: Client) -> None:
 
 def test_what_is_claimed_is_there(client: Client) -> None:
     claimed = client.ask(b"qSupported:xmlRegisters=i386").decode().split(";")
-    assert claimed[0] == "PacketSize=20000"
+    assert claimed[0] == "PacketSize=200000"
     for claim in claimed[1:]:
         name = claim.removesuffix("+").encode()
         others = {
@@ -292,11 +292,11 @@ def test_reads_end_where_memory_ends(client: Client) -> None:
 
 
 def test_a_read_is_never_longer_than_a_packet() -> None:
-    client = Client(FakeTarget(memory=0x20000))
-    assert len(client.ask(b"m%x,ffffffff" % BASE)) == 0x20000
-    client.target.memory[Space.VIRTUAL][:] = b"#" * 0x20000
+    client = Client(FakeTarget(memory=PACKET_SIZE))
+    assert len(client.ask(b"m%x,ffffffff" % BASE)) == PACKET_SIZE
+    client.target.memory[Space.VIRTUAL][:] = b"#" * PACKET_SIZE
     answer = client.session.receive(checksummed(b"x%x,ffffffff" % BASE))
-    assert len(answer) <= 0x20000 + 4
+    assert len(answer) <= PACKET_SIZE + 4
 
 
 @pytest.mark.parametrize(
