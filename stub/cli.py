@@ -102,7 +102,7 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     boot.add_argument("--run", type=Path, dest="run_directory", metavar="DIR", help="keep the run in this folder")
     boot.add_argument(
         "--audit", type=_count, metavar="N",
-        help="check all invariants of the guest's memory after each Nth hypercall that pvstub decides",
+        help="check all invariants of the guest's memory after each Nth hypercall",
     )  # fmt: skip
     boot.add_argument(
         "--snapshot", type=_moment, action="append", default=[], metavar="at=WHEN",

@@ -19,6 +19,8 @@ from stub.memory.pagetypes import PageTypes
 from stub.memory.ram import Ram
 
 DOMID = 1
+HARDWARE_DOMAIN = 0
+"""There always is one, with the back ends in it; it is not the guest."""
 
 
 @dataclass
@@ -50,11 +52,8 @@ class Domain:
         return domid in (DOMID_SELF, self.domid)
 
     def naming(self, domid: int) -> int:
-        """The error of naming a domain by number: 0 for itself, -EPERM for one that is not its to name, else -ESRCH.
-
-        There is always a domain 0, which is not this one.
-        """
-        return 0 if self.is_self(domid) else -ESRCH if domid else -EPERM
+        """The error of naming a domain by number: 0 for itself, -EPERM for one that is not its to name, else -ESRCH."""
+        return 0 if self.is_self(domid) else -EPERM if domid == HARDWARE_DOMAIN else -ESRCH
 
     def m2p(self, mfn: int) -> int:
         """The PFN that the machine-to-physical table gives for a frame."""

@@ -43,7 +43,6 @@ class Catches:
     def __init__(self, xen: Hypervisor, points: Points) -> None:
         self._xen = xen
         self._points = points
-        self._own = dict(xen.exits)
         self._own_upcall = xen.deliver_upcall
 
     def tell(self) -> None:
@@ -60,18 +59,17 @@ class Catches:
             Exit.OUT: (bool(ports), lambda: self._port(Exit.OUT)),
         }
         for kind, (wanted, stand) in stands.items():
-            xen.exits[kind] = stand if wanted else self._own[kind]
+            xen.onlookers.stand_in_front(kind, stand if wanted else None)
         xen.deliver_upcall = self._upcall if points.catches("upcall") is not None else self._own_upcall
         all_exits = bool(ports) or any(getattr(c, "number", None) == Hypercall.iret for _, c in calls)
-        xen.engine.use_reflex(None if all_exits else xen.vcpu.reflex())
+        xen.onlookers.see_all(self, all_exits)
 
     # -- hypercalls
 
     def _syscall(self) -> None:
         xen, points = self._xen, self._points
-        own = self._own[Exit.SYSCALL]
         if not xen.vcpu.kernel_mode:
-            own()
+            xen.onlookers.act(Exit.SYSCALL)
             return
         made = set(self._made())
         for number, catch in points.having(HypercallCatch):
@@ -85,7 +83,7 @@ class Catches:
     def _answer(self, made: set[tuple[int, int]]) -> None:
         """The hypercall, and a look at what came of it."""
         xen, points = self._xen, self._points
-        self._own[Exit.SYSCALL]()
+        xen.onlookers.act(Exit.SYSCALL)
         result = xen.words[RAX]
         result -= (result >> 63) << 64
         for number, catch in points.having(HypercallCatch):
@@ -137,16 +135,15 @@ class Catches:
 
     def _exception(self) -> None:
         xen, points, words = self._xen, self._points, self._xen.words
-        own = self._own[Exit.EXCEPTION]
         number = points.catches("guest-traps")
         vector = words[EXIT_VECTOR]
         of_guest = (vector == 3 and words[EXIT_SOFTWARE]) or (vector == 1 and words[EXIT_ERROR_CODE])
         if number is not None and of_guest:
             points.report(number, points.extras[number], f"the guest's own {'int3' if vector == 3 else 'single step'}")
-            xen.defer(own)
+            xen.defer(lambda: xen.onlookers.act(Exit.EXCEPTION))
             return
         xen.types.refusal = ""
-        own()
+        xen.onlookers.act(Exit.EXCEPTION)
         self._look_at_refusal()
 
     # -- ports
@@ -156,7 +153,7 @@ class Catches:
         xen, points, words = self._xen, self._points, self._xen.words
         at, port, size = words[RIP], words[EXIT_PORT], words[EXIT_SIZE]
         written = words[EXIT_VALUE]
-        self._own[kind]()
+        xen.onlookers.act(kind)
         for number, watch in points.having(PortWatch):
             if isinstance(watch, PortWatch) and watch.port == port:
                 value = words[EXIT_VALUE] if kind == Exit.IN else written

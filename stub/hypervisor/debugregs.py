@@ -29,6 +29,7 @@ from stub.engine.base import (
 )
 from stub.hypervisor import traps
 from stub.hypervisor.refusals import refuse
+from stub.hypervisor.vcpu import DR6_SINGLE_STEP
 from stub.units import is_canonical
 
 if TYPE_CHECKING:
@@ -84,7 +85,6 @@ def read_debug(vcpu: Vcpu, number: int) -> int:
 
 
 _LENGTHS = (1, 2, 8, 4)
-_DR6_SINGLE_STEP = 1 << 14
 
 
 def enabled(vcpu: Vcpu) -> Iterator[tuple[int, int, int, int]]:
@@ -161,7 +161,7 @@ def debug_trap(xen: Hypervisor) -> bool:
     steps = words[EXIT_ERROR_CODE]
     hits = _watched(vcpu, *own) if own[1] else 0
     if steps or hits:
-        vcpu.debug[6] |= hits | (_DR6_SINGLE_STEP if steps else 0)
+        vcpu.debug[6] |= hits | (DR6_SINGLE_STEP if steps else 0)
         traps.inject(xen, 1)
         xen.mid_flight = False
         return True

@@ -12,6 +12,7 @@ from stub.abi.x86_defns import X86_EFLAGS_TF, X86_EXC_DB
 from stub.engine.base import RAX, RFLAGS, RIP
 from stub.hypervisor import traps
 from stub.hypervisor.debugregs import port_hits
+from stub.hypervisor.vcpu import DR6_SINGLE_STEP
 from stub.memory.guest import GuestFault
 from stub.units import U64
 
@@ -58,7 +59,7 @@ def _break_at_port(xen: Hypervisor, port: int, size: int, value: int | None) -> 
     if value is not None:
         kept = words[RAX] >> 8 * size << 8 * size if size < 4 else 0
         words[RAX] = kept | value
-    single_step = 1 << 14 if words[RFLAGS] & X86_EFLAGS_TF else 0
+    single_step = DR6_SINGLE_STEP if words[RFLAGS] & X86_EFLAGS_TF else 0
     vcpu.debug[6] |= hits | single_step
     words[RIP] = (words[RIP] + found.end()) & U64
     traps.inject(xen, X86_EXC_DB)

@@ -11,10 +11,15 @@ if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 
+def refused(xen: Hypervisor, answer: int, why: str) -> int:
+    """The ``answer`` as it is (a status of a grant's, a negative error number), with the reason kept for the log."""
+    xen.refusal = why
+    return answer
+
+
 def refuse(xen: Hypervisor, error: int, why: str) -> int:
     """The negated ``error``, with the reason kept for the log."""
-    xen.refusal = why
-    return -error
+    return refused(xen, -error, why)
 
 
 def bad_pointer(xen: Hypervisor, fault: GuestFault) -> int:

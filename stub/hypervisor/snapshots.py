@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stub.engine.base import RIP, Exit
+from stub.engine.base import RIP
 from stub.errors import UsageError
 from stub.memory.frames import GUEST, L4, PINNED
 from stub.trace.pagetables.moments import NOW, Moment, Root
@@ -34,11 +34,6 @@ class Place(NamedTuple):
 
 
 Act = Callable[[Moment], object]
-
-
-def hypercalls_made(log: HypercallLog) -> int:
-    """How many hypercalls a log has, entries of multicalls included."""
-    return sum(log._calls) + log._wide_calls.total()
 
 
 def roots_of(xen: Hypervisor) -> Iterable[Root]:
@@ -67,16 +62,12 @@ class Snapshots:
         self._place = place
         self._waiting: list[tuple[Moment, Act]] = []
         self._xen: Hypervisor | None = None
-        self._answer: Callable[[], None] | None = None
-        self._counting = False
 
     def take(self, moment: Moment = NOW, *, keep: bool = True) -> Snapshot:
         """The page tables as they are now, and those that the moment's roots lead to; ``keep``: write a file, too."""
         assert self._xen is not None
         xen, place = self._xen, self._place()
-        facts = Facts(
-            moment.text, 0, place.virtual_ns, hypercalls_made(self._log), place.retired, xen.words[RIP], place.boot
-        )
+        facts = Facts(moment.text, 0, place.virtual_ns, self._log.made, place.retired, xen.words[RIP], place.boot)
         domain, roots = xen.domain, [*roots_of(xen), *moment.roots]
         taken = capture(domain.ram.table, domain.frames, domain.area.m2p, roots, facts, self._identity)
         return self._keeper.keep(taken) if keep and self._keeper is not None else taken
@@ -88,7 +79,7 @@ class Snapshots:
 
     def add(self, moment: Moment, act: Act) -> None:
         """Do something at a moment; UsageError for one that is over."""
-        made = hypercalls_made(self._log)
+        made = self._log.made
         if moment.hypercalls is not None and moment.hypercalls <= made:
             raise UsageError(f"hypercall {moment.hypercalls} has been made: the guest has made {made}")
         if self._xen is not None and moment.virtual_ns is not None and moment.virtual_ns < self._place().virtual_ns:
@@ -102,7 +93,7 @@ class Snapshots:
 
     def watch(self, xen: Hypervisor) -> None:
         """The guest is this one from now on."""
-        self._xen, self._answer, self._counting = xen, None, False
+        self._xen = xen
         self._count()
 
     def deadline(self, deadline_ns: int | None) -> int | None:
@@ -121,7 +112,7 @@ class Snapshots:
 
     def close(self) -> None:
         """Let go of the guest; what was waited for in vain is still known."""
-        self._xen = self._answer = None
+        self._xen = None
         self._place = lambda: Place(0, 0, 0)
         self._waiting = [(moment, lambda _: None) for moment, _ in self._waiting]
 
@@ -137,32 +128,17 @@ class Snapshots:
         return min((m.hypercalls for m, _ in self._waiting if m.hypercalls is not None), default=None)
 
     def _count(self) -> None:
-        """See each hypercall from now on, if a number of them is waited for; once there, the wrapper stays."""
-        xen = self._xen
-        if xen is None or self._counting or self._next_count() is None:
+        """See each hypercall from now on, if a number of them is waited for, and no longer if none is."""
+        if self._xen is None:
             return
-        self._counting = True
-        xen.engine.use_reflex(None)
-        if self._answer is None:
-            self._answer = xen.exits[Exit.SYSCALL]
-            xen.exits[Exit.SYSCALL] = self._answered
-
-    def _answered(self) -> None:
-        assert self._answer is not None
-        self._answer()
-        if self._counting:
-            self._look()
+        counted, onlookers = self._next_count() is not None, self._xen.onlookers
+        (onlookers.after_calls if counted else onlookers.no_longer)(self._look)
+        onlookers.see_all(self, counted)
 
     def _look(self) -> None:
         """A hypercall was answered: whether it was one that was waited for."""
-        made, xen = hypercalls_made(self._log), self._xen
-        assert xen is not None
+        made = self._log.made
         at = self._next_count()
         if at is not None and made >= at:
             self._act(lambda moment: moment.hypercalls is not None and moment.hypercalls <= made)
-            at = self._next_count()
-        self._counting = at is not None
-        if self._counting:
-            xen.engine.use_reflex(None)  # a debugger may have turned them on
-        elif xen.exits[Exit.SYSCALL] == self._answered:  # else a debugger stands in front, and sees to them
-            xen.engine.use_reflex(xen.vcpu.reflex())
+            self._count()

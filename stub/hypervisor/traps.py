@@ -25,6 +25,7 @@ from stub.abi.x86_defns import (
 )
 from stub.engine.base import CS, DS, ES, FS, FS_BASE, GS, GS_BASE, RFLAGS, RIP, SS
 from stub.hypervisor import _entry, segments
+from stub.hypervisor.vcpu import DR6_SINGLE_STEP
 from stub.units import U64, is_canonical
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _TRAPS = frozenset({X86_EXC_DB, X86_EXC_NMI, X86_EXC_BP, X86_EXC_OF, X86_EXC_DF})  # exceptions that are no faults
 _INT80 = 0x80
-_DR6_SINGLE_STEP = 1 << 14
 
 # What the domain is crashed with, by outcome; {at} is the address.
 _CRASHES = {
@@ -126,7 +126,7 @@ def step_over(xen: Hypervisor, rip: int) -> None:
     words = xen.words
     words[RIP] = rip & U64
     if words[RFLAGS] & X86_EFLAGS_TF:
-        xen.vcpu.debug[6] |= _DR6_SINGLE_STEP
+        xen.vcpu.debug[6] |= DR6_SINGLE_STEP
         inject(xen, X86_EXC_DB)
 
 

@@ -13,6 +13,9 @@ from stub.trace.writer import HypercallLog
 
 VCPU_INFO_MASK, VCPU_INFO_SELECTOR, VCPU_INFO_CR2, VCPU_INFO_TIME = 1, 8, 16, 32  # byte offsets in vcpu_info
 
+DR6_SINGLE_STEP = 1 << 14
+"""The bit of a vCPU's ``debug[6]`` that says a single step (BS)."""
+
 
 @dataclass(frozen=True)
 class Gate:

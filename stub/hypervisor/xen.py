@@ -52,6 +52,7 @@ from stub.hypervisor import (
 from stub.hypervisor.clock import SECOND, Clock
 from stub.hypervisor.events import INTERDOMAIN, EventChannels, Port
 from stub.hypervisor.grants import GrantTable
+from stub.hypervisor.onlookers import Onlookers
 from stub.hypervisor.pirqs import Pirqs
 from stub.hypervisor.registry import HYPERCALLS
 from stub.hypervisor.stops import Stops
@@ -107,7 +108,7 @@ class Hypervisor:
         self.unimplemented: Counter[str] = Counter()
         # what a hypercall leaves for the log
         self.payload = self.out = b""
-        self.start_extent = self.element_count = 0
+        self.start_extent = 0
         self.in_multicall = False
         self.rest: tuple[int, ...] | None = None
         self.refusal = ""
@@ -148,6 +149,7 @@ class Hypervisor:
             Exit.DONE: lambda: None,
             Exit.WAITED: self._on_waited,
         }
+        self.onlookers = Onlookers(self)
 
     # -- start
 
@@ -190,7 +192,7 @@ class Hypervisor:
         stack = domain.area.entry_frame(
             registers["rip"], registers["cs"], registers["rflags"], registers["rsp"], registers["ss"]
         )
-        self.engine.use_reflex(vcpu.reflex())
+        self.onlookers.set_reflex()
         self.engine.start(TRAMPOLINE_VA, stack, GDT_VA, GDT_LIMIT, domain.area.empty_root << 12)
         self.period = 10_000_000
         self.clock.arm("periodic", self.period)
@@ -200,6 +202,7 @@ class Hypervisor:
     def close(self) -> None:
         """Let go of all that refers back here, so that the memory is freed with the last user, and of the CPU."""
         self.exits = {}
+        self.onlookers.close()
         self.deliver_upcall = lambda: None
         self.stops.onlooker = self.deferred = None
         self.events.polled = None
@@ -463,6 +466,7 @@ class Hypervisor:
         if name not in self.unimplemented and len(self.unimplemented) >= _MOST_NAMES:
             name = "others"
         self.unimplemented[name] += 1
+        self.refusal = f"there is no {_NAMES.get(number, 'hypercall')} {number if operation is None else operation}"
         return -ENOSYS
 
     def continue_later(self, number: int, *arguments: int) -> int:

@@ -158,6 +158,11 @@ class HypercallLog(Recorder):
     ) -> None:
         self.close()
 
+    @property
+    def made(self) -> int:
+        """How many hypercalls the log has, entries of multicalls included."""
+        return sum(self._calls) + self._wide_calls.total()
+
     def _wide_call(
         self, kind: int, time_ns: int, rip: int, nr: int, args: tuple[int, ...], rc: int, payload: bytes, out: bytes
     ) -> None:

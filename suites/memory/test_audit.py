@@ -143,7 +143,7 @@ def test_a_finding_ends_the_run(tmp_path: Path) -> None:
         verdict = made.run()
         assert verdict is not None
         assert (verdict.kind, verdict.exit_status) == ("audit", 1)
-        assert verdict.reason.startswith("an invariant is broken after 2 decided hypercalls: counts: frame")
+        assert verdict.reason.startswith("an invariant is broken after hypercall 2: counts: frame")
 
 
 def test_an_audit_changes_nothing(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from stub.abi.xen import Hypercall
 from stub.domain.config import DomainConfig
 from stub.errors import UsageError
 from stub.gdb import monitor
-from stub.hypervisor.snapshots import hypercalls_made
 from stub.machine import Machine
 from stub.memory import entries as e
 from stub.memory.frames import GUEST, L1, L4
@@ -116,7 +115,7 @@ def test_entries_of_a_multicall_are_counted_and_it_is_not_cut(tmp_path: Path) ->
 def test_a_test_stops_the_guest_at_a_hypercall_and_goes_on(tmp_path: Path) -> None:
     with machine(tmp_path, VERSION * 6 + shutdown(0)) as made:
         tables = of(made)
-        assert tables.at_hypercall(4).facts.hypercalls == hypercalls_made(made.log) == 4
+        assert tables.at_hypercall(4).facts.hypercalls == made.log.made == 4
         assert made.xen.words[16] == CODE + 4 * len(VERSION)
         assert made.verdict is None
         with pytest.raises(

@@ -72,7 +72,7 @@ def callback_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
             return _unregister(xen, abi.CallbackUnregister.unpack_from(xen.payload).type)
     except GuestFault as fault:
         return bad_pointer(xen, fault)
-    return refuse(xen, ENOSYS, f"there is no callback_op {command}")
+    return xen.not_there(Hypercall.callback_op, command)
 
 
 @hypercall(Hypercall.set_callbacks)
@@ -100,4 +100,4 @@ def nmi_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -
         return _register(xen, abi.CALLBACKTYPE_nmi, 0, address)
     if command == nmi.XENNMI_unregister_callback:
         return _unregister(xen, abi.CALLBACKTYPE_nmi)
-    return refuse(xen, ENOSYS, f"there is no nmi_op {command}")
+    return xen.not_there(Hypercall.nmi_op, command)

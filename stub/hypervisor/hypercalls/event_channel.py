@@ -8,6 +8,7 @@ from stub.abi import event_channel as abi
 from stub.abi.errno import EINVAL, ENOENT, EPERM, ESRCH
 from stub.abi.xen import Hypercall
 from stub.hypervisor import events
+from stub.hypervisor.pirqs import PIRQS
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.units import PAGE_SIZE
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 EVENT_CHANNEL_OPS = SubOps(Hypercall.event_channel_op)
 _CONTROL_BLOCK = 72  # bytes
 _LINK_BITS = 17
-_PIRQS = 56  # of a domU, on a machine with one I/O APIC of 24 inputs (extra_domU_irqs: 32 more)
 
 
 @hypercall(Hypercall.event_channel_op)
@@ -78,7 +78,7 @@ def bind_virq(xen: Hypervisor, arg: int) -> int:
 def bind_pirq(xen: Hypervisor, arg: int) -> int:
     """Physical interrupts are not a domU's."""
     xen.payload = xen.domain.guest.read(arg, abi.EvtchnBindPirq.size)
-    return -EPERM if abi.EvtchnBindPirq.unpack_from(xen.payload).pirq < _PIRQS else -EINVAL
+    return -EPERM if abi.EvtchnBindPirq.unpack_from(xen.payload).pirq < PIRQS else -EINVAL
 
 
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_bind_ipi)

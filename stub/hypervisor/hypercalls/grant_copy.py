@@ -8,16 +8,12 @@ from stub.abi import grant_table as abi
 from stub.abi.layout import Record
 from stub.abi.xen import DOMID_SELF
 from stub.hypervisor.grants import HOST_READ, HOST_WRITE
+from stub.hypervisor.refusals import refused
 from stub.memory.frames import ALLOCATED, GUEST, INVALID_M2P_ENTRY, NONE, WRITABLE
 from stub.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
-
-
-def _refused(xen: Hypervisor, status: int, why: str) -> int:
-    xen.refusal = why
-    return status
 
 
 class _Buffer(NamedTuple):
@@ -35,9 +31,9 @@ def copy_grant(xen: Hypervisor, r: Record) -> int:
     for domid, by_grant in ((r.source_domid, from_grant), (r.dest_domid, to_grant)):
         if domid != DOMID_SELF and not by_grant:
             why = f"a frame of domain {domid} is reached by grant only; one's own is of DOMID_SELF"
-            return _refused(xen, abi.GNTST_permission_denied, why)
+            return refused(xen, abi.GNTST_permission_denied, why)
         if not xen.domain.is_self(domid):
-            return _refused(xen, abi.GNTST_bad_domain, f"domain {domid} grants nothing here")
+            return refused(xen, abi.GNTST_bad_domain, f"domain {domid} grants nothing here")
     source = _claim(xen, r.source_ref if from_grant else None, r.source_gmfn, True)
     if isinstance(source, int):
         return source
@@ -64,17 +60,17 @@ def _claim(xen: Hypervisor, ref: int | None, gmfn: int, readonly: bool) -> _Buff
     else:
         status = grants.take(ref, [HOST_READ if readonly else HOST_WRITE], mapping=False)
         if status:
-            return _refused(xen, status, grants.refusal)
+            return refused(xen, status, grants.refusal)
         active = grants.active[ref]
         buffer = _Buffer(active.frame, active.start, active.length, ref)
     if not frames.get(buffer.frame):
         _end_use(xen, ref, readonly)
         status = abi.GNTST_bad_page if ref is None else abi.GNTST_bad_domain
-        return _refused(xen, status, f"frame {buffer.frame:#x} is not the domain's")
+        return refused(xen, status, f"frame {buffer.frame:#x} is not the domain's")
     if not readonly and xen.domain.types.get_type(buffer.frame, WRITABLE):
         frames.put(buffer.frame)
         _end_use(xen, ref, readonly)
-        return _refused(xen, abi.GNTST_general_error, f"frame {buffer.frame:#x} cannot be written: it is a table")
+        return refused(xen, abi.GNTST_general_error, f"frame {buffer.frame:#x} cannot be written: it is a table")
     return buffer
 
 
@@ -93,12 +89,12 @@ def _release(xen: Hypervisor, buffer: _Buffer, readonly: bool) -> None:
 def _within(xen: Hypervisor, r: Record, source: _Buffer, dest: _Buffer) -> int:
     """Whether a copy stays in its pages, and in what is granted of them (gnttab_copy_buf)."""
     if max(r.source_offset, r.dest_offset) + r.len > PAGE_SIZE:
-        return _refused(xen, abi.GNTST_bad_copy_arg, f"{r.len} bytes reach past the end of a page")
+        return refused(xen, abi.GNTST_bad_copy_arg, f"{r.len} bytes reach past the end of a page")
     for name, offset, part in (("source", r.source_offset, source), ("destination", r.dest_offset, dest)):
         if offset < part.start or offset + r.len > part.start + part.length:
             granted = f"{part.length} bytes from {part.start:#x}"
             why = f"{r.len} bytes from {offset:#x} of the {name} are not within the {granted} that are granted"
-            return _refused(xen, abi.GNTST_general_error, why)
+            return refused(xen, abi.GNTST_general_error, why)
     return abi.GNTST_okay
 
 
@@ -110,9 +106,9 @@ def transfer_page(xen: Hypervisor, r: Record) -> int:
     domain, frames = xen.domain, xen.domain.frames
     mfn = r.mfn
     if mfn >= frames.frames or frames.owner[mfn] != GUEST or not frames.flags[mfn] & ALLOCATED:
-        return _refused(xen, abi.GNTST_bad_page, f"frame {mfn:#x} is not one of the domain's pages")
+        return refused(xen, abi.GNTST_bad_page, f"frame {mfn:#x} is not one of the domain's pages")
     if frames.refs[mfn] != 1:
-        return _refused(xen, abi.GNTST_bad_page, f"frame {mfn:#x} is still mapped or in use")
+        return refused(xen, abi.GNTST_bad_page, f"frame {mfn:#x} is still mapped or in use")
     status = _accepts(xen, r.domid, r.ref)
     m2p = domain.area.m2p_word + mfn
     if status:
@@ -131,13 +127,13 @@ def _accepts(xen: Hypervisor, domid: int, ref: int) -> int:
     """Whether a grant is ready to take a page from the domain (gnttab_prepare_for_transfer)."""
     grants = xen.grants
     if domid != xen.domain.domid:
-        return _refused(xen, abi.GNTST_bad_domain, f"domain {domid} takes no pages here")
+        return refused(xen, abi.GNTST_bad_domain, f"domain {domid} takes no pages here")
     if ref >= grants.entries:
-        return _refused(xen, abi.GNTST_general_error, f"grant reference {ref:#x} is beyond the table")
+        return refused(xen, abi.GNTST_general_error, f"grant reference {ref:#x} is beyond the table")
     entry = grants.entry(ref)
     if entry.flags != abi.GTF_accept_transfer or entry.domid != domid:
         why = (
             f"grant {ref:#x} has flags {entry.flags:#x} for domain {entry.domid}: it takes no page from domain {domid}"
         )
-        return _refused(xen, abi.GNTST_general_error, why)
+        return refused(xen, abi.GNTST_general_error, why)
     return abi.GNTST_okay

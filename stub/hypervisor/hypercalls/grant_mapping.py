@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import grant_table as abi
-from stub.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from stub.abi.layout import Record
 from stub.hypervisor.grants import DEVICE_READ, DEVICE_WRITE, HOST_READ, HOST_WRITE
 from stub.hypervisor.hypercalls.mmu import l1_entry_of
 from stub.hypervisor.maptrack import Mapping
+from stub.hypervisor.refusals import refused
 from stub.memory import entries as e
 from stub.memory.frames import GUEST, L1
-from stub.units import PAGE_SHIFT, is_canonical
+from stub.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 _GUEST_AVAIL_SHIFT = 16  # _GNTMAP_guest_avail0
 _AVAIL_SHIFT = 9  # of e.AVAIL
 _MAPS = abi.GNTMAP_device_map | abi.GNTMAP_host_map
-
-
-def _refused(xen: Hypervisor, status: int, why: str) -> int:
-    xen.refusal = why
-    return status
 
 
 def _entry_at(xen: Hypervisor, address: int, flags: int) -> int | None:
@@ -41,10 +36,8 @@ def _entry_at(xen: Hypervisor, address: int, flags: int) -> int | None:
             at = None
         else:
             at = address >> 3 if frames.type[mfn] == L1 and frames.type_count[mfn] else None
-    elif is_canonical(address) and not HYPERVISOR_VIRT_START <= address < HYPERVISOR_VIRT_END:
-        at = l1_entry_of(xen, address)
     else:
-        at = None
+        at = l1_entry_of(xen, address)
     if at is None:
         how = "machine address" if flags & abi.GNTMAP_contains_pte else "for"
         xen.refusal = f"there is no l1 entry {how} {address:#x}"
@@ -71,14 +64,14 @@ def _uses(flags: int) -> list[int]:
 def map_grant(xen: Hypervisor, request: Record) -> tuple[int, int, int]:
     """(status, handle, machine address) of one map_grant_ref."""
     if not request.flags & _MAPS:
-        return _refused(xen, abi.GNTST_bad_gntref, f"flags {request.flags:#x} map it for nobody"), 0, 0
+        return refused(xen, abi.GNTST_bad_gntref, f"flags {request.flags:#x} map it for nobody"), 0, 0
     if request.dom != xen.domain.domid:
         own = " (name it by its number)" if xen.domain.is_self(request.dom) else ""
-        return _refused(xen, abi.GNTST_bad_domain, f"domain {request.dom} grants nothing here{own}"), 0, 0
+        return refused(xen, abi.GNTST_bad_domain, f"domain {request.dom} grants nothing here{own}"), 0, 0
     mappings, grants = xen.grants.mappings, xen.grants
     handle = mappings.take()
     if handle is None:
-        return _refused(xen, abi.GNTST_no_device_space, "there are no more handles"), 0, 0
+        return refused(xen, abi.GNTST_no_device_space, "there are no more handles"), 0, 0
     uses = _uses(request.flags)
     status = grants.take(request.ref, uses, mapping=True)
     if status:
@@ -130,11 +123,11 @@ def unmap_grant(xen: Hypervisor, handle: int, host_addr: int, bus_addr: int, new
     """
     mapping = xen.grants.mappings.live.get(handle)
     if mapping is None:
-        return _refused(xen, abi.GNTST_bad_handle, f"nothing is mapped by handle {handle:#x}")
+        return refused(xen, abi.GNTST_bad_handle, f"nothing is mapped by handle {handle:#x}")
     frame, flags = xen.grants.active[mapping.ref].frame, mapping.flags
     readonly = flags & abi.GNTMAP_readonly
     if bus_addr not in (0, frame << PAGE_SHIFT):
-        return _refused(xen, abi.GNTST_general_error, f"handle {handle:#x} maps frame {frame:#x}, not {bus_addr:#x}")
+        return refused(xen, abi.GNTST_general_error, f"handle {handle:#x} maps frame {frame:#x}, not {bus_addr:#x}")
     if host_addr and flags & abi.GNTMAP_host_map:
         if not _replace(xen, host_addr, frame, new_addr, flags):
             return abi.GNTST_general_error

@@ -16,8 +16,9 @@ from stub.abi.xen import Hypercall
 from stub.hypervisor.grants import MAX_FRAMES
 from stub.hypervisor.hypercalls.grant_copy import copy_grant, transfer_page
 from stub.hypervisor.hypercalls.grant_mapping import map_grant, unmap_grant
-from stub.hypervisor.hypercalls.mmu import flush_if_stale, handle_okay
-from stub.hypervisor.refusals import bad_pointer, refuse
+from stub.hypervisor.hypercalls.mmu import flush_if_stale
+from stub.hypervisor.pointers import handle_okay
+from stub.hypervisor.refusals import bad_pointer, refuse, refused
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.memory.frames import GUEST
 from stub.memory.guest import GuestFault
@@ -30,7 +31,7 @@ GRANT_OPS = SubOps(Hypercall.grant_table_op)
 A_TIME = 512  # elements of a list before the guest is made to ask again
 _COMMAND = 0xFFF  # GNTTABOP_CMD_MASK; what is above belongs to a cache_flush that goes on
 _PAYLOAD_CAP = 4096
-_BACK_ENDS = 0  # the domain that is there besides
+_ONE_ELEMENT = frozenset({abi.GNTTABOP_setup_table, abi.GNTTABOP_query_size, abi.GNTTABOP_get_status_frames})
 
 
 class ListOp(NamedTuple):
@@ -87,7 +88,6 @@ def grant_table_op(xen: Hypervisor, command: int, arg: int, count: int, _: int, 
     command, count = command & 0xFFFFFFFF, count & 0xFFFFFFFF
     if count >> 31:
         return refuse(xen, EINVAL, f"a list of {count:#x} elements")
-    xen.element_count = count
     if command & _COMMAND == abi.GNTTABOP_cache_flush:
         return _cache_flush(xen, command & ~_COMMAND, arg, count)
     if command & ~_COMMAND:
@@ -95,7 +95,9 @@ def grant_table_op(xen: Hypervisor, command: int, arg: int, count: int, _: int, 
     operation = LIST_OPS.get(command)
     if operation is None:
         if command not in GRANT_OPS.handlers:
-            return refuse(xen, ENOSYS, f"there is no grant_table_op {command}")
+            return xen.not_there(Hypercall.grant_table_op, command)
+        if command in _ONE_ELEMENT and count != 1:
+            return refuse(xen, EINVAL, f"grant_table_op {command} takes one element, not {count}")
         return GRANT_OPS.dispatch(xen, command, arg)
     if not handle_okay(arg, count, operation.layout.size):
         return refuse(xen, EFAULT, f"a list of {count} elements cannot begin at {arg:#x}")
@@ -145,13 +147,10 @@ def _each(xen: Hypervisor, command: int, arg: int, count: int, operation: ListOp
 
 def _other_domain(xen: Hypervisor, domid: int) -> int:
     """GNTST_okay for the domain itself, else the status of asking about another one's table."""
-    if xen.domain.is_self(domid):
-        return abi.GNTST_okay
-    if domid == _BACK_ENDS:
-        xen.refusal = f"domain {domid}'s grant table is its own"
-        return abi.GNTST_permission_denied
-    xen.refusal = f"there is no domain {domid}"
-    return abi.GNTST_bad_domain
+    error = xen.domain.naming(domid)
+    if error == -EPERM:
+        return refused(xen, abi.GNTST_permission_denied, f"domain {domid}'s grant table is its own")
+    return refused(xen, abi.GNTST_bad_domain, f"there is no domain {domid}") if error else abi.GNTST_okay
 
 
 def _answer(xen: Hypervisor, arg: int, layout: Struct, status: int) -> int:
@@ -180,8 +179,6 @@ def _list_frames(xen: Hypervisor, at: int, frames: list[int]) -> int:
 @GRANT_OPS(abi.GNTTABOP_setup_table)
 def setup_table(xen: Hypervisor, arg: int) -> int:
     """Have a number of frames, and tell where they are."""
-    if xen.element_count != 1:
-        return refuse(xen, EINVAL, f"setup_table takes one element, not {xen.element_count}")
     table = xen.grants
     xen.payload = xen.domain.guest.read(arg, abi.GnttabSetupTable64.size)
     request = abi.GnttabSetupTable64.unpack_from(xen.payload)
@@ -200,8 +197,6 @@ def setup_table(xen: Hypervisor, arg: int) -> int:
 @GRANT_OPS(abi.GNTTABOP_query_size)
 def query_size(xen: Hypervisor, arg: int) -> int:
     """How many frames there are, and how many there may be."""
-    if xen.element_count != 1:
-        return refuse(xen, EINVAL, f"query_size takes one element, not {xen.element_count}")
     guest = xen.domain.guest
     xen.payload = guest.read(arg, abi.GnttabQuerySize.size)
     status = _other_domain(xen, abi.GnttabQuerySize.unpack_from(xen.payload).dom)
@@ -215,8 +210,6 @@ def query_size(xen: Hypervisor, arg: int) -> int:
 @GRANT_OPS(abi.GNTTABOP_get_status_frames)
 def get_status_frames(xen: Hypervisor, arg: int) -> int:
     """Where the status words of version 2 are."""
-    if xen.element_count != 1:
-        return refuse(xen, EINVAL, f"get_status_frames takes one element, not {xen.element_count}")
     frames = xen.grants.status_frames
     xen.payload = xen.domain.guest.read(arg, abi.GnttabGetStatusFrames64.size)
     request = abi.GnttabGetStatusFrames64.unpack_from(xen.payload)

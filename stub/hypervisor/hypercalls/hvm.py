@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import hvm_op as abi
-from stub.abi.errno import EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
+from stub.abi.errno import EINVAL, EOPNOTSUPP, EPERM, ESRCH
 from stub.abi.layout import Struct
 from stub.abi.xen import Hypercall
 from stub.hypervisor.refusals import bad_pointer, refuse
@@ -15,7 +15,6 @@ from stub.memory.guest import GuestFault
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-_HARDWARE_DOMAIN = 0
 _EVENTS = 1 << 12  # TRC_SUBCLS_SHIFT: a guest's own trace records are of one class
 # What is read before the domain it is about is looked up.
 _ABOUT_A_DOMAIN: dict[int, Struct] = {
@@ -54,7 +53,7 @@ def _hvm_op(xen: Hypervisor, command: int, arg: int) -> int:
         return refuse(xen, EINVAL, "HVMOP_guest_request_vm_event takes no argument") if arg else 0
     if command == abi.HVMOP_altp2m:
         return refuse(xen, EOPNOTSUPP, "there is no altp2m")
-    return refuse(xen, ENOSYS, f"there is no hvm_op {command}")
+    return xen.not_there(Hypercall.hvm_op, command)
 
 
 def _about_a_domain(xen: Hypervisor, command: int, arg: int, layout: Struct) -> int:
@@ -62,11 +61,11 @@ def _about_a_domain(xen: Hypervisor, command: int, arg: int, layout: Struct) -> 
     request = layout.unpack_from(xen.payload)
     if layout is abi.XenHvmParam and request.index_ >= abi.HVM_NR_PARAMS:
         return refuse(xen, EINVAL, f"there is no parameter {request.index_}")
-    if not xen.domain.is_self(request.domid):
-        if request.domid != _HARDWARE_DOMAIN:
-            return refuse(xen, ESRCH, f"there is no domain {request.domid}")
-        if command == abi.HVMOP_get_mem_type:
-            return refuse(xen, EPERM, "it is about another domain's memory")
+    named = xen.domain.naming(request.domid)
+    if named == -ESRCH:
+        return refuse(xen, ESRCH, f"there is no domain {request.domid}")
+    if named and command == abi.HVMOP_get_mem_type:
+        return refuse(xen, EPERM, "it is about another domain's memory")
     return refuse(xen, EINVAL, f"domain {request.domid} is no HVM guest")
 
 

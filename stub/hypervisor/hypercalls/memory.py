@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from stub.abi import memory as abi
 from stub.abi.arch_x86 import MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START, ArchSharedInfo64
 from stub.abi.errno import EACCES, EDOM, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
+from stub.abi.layout import Struct
 from stub.abi.xen import Hypercall, SharedInfo64
+from stub.hypervisor.refusals import refuse
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.memory.frames import GUEST, XEN_HEAP
 from stub.units import PAGE_SIZE
@@ -164,41 +166,36 @@ def machine_memory_map(xen: Hypervisor, arg: int) -> int:
     return -EPERM
 
 
-def _translated(xen: Hypervisor, arg: int, size: int) -> int:
-    """A call that changes the PFNs of a translated guest, which this is not."""
-    data = xen.payload = xen.domain.guest.read(arg, size)
-    if xen.domain.naming(int.from_bytes(data[:2], "little")) == -ESRCH:
+def _translated(xen: Hypervisor, arg: int, layout: Struct, space: int = -1, error: int = 0) -> int:
+    """A call that changes the PFNs of a translated guest, which this is not; ``error`` is what one ``space`` gives."""
+    if xen.start_extent > 0xFFFF:
+        return -EDOM
+    data = xen.domain.guest.read(arg, layout.size)
+    request = layout.unpack_from(data)
+    if error and request.space == space:
+        return -error
+    xen.payload = data
+    if xen.domain.naming(request.domid) == -ESRCH:
         return -ESRCH
-    xen.refusal = "the domain keeps its own p2m: only a translated one has it changed so"
-    return -EACCES
+    return refuse(xen, EACCES, "the domain keeps its own p2m: only a translated one has it changed so")
 
 
 @MEMORY_OPS(abi.XENMEM_remove_from_physmap)
 def remove_from_physmap(xen: Hypervisor, arg: int) -> int:
     """For translated guests."""
-    return _translated(xen, arg, abi.XenRemoveFromPhysmap64.size)
+    return _translated(xen, arg, abi.XenRemoveFromPhysmap64)
 
 
 @MEMORY_OPS(abi.XENMEM_add_to_physmap)
 def add_to_physmap(xen: Hypervisor, arg: int) -> int:
     """For translated guests."""
-    if xen.start_extent > 0xFFFF:
-        return -EDOM
-    data = xen.domain.guest.read(arg, abi.XenAddToPhysmap64.size)
-    if abi.XenAddToPhysmap64.unpack_from(data).space == abi.XENMAPSPACE_gmfn_foreign:
-        return -ENOSYS
-    return _translated(xen, arg, abi.XenAddToPhysmap64.size)
+    return _translated(xen, arg, abi.XenAddToPhysmap64, abi.XENMAPSPACE_gmfn_foreign, ENOSYS)
 
 
 @MEMORY_OPS(abi.XENMEM_add_to_physmap_batch)
 def add_to_physmap_batch(xen: Hypervisor, arg: int) -> int:
     """For translated guests."""
-    if xen.start_extent > 0xFFFF:
-        return -EDOM
-    data = xen.domain.guest.read(arg, abi.XenAddToPhysmapBatch64.size)
-    if abi.XenAddToPhysmapBatch64.unpack_from(data).space == abi.XENMAPSPACE_gmfn_range:
-        return -EOPNOTSUPP
-    return _translated(xen, arg, abi.XenAddToPhysmapBatch64.size)
+    return _translated(xen, arg, abi.XenAddToPhysmapBatch64, abi.XENMAPSPACE_gmfn_range, EOPNOTSUPP)
 
 
 @MEMORY_OPS(abi.XENMEM_get_vnumainfo)

@@ -169,5 +169,5 @@ def event_channel_op_compat(xen: Hypervisor, operation: int, _: int, __: int, __
         return bad_pointer(xen, fault)
     command = events.EvtchnOp.unpack_from(xen.payload).cmd
     if command not in _OLD_EVENT_OPS:
-        return refuse(xen, ENOSYS, f"the old form has no command {command}")
+        return xen.not_there(Hypercall.event_channel_op_compat, command)
     return event_channel_op(xen, command, (operation + events.EvtchnOp.offset("u")) & U64, 0, 0, 0) or 0

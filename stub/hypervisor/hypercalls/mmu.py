@@ -1,32 +1,28 @@
-"""Page tables: mmu_update, update_va_mapping, mmuext_op (xen/arch/x86/mm.c)."""
+"""Page tables: mmu_update and update_va_mapping (xen/arch/x86/mm.c), and what calls that change them share."""
 
 from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import xen as abi
-from stub.abi.arch_x86 import HYPERVISOR_VIRT_END
-from stub.abi.errno import EACCES, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
+from stub.abi.errno import EFAULT, EINVAL, EPERM, ESRCH
 from stub.abi.xen import Hypercall
 from stub.engine.base import FLUSH
-from stub.hypervisor import segments
+from stub.hypervisor.pointers import handle_okay
 from stub.hypervisor.registry import hypercall
 from stub.memory import entries as e
-from stub.memory.frames import GUEST, L1, L4, SEG_DESC, WRITABLE
+from stub.memory.frames import GUEST, L1, L4, SEG_DESC
 from stub.memory.guest import GuestFault
-from stub.units import PAGE_SIZE, U64
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 _PAIR = struct.Struct("<QQ")
-_EXT = struct.Struct("<IIQQ")
-_PREEMPT = 1 << 31  # MMU_UPDATE_PREEMPTED in count: a continuation, made by Xen itself
-_PAYLOAD_CAP = 4096
-_VCPU_WORD = 8  # bytes of a bitmap of vCPUs that are read for a domain of up to 64
+PREEMPTED = 1 << 31  # MMU_UPDATEPREEMPTEDED in count: a continuation, made by Xen itself
+PAYLOAD_CAP = 4096
+VCPU_WORD = 8  # bytes of a bitmap of vCPUs that are read for a domain of up to 64
 A_TIME = 4096  # list entries before the guest is made to ask again
 
 
@@ -61,18 +57,11 @@ def page_owner(xen: Hypervisor, domid: int) -> int:
     return -ESRCH
 
 
-def handle_okay(address: int, count: int, size: int) -> bool:
-    """Whether a list may begin here (array_access_ok): not in Xen's own part, nor in the non-canonical one."""
-    if count >= U64 // size:
-        return False
-    return address < 1 << 47 or address >= HYPERVISOR_VIRT_END
-
-
 def begin_list(xen: Hypervisor, start: int, count: int, size: int, pdone: int) -> tuple[int, int, int]:
     """(count, number done before, error) of a call that takes a list; a continuation goes on with its count."""
     before = 0
-    if count & _PREEMPT:
-        count &= ~_PREEMPT
+    if count & PREEMPTED:
+        count &= ~PREEMPTED
         if pdone:
             with contextlib.suppress(GuestFault):
                 before = xen.domain.guest.read_u32(pdone)
@@ -92,7 +81,7 @@ def mmu_update(xen: Hypervisor, requests: int, count: int, pdone: int, foreign: 
     """A list of (where, what) updates; stops at the first that fails."""
     count &= 0xFFFFFFFF
     foreign &= 0xFFFFFFFF
-    if count == _PREEMPT and not requests:
+    if count == PREEMPTED and not requests:
         return foreign - ((foreign & 1 << 31) << 1)  # Xen's way to end a continuation: the result is in its place
     count, before, rc = begin_list(xen, requests, count, 16, pdone)
     if rc:
@@ -117,12 +106,12 @@ def mmu_update(xen: Hypervisor, requests: int, count: int, pdone: int, foreign: 
             if not rc and done < count:
                 rc = -EFAULT
         else:
-            xen.payload = guest.read_available(requests, min(16 * count, _PAYLOAD_CAP))
+            xen.payload = guest.read_available(requests, min(16 * count, PAYLOAD_CAP))
             while done < count:
                 if done == A_TIME:
                     settle(xen)
                     end_list(xen, pdone, before + done, 0)
-                    return xen.continue_later(Hypercall.mmu_update, requests + 16 * done, count - done | _PREEMPT)
+                    return xen.continue_later(Hypercall.mmu_update, requests + 16 * done, count - done | PREEMPTED)
                 pointer, value = _PAIR.unpack(guest.read(requests + 16 * done, 16))
                 rc = _update_one(xen, pointer, value, owner)
                 if rc:
@@ -138,7 +127,7 @@ def mmu_update(xen: Hypervisor, requests: int, count: int, pdone: int, foreign: 
 def _update_one(xen: Hypervisor, pointer: int, value: int, owner: int) -> int:
     command = pointer & 7
     if command > abi.MMU_PT_UPDATE_NO_TRANSLATE:
-        return -ENOSYS
+        return xen.not_there(Hypercall.mmu_update, command)
     if owner < 0:
         return owner
     maddr = pointer - command
@@ -221,167 +210,9 @@ def flush_as_told(xen: Hypervisor, flags: int) -> int:
         return 0
     if kind and target not in (abi.UVMF_LOCAL, abi.UVMF_ALL):
         try:
-            xen.domain.guest.read(target, _VCPU_WORD)
+            xen.domain.guest.read(target, VCPU_WORD)
         except GuestFault:
             return -EFAULT
     if kind:
         flush_if_stale(xen)
     return 0
-
-
-# -- mmuext_op
-
-ExtHandler = Callable[["Hypervisor", int, int], int]
-MMUEXT: dict[int, ExtHandler] = {}
-
-
-def _mmuext(*commands: int) -> Callable[[ExtHandler], ExtHandler]:
-    def register(handler: ExtHandler) -> ExtHandler:
-        for command in commands:
-            if command in MMUEXT:
-                raise ValueError(f"mmuext_op {command} has two handlers")
-            MMUEXT[command] = handler
-        return handler
-
-    return register
-
-
-@hypercall(Hypercall.mmuext_op)
-def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, foreign: int, _: int) -> int:
-    """A list of extended operations; stops at the first that fails."""
-    count &= 0xFFFFFFFF
-    foreign &= 0xFFFFFFFF
-    if count == _PREEMPT and not operations:
-        return foreign - ((foreign & 1 << 31) << 1)
-    count, before, rc = begin_list(xen, operations, count, 24, pdone)
-    if rc:
-        return rc
-    owner = page_owner(xen, foreign & 0xFFFF)
-    if owner != abi.DOMID_SELF:
-        return owner if owner < 0 else -EPERM
-    guest = xen.domain.guest
-    done = 0
-    payload = b""
-    try:
-        while done < count:
-            if done == A_TIME:
-                settle(xen)
-                end_list(xen, pdone, before + done, 0)
-                return xen.continue_later(Hypercall.mmuext_op, operations + 24 * done, count - done | _PREEMPT)
-            data = guest.read(operations + 24 * done, 24)
-            if len(payload) < _PAYLOAD_CAP:
-                payload += data
-            command, _pad, arg1, arg2 = _EXT.unpack(data)
-            handler = MMUEXT.get(command)
-            rc = handler(xen, arg1, arg2) if handler is not None else _pin(xen, command, arg1)
-            if rc:
-                break
-            done += 1
-    except GuestFault:
-        rc = -EFAULT
-    xen.payload = payload
-    xen.work += done
-    settle(xen)
-    return end_list(xen, pdone, before + done, rc) if pdone else rc
-
-
-def _pin(xen: Hypervisor, command: int, mfn: int) -> int:
-    if command > abi.MMUEXT_PIN_L4_TABLE:
-        return xen.not_there(Hypercall.mmuext_op, command)
-    return xen.domain.types.pin(mfn, command + 1)
-
-
-@_mmuext(abi.MMUEXT_UNPIN_TABLE)
-def _unpin(xen: Hypervisor, mfn: int, _: int) -> int:
-    return xen.domain.types.unpin(mfn)
-
-
-@_mmuext(abi.MMUEXT_NEW_BASEPTR)
-def _new_baseptr(xen: Hypervisor, mfn: int, _: int) -> int:
-    return segments.new_base_pointer(xen, mfn)
-
-
-@_mmuext(abi.MMUEXT_NEW_USER_BASEPTR)
-def _new_user_baseptr(xen: Hypervisor, mfn: int, _: int) -> int:
-    vcpu, types = xen.vcpu, xen.domain.types
-    if mfn == vcpu.user_root:
-        return 0
-    if mfn:
-        rc = types.get_page_and_type(mfn, L4)
-        if rc:
-            return rc
-        if types.m2p_strict:
-            types.hide_m2p(mfn)
-    old, vcpu.user_root = vcpu.user_root, mfn
-    if old:
-        types.put_page_and_type(old)
-    return 0
-
-
-@_mmuext(
-    abi.MMUEXT_TLB_FLUSH_LOCAL,
-    abi.MMUEXT_INVLPG_LOCAL,
-    abi.MMUEXT_TLB_FLUSH_ALL,
-    abi.MMUEXT_INVLPG_ALL,
-)
-def _flush(xen: Hypervisor, _: int, __: int) -> int:
-    flush_if_stale(xen)
-    return 0
-
-
-@_mmuext(abi.MMUEXT_TLB_FLUSH_MULTI, abi.MMUEXT_INVLPG_MULTI)
-def _flush_multi(xen: Hypervisor, _: int, vcpus: int) -> int:
-    try:
-        xen.domain.guest.read(vcpus, _VCPU_WORD)
-    except GuestFault:
-        return -EINVAL
-    flush_if_stale(xen)
-    return 0
-
-
-@_mmuext(abi.MMUEXT_FLUSH_CACHE)
-def _flush_cache(_: Hypervisor, __: int, ___: int) -> int:
-    return -EACCES
-
-
-@_mmuext(abi.MMUEXT_FLUSH_CACHE_GLOBAL)
-def _flush_cache_global(_: Hypervisor, __: int, ___: int) -> int:
-    return -EINVAL
-
-
-@_mmuext(abi.MMUEXT_SET_LDT)
-def _set_ldt(xen: Hypervisor, address: int, entries: int) -> int:
-    entries &= 0xFFFFFFFF
-    address = address if entries else 0
-    if address & (PAGE_SIZE - 1) or entries > 8192 or not handle_okay(address, 0, 1):
-        xen.refusal = f"an LDT of {entries} entries at {address:#x} is not page-aligned, too long, or in Xen's part"
-        return -EINVAL
-    segments.set_ldt(xen, address, entries)
-    return 0
-
-
-@_mmuext(abi.MMUEXT_CLEAR_PAGE)
-def _clear_page(xen: Hypervisor, mfn: int, _: int) -> int:
-    if xen.domain.types.get_page_and_type(mfn, WRITABLE):
-        return -EINVAL
-    xen.domain.ram.pages[mfn] = 0
-    xen.domain.types.put_page_and_type(mfn)
-    return 0
-
-
-@_mmuext(abi.MMUEXT_COPY_PAGE)
-def _copy_page(xen: Hypervisor, mfn: int, source: int) -> int:
-    frames = xen.domain.frames
-    if not frames.get(source):
-        return -EINVAL
-    rc = xen.domain.types.get_page_and_type(mfn, WRITABLE)
-    if not rc:
-        xen.domain.ram.pages[mfn] = xen.domain.ram.pages[source]
-        xen.domain.types.put_page_and_type(mfn)
-    frames.put(source)
-    return -EINVAL if rc else 0
-
-
-@_mmuext(abi.MMUEXT_MARK_SUPER, abi.MMUEXT_UNMARK_SUPER)
-def _superpage(_: Hypervisor, __: int, ___: int) -> int:
-    return -EOPNOTSUPP

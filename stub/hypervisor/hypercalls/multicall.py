@@ -10,7 +10,7 @@ from stub.abi.errno import EFAULT, EINVAL
 from stub.abi.xen import Hypercall
 from stub.engine.base import RAX
 from stub.hypervisor import traps
-from stub.hypervisor.hypercalls.mmu import handle_okay
+from stub.hypervisor.pointers import handle_okay
 from stub.hypervisor.refusals import bad_pointer, refuse
 from stub.hypervisor.registry import HYPERCALLS, hypercall
 from stub.memory.guest import GuestFault

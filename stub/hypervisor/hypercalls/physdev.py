@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import physdev as abi
-from stub.abi.errno import EBUSY, EINVAL, ENODEV, ENOSPC, ENOSYS, ESRCH
+from stub.abi.errno import EBUSY, EINVAL, ENODEV, ENOSPC, ESRCH
 from stub.abi.layout import Struct
 from stub.abi.xen import Hypercall
-from stub.hypervisor.hypercalls.mmu import handle_okay
 from stub.hypervisor.pirqs import GSIS, PIRQS
+from stub.hypervisor.pointers import handle_okay
 from stub.hypervisor.refusals import bad_pointer, hardware_domains, refuse
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.memory.guest import GuestFault
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 PHYSDEV_OPS = SubOps(Hypercall.physdev_op)
-_HARDWARE_DOMAIN = 0
 _MAX_PORTS = 65536
 _BITMAP_BYTES = _MAX_PORTS // 8
 # Refused whatever they say, but a bad pointer is told apart; None: the argument is not looked at.
@@ -57,7 +56,7 @@ def physdev_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: in
     if command in PHYSDEV_OPS.handlers:
         return PHYSDEV_OPS.dispatch(xen, command, arg)
     if command not in _HARDWARE_ONLY and command not in _DEVICES:
-        return refuse(xen, ENOSYS, f"there is no physdev_op {command}")
+        return xen.not_there(Hypercall.physdev_op, command)
     layout = _DEVICES[command] if command in _DEVICES else _HARDWARE_ONLY[command]
     try:
         return _refused(xen, command, xen.domain.guest.read(arg, layout.size) if layout else b"")
@@ -88,7 +87,7 @@ def physdev_op_compat(xen: Hypervisor, operation: int, _: int, __: int, ___: int
         return bad_pointer(xen, fault)
     command = abi.PhysdevOp64.unpack_from(data).cmd
     if command not in _OLD_OPS:
-        return refuse(xen, ENOSYS, f"the old form has no command {command}")
+        return xen.not_there(Hypercall.physdev_op_compat, command)
     return physdev_op(xen, command, (operation + abi.PhysdevOp64.offset("u")) & U64, 0, 0, 0) or 0
 
 
@@ -166,7 +165,7 @@ def unmap_pirq(xen: Hypervisor, arg: int) -> int:
 
 
 def _of_domain(xen: Hypervisor, domid: int, what: str) -> int:
-    if domid != _HARDWARE_DOMAIN and not xen.domain.is_self(domid):
+    if xen.domain.naming(domid) == -ESRCH:
         return refuse(xen, ESRCH, f"there is no domain {domid}")
     return hardware_domains(xen, what)
 

@@ -9,7 +9,7 @@ from stub.abi.errno import EFAULT, EINVAL, ENOMEM, EPERM
 from stub.abi.layout import Record
 from stub.abi.xen import Hypercall
 from stub.hypervisor.hypercalls.memory import MEMORY_OPS
-from stub.hypervisor.hypercalls.mmu import handle_okay
+from stub.hypervisor.pointers import handle_okay
 from stub.memory.frames import ALLOCATED, GUEST, INVALID_M2P_ENTRY
 from stub.memory.guest import GuestFault
 from stub.units import PAGE_SHIFT, U64

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import sched as abi
-from stub.abi.errno import EFAULT, EINVAL, ENOSPC, ENOSYS, ESRCH
+from stub.abi.errno import EFAULT, EINVAL, ENOSPC, ESRCH
 from stub.abi.xen import Hypercall
+from stub.domain.domain import HARDWARE_DOMAIN
 from stub.hypervisor import runstate, traps
 from stub.hypervisor.clock import SECOND
-from stub.hypervisor.hypercalls.mmu import handle_okay
+from stub.hypervisor.pointers import handle_okay
 from stub.hypervisor.refusals import hardware_domains, refuse
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.hypervisor.vcpu import VCPU_INFO_MASK
@@ -22,15 +23,12 @@ SCHED_OPS = SubOps(Hypercall.sched_op)
 _MAX_POLL_PORTS = 128
 _PORTS_A_LOT = 64  # EVTCHNS_PER_BUCKET
 _WATCHDOGS = 2  # NR_DOMAIN_WATCHDOG_TIMERS
-_HARDWARE_DOMAIN = 0
 
 
 @hypercall(Hypercall.sched_op)
 def sched_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: int) -> int:
     """Dispatch on the command."""
     command &= 0xFFFFFFFF
-    if command not in SCHED_OPS.handlers:
-        return refuse(xen, ENOSYS, f"there is no sched_op {command}")
     return SCHED_OPS.dispatch(xen, command, arg)
 
 
@@ -43,7 +41,7 @@ def sched_op_compat(xen: Hypervisor, command: int, arg: int, _: int, __: int, __
         return 0
     if command in (abi.SCHEDOP_yield, abi.SCHEDOP_block):
         return sched_op(xen, command, arg, 0, 0, 0) or 0
-    return refuse(xen, ENOSYS, f"the old form has no command {command}")
+    return xen.not_there(Hypercall.sched_op_compat, command)
 
 
 @SCHED_OPS(abi.SCHEDOP_yield)
@@ -149,7 +147,7 @@ def remote_shutdown(xen: Hypervisor, arg: int) -> int:
     """The toolstack's; a domain may not even do it to itself."""
     xen.payload = xen.domain.guest.read(arg, abi.SchedRemoteShutdown.size)
     domid = abi.SchedRemoteShutdown.unpack_from(xen.payload).domain_id
-    if domid not in (xen.domain.domid, _HARDWARE_DOMAIN):
+    if domid not in (xen.domain.domid, HARDWARE_DOMAIN):
         return refuse(xen, ESRCH, f"there is no domain {domid}")
     return hardware_domains(xen, "remote_shutdown")
 

@@ -13,6 +13,7 @@ from stub.abi.errno import EACCES, EOPNOTSUPP, ESRCH
 from stub.abi.layout import Record, Struct
 from stub.abi.platform import XENPF_INTERFACE_VERSION, XenPlatformOp
 from stub.abi.xen import DOMID_INVALID, DOMID_IO, Hypercall
+from stub.domain.domain import HARDWARE_DOMAIN
 from stub.hypervisor.refusals import bad_pointer, hardware_domains, refuse
 from stub.hypervisor.registry import hypercall
 from stub.memory.guest import GuestFault
@@ -20,7 +21,6 @@ from stub.memory.guest import GuestFault
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-_HARDWARE_DOMAIN = 0
 # By command, a number that stands for no domain or for one of Xen's own; None for any.
 _NO_DOMAIN: dict[int, int | None] = {
     abi.XEN_DOMCTL_createdomain: None,
@@ -52,7 +52,7 @@ def domctl(xen: Hypervisor, arg: int, _: int, __: int, ___: int, ____: int) -> i
     if isinstance(request, int):
         return request
     nobody = _NO_DOMAIN.get(request.cmd, xen.domain.domid)
-    if nobody is not None and request.domain not in (nobody, xen.domain.domid, _HARDWARE_DOMAIN):
+    if nobody is not None and request.domain not in (nobody, xen.domain.domid, HARDWARE_DOMAIN):
         return refuse(xen, ESRCH, f"there is no domain {request.domain}")
     return hardware_domains(xen, f"domctl {request.cmd}")
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from stub.abi import vcpu as abi
 from stub.abi.arch_x86 import VcpuGuestContext64
-from stub.abi.errno import EEXIST, EFAULT, EINVAL, ENOENT, ENOSYS, ENXIO
+from stub.abi.errno import EEXIST, EFAULT, EINVAL, ENOENT, ENXIO
 from stub.abi.xen import VIRQ_TIMER, Hypercall
 from stub.hypervisor import runstate
-from stub.hypervisor.hypercalls.mmu import handle_okay
+from stub.hypervisor.pointers import handle_okay
 from stub.hypervisor.refusals import bad_pointer, refuse
 from stub.hypervisor.registry import hypercall
 from stub.hypervisor.vcpu import VCPU_INFO_SELECTOR
@@ -45,7 +45,7 @@ def vcpu_op(xen: Hypervisor, command: int, vcpu: int, arg: int, _: int, __: int)
         return refuse(xen, ENOENT, f"there is no vCPU {vcpu}")
     handler = VCPU_HANDLERS.get(command)
     if handler is None:
-        return refuse(xen, ENOSYS, f"there is no vcpu_op {command}")
+        return xen.not_there(Hypercall.vcpu_op, command)
     try:
         return handler(xen, vcpu, arg)
     except GuestFault as fault:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stub.abi import features, version
 from stub.abi.arch_x86 import HYPERVISOR_VIRT_START
-from stub.abi.errno import EINVAL, ENOSYS
+from stub.abi.errno import EINVAL
 from stub.abi.xen import Hypercall, VMASST_TYPE_pae_extended_cr3
 from stub.hypervisor.refusals import bad_pointer, hardware_domains, refuse
 from stub.hypervisor.registry import hypercall
@@ -61,7 +61,7 @@ def xen_version(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
             return _get_features(xen, arg)
         answer = _BUFFERS.get(command)
         if answer is None:
-            return refuse(xen, ENOSYS, f"there is no question {command}")
+            return xen.not_there(Hypercall.xen_version, command)
         xen.domain.guest.write(arg, answer)
         xen.out = answer
     except GuestFault as fault:
