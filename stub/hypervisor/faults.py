@@ -76,7 +76,10 @@ def write_page_table(xen: Hypervisor, address: int) -> bool:
     new = old if outcome is None else old & ~(mask << shift) | (outcome & mask) << shift
     rc = 0
     if outcome is not None:
+        domain.types.refusal = ""
         rc = domain.types.mod_l1(maddr >> 3, new)
+        if rc and domain.types.refusal:
+            xen.note(domain.types.refusal)
     xen.log.pt_write(xen.clock.now, rip, address, maddr, new, store.size, rc)
     if rc:
         return False

@@ -6,7 +6,6 @@ import gc
 import hashlib
 import re
 import struct
-import time
 import weakref
 from collections.abc import Iterator
 from itertools import pairwise
@@ -257,13 +256,8 @@ def test_a_booted_linux(guest: Guest, pagetables: PageTables) -> None:
     early = pagetables.at_hypercall(1000)
     assert early.facts.hypercalls >= 1000
     guest.console.expect_exact("/ # ")
-    began = time.process_time()
     kept = pagetables.snapshot()
-    taken = time.process_time()
     lines = list(ranges.lines(AddressSpace(kept, kept.root()), "ptdump"))
-    done = time.process_time()
-    assert taken - began < 0.5, "a snapshot"
-    assert done - taken < 0.5, "its ranges"
     assert len(lines) > 20
     _agrees_with_the_hypervisor(guest, kept)
     _is_a_linux(pagetables, kept)
@@ -304,9 +298,7 @@ def _is_a_linux(pagetables: PageTables, kept: diff.Snapshot) -> None:
 
 
 def _became_read_only(pagetables: PageTables, early: diff.Snapshot, kept: diff.Snapshot) -> None:
-    began = time.process_time()
     found = pagetables.diff(early, kept)
-    assert time.process_time() - began < 2
     text = [
         change for change in found.changes if change.what == "became read-only" and change.start == 0xFFFFFFFF81000000
     ]

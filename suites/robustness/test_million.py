@@ -28,7 +28,7 @@ ATTEMPTS = 9000  # in each seed, at the least; the rounds that switch roots make
 MIB = 1 << 20
 GROWTH = 48 * MIB  # that stays behind all guests of a process after the first two; one alone has 36 MiB of memory
 PEAK = 128 * MIB  # by which the process may grow at any moment: two guests, one not yet cleared away, and their code
-LONGEST = 0.5  # CPU seconds for one hypercall with its audit: the longest are lists, of which Xen does a part at a time
+LONGEST = 2.0  # CPU seconds for one hypercall with its audit: the longest are lists, of which Xen does a part at a time
 NAMED = [v for v in small_guests.find("hostile") if v.folder != FOLDER]
 
 _resident: list[int] = []  # bytes after each guest of this process

@@ -21,6 +21,7 @@ from stub.domain.config import DomainConfig
 from stub.gdb import monitor
 from stub.gdb.extension import PATH
 from stub.gdb.monitor import registry, tables, values
+from stub.hypervisor.grants import Active
 from stub.memory import entries as e
 from stub.memory.frames import GUEST, FrameTable
 from stub.memory.guest import GuestFault, GuestMemory
@@ -378,6 +379,10 @@ def test_whomaps_accounts_for_every_reference(context: monitor.Context) -> None:
     assert f"mapped at {CODE:#x}: L1" in ask(context, f"xen whomaps {mfn}")
     context.xen.domain.frames.refs[mfn] += 1
     assert "accounted for: 2 of 3 references" in ask(context, f"xen whomaps {mfn}")
+    context.xen.grants.active[9] = Active(1, mfn, uses=[0, 0, 0, 1])
+    text = ask(context, f"xen whomaps {mfn}")
+    assert "held: grant 9 to domain 1, mapped 0 times, for devices 1 times" in text
+    assert "all 3 references" in text
     assert "mapped at 0xffff800000000000 by Xen" in ask(context, f"xen whomaps {domain.area.m2p_word // 512}")
     assert "no page table of the domain maps it" in ask(context, "xen whomaps 0")
 

@@ -14,6 +14,7 @@ from stub.gdb.monitor.faults import MonitorError
 from stub.gdb.monitor.registry import command
 from stub.gdb.monitor.tables import CUT, MAX_RUNS, Mappings, U64s, forest, mappings, places
 from stub.gdb.monitor.values import text
+from stub.hypervisor.grants import DEVICE_READ, DEVICE_WRITE, HOST_READ, HOST_WRITE
 from stub.memory import entries as e
 from stub.memory.formats import LONG
 from stub.memory.frames import ALLOCATED, L1, L4, PINNED, WRITABLE, XEN_HEAP
@@ -239,6 +240,12 @@ def holders(context: Context, mfn: int) -> Iterator[tuple[str, int, int]]:
     for name, here, kinds in rows:
         if here:
             yield name, 1, kinds
+    for ref, active in sorted(xen.grants.active.items()):
+        if active.frame == mfn:
+            mapped = active.uses[HOST_READ] + active.uses[HOST_WRITE]
+            devices = active.uses[DEVICE_READ] + active.uses[DEVICE_WRITE]
+            name = f"grant {ref} to domain {active.domid}, mapped {mapped} times, for devices {devices} times"
+            yield name, devices, active.uses[DEVICE_WRITE]
 
 
 def _sum(context: Context, mfn: int, references: int, types: int) -> str:
