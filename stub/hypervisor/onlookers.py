@@ -8,12 +8,8 @@ is as it was. Hypercalls that the engine's reflex answers are seen by nobody, un
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from stub.engine.base import Exit
-
-if TYPE_CHECKING:
-    from stub.hypervisor.xen import Hypervisor
 
 Act = Callable[[], None]
 
@@ -21,9 +17,11 @@ Act = Callable[[], None]
 class Onlookers:
     """The onlookers of one hypervisor."""
 
-    def __init__(self, xen: Hypervisor) -> None:
-        self._xen = xen
-        self._own = dict(xen.exits)
+    def __init__(self, exits: dict[int, Act], set_reflex: Callable[[bool], None]) -> None:
+        """``exits`` is the table that the run loop reads; ``set_reflex`` turns the engine's own answers on and off."""
+        self._exits = exits
+        self._set_reflex = set_reflex
+        self._own = dict(exits)
         self._fronts: dict[int, Act] = {}
         self._after: list[Act] = []
         self._see_all: set[object] = set()
@@ -62,17 +60,17 @@ class Onlookers:
 
     def set_reflex(self) -> None:
         """Let the engine answer what it can, where nobody has to see that."""
-        self._xen.engine.use_reflex(None if self._see_all else self._xen.vcpu.reflex())
+        self._set_reflex(not self._see_all)
 
     def _tell(self, kind: int) -> None:
         own = self._watched_call if kind == Exit.SYSCALL and self._after else self._own[kind]
-        self._xen.exits[kind] = self._fronts.get(kind, own)
+        self._exits[kind] = self._fronts.get(kind, own)
 
     def _watched_call(self) -> None:
         self.act(Exit.SYSCALL)
 
     def close(self) -> None:
         """Let go of everybody."""
-        self._own, self._fronts = {}, {}
+        self._exits, self._own, self._fronts = {}, {}, {}
         self._after.clear()
         self._see_all.clear()

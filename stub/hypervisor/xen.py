@@ -149,7 +149,8 @@ class Hypervisor:
             Exit.DONE: lambda: None,
             Exit.WAITED: self._on_waited,
         }
-        self.onlookers = Onlookers(self)
+        vcpu = self.vcpu
+        self.onlookers = Onlookers(self.exits, lambda on: engine.use_reflex(vcpu.reflex() if on else None))
 
     # -- start
 
