@@ -1,7 +1,8 @@
 """Guest images by name: `images/catalogue.toml` says what they are, the cache has their files.
 
-An image is a kernel and a ramdisk. Kernels and the ramdisk's program are *parts*, files out of Debian packages; the
-ramdisk is built from its part. Each part and each ramdisk is a unit of the cache, made when it is first asked for.
+An image is a kernel and, for most, a ramdisk. Kernels and the ramdisk's program are *parts*, files out of Debian
+packages; the ramdisk is built from its part. Each part and each ramdisk is a unit of the cache, made when it is first
+asked for.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ RAMDISK_FORMAT = 1
 class CatalogueImage(NamedTuple):
     """An image whose files are there.
 
-    ``memory`` in MiB; ``version`` is the kernel package's; ``sha256`` has "kernel" and "ramdisk" in hexadecimal;
-    ``packages`` are the Debian packages the files come from, name → version.
+    ``memory`` in MiB; ``version`` is the kernel package's; ``sha256`` has "kernel" and, with a ramdisk, "ramdisk" in
+    hexadecimal; ``packages`` are the Debian packages the files come from, name → version.
     """
 
     name: str
@@ -38,13 +39,13 @@ class CatalogueImage(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A row of the catalogue. ``kernel`` is a part's name, ``ramdisk`` a ramdisk's. ``memory`` in MiB."""
+    """A row of the catalogue. ``kernel`` is a part's name, ``ramdisk`` a ramdisk's or empty. ``memory`` in MiB."""
 
     summary: str
     kernel: str
-    ramdisk: str
-    cmdline: str
     memory: int
+    ramdisk: str = ""
+    cmdline: str = ""
     optional: bool = False
 
 
@@ -87,28 +88,27 @@ def load(name: str, waiting: Callable[[], None] = lambda: None, *, refresh: bool
     row = entry(name)
     units = _units(name, waiting)
     if refresh:
-        for unit in (units.kernel, units.program, units.ramdisk):
+        for unit in units.made_in_order():
             cache.remake(unit.folder, unit.recipe, unit.make)
-    return _image(name, row, *(cache.ensure(*unit, waiting) for unit in (units.kernel, units.ramdisk)))
+    return _image(name, row, *(cache.ensure(*unit, waiting) for unit in units.used()))
 
 
 def cached(name: str) -> CatalogueImage | None:
     """The image ``name`` if all its files are in the cache, without fetching any. Raises UsageError for no image."""
     row = entry(name)
-    units = _units(name)
-    kernel, ramdisk = (cache.find(unit.folder, unit.recipe) for unit in (units.kernel, units.ramdisk))
-    return _image(name, row, kernel, ramdisk) if kernel and ramdisk else None
+    found = [cache.find(unit.folder, unit.recipe) for unit in _units(name).used()]
+    there = [unit for unit in found if unit]
+    return _image(name, row, *there) if len(there) == len(found) else None
 
 
 def recorded(name: str) -> bool:
     """Whether the image was fetched once; its files may be damaged or gone. Raises UsageError for no image."""
-    units = _units(name)
-    return all(cache.read_record(unit.folder) for unit in (units.kernel, units.ramdisk))
+    return all(cache.read_record(unit.folder) for unit in _units(name).used())
 
 
 def mend(name: str, waiting: Callable[[], None] = lambda: None) -> list[str]:
     """Hash the image's cached files, and fetch or make the damaged ones again. What was wrong, a line for each."""
-    units = _units(name, waiting)
+    units = _units(name, waiting).made_in_order()
     found = [damage for damage in (cache.discard_damaged(unit.folder) for unit in units) if damage]
     for unit in units:
         cache.ensure(*unit, waiting)
@@ -125,16 +125,17 @@ def ramdisk_with(base: Path, files: Mapping[str, bytes | Path], *, mode: int = 0
     return cpio.concatenate((base.read_bytes(), cpio.overlay(files, mode).bytes()))
 
 
-def _image(name: str, row: Entry, kernel: cache.Unit, ramdisk: cache.Unit) -> CatalogueImage:
+def _image(name: str, row: Entry, kernel: cache.Unit, ramdisk: cache.Unit | None = None) -> CatalogueImage:
+    files = {"kernel": kernel} | ({"ramdisk": ramdisk} if ramdisk else {})
     return CatalogueImage(
         name,
         kernel.path,
-        ramdisk.path,
+        ramdisk.path if ramdisk else None,
         row.cmdline,
         row.memory,
         kernel.record.facts["version"],
-        {"kernel": kernel.record.sha256, "ramdisk": ramdisk.record.sha256},
-        {unit.record.facts["package"]: unit.record.facts["version"] for unit in (kernel, ramdisk)},
+        {which: unit.record.sha256 for which, unit in files.items()},
+        {unit.record.facts["package"]: unit.record.facts["version"] for unit in files.values()},
     )
 
 
@@ -147,16 +148,29 @@ class _Unit(NamedTuple):
 
 
 class _Units(NamedTuple):
+    """``program`` is what the ramdisk is built from; both None for an image without one."""
+
     kernel: _Unit
-    program: _Unit
-    ramdisk: _Unit
+    program: _Unit | None = None
+    ramdisk: _Unit | None = None
+
+    def used(self) -> list[_Unit]:
+        """Those that a guest is started from: the kernel, then the ramdisk."""
+        return [unit for unit in (self.kernel, self.ramdisk) if unit]
+
+    def made_in_order(self) -> list[_Unit]:
+        """All, each behind what it is made from."""
+        return [unit for unit in self if unit]
 
 
 def _units(name: str, waiting: Callable[[], None] = lambda: None) -> _Units:
     """The units that the image ``name`` needs. Raises UsageError for no image."""
     row = entry(name)
+    kernel = _part(row.kernel, name)
+    if not row.ramdisk:
+        return _Units(kernel)
     program = _part(_catalogue()["ramdisks"][row.ramdisk]["part"], name)
-    return _Units(_part(row.kernel, name), program, _ramdisk(row.ramdisk, program, waiting))
+    return _Units(kernel, program, _ramdisk(row.ramdisk, program, waiting))
 
 
 def _part(part: str, image: str) -> _Unit:

@@ -42,7 +42,7 @@ def _images_parser() -> argparse.ArgumentParser:
     fetch.add_argument("--refresh", action="store_true", help="fetch again, as new as apt's lists know it")
     fetch.set_defaults(run=_fetch)
 
-    path = actions.add_parser("path", help="print the kernel's and the ramdisk's file, a line each")
+    path = actions.add_parser("path", help="print the kernel's file and, if it has one, the ramdisk's")
     path.add_argument("name", metavar="NAME")
     path.set_defaults(run=_path)
 
@@ -81,7 +81,8 @@ def _fetch(arguments: argparse.Namespace) -> int:
 def _path(arguments: argparse.Namespace) -> int:
     image = catalogue.load(arguments.name, lambda: _say_waiting(arguments.name))
     print(image.kernel)
-    print(image.ramdisk)
+    if image.ramdisk is not None:
+        print(image.ramdisk)
     return 0
 
 

@@ -135,6 +135,20 @@ static PyObject *py_clear_runnable(Entry *e, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* _set_cpuid(leaves): as Leaf lays them out */
+static PyObject *py_set_cpuid(Entry *e, PyObject *bytes)
+{
+    char *data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(bytes, &data, &size) < 0)
+        return NULL;
+    if (size % (Py_ssize_t)sizeof(Leaf) || size > (Py_ssize_t)sizeof e->leaves)
+        return PyErr_SetString(PyExc_ValueError, "not a table of leaves"), NULL;
+    memcpy(e->leaves, data, (size_t)size);
+    e->n_leaves = (int)(size / (Py_ssize_t)sizeof(Leaf));
+    Py_RETURN_NONE;
+}
+
 static void drop_owner(PyObject *capsule) { Py_XDECREF((PyObject *)PyCapsule_GetContext(capsule)); }
 
 static PyObject *py_reflex(Entry *e, PyObject *unused)
@@ -208,6 +222,7 @@ static PyMethodDef methods[] = {
     {"switch_mode", (PyCFunction)py_switch_mode, METH_NOARGS, NULL},
     {"_set_page_fault", (PyCFunction)py_set_page_fault, METH_VARARGS, NULL},
     {"_set_syscall", (PyCFunction)py_set_syscall, METH_VARARGS, NULL},
+    {"_set_cpuid", (PyCFunction)py_set_cpuid, METH_O, NULL},
     {"add_runnable", (PyCFunction)py_add_runnable, METH_VARARGS, NULL},
     {"clear_runnable", (PyCFunction)py_clear_runnable, METH_NOARGS, NULL},
     {"reflex", (PyCFunction)py_reflex, METH_NOARGS, NULL},

@@ -8,6 +8,8 @@ extensions that Xen hides from PV guests.
 
 from __future__ import annotations
 
+import struct
+
 Leaf = tuple[int, int, int, int]  # eax, ebx, ecx, edx
 HYPERVISOR_BASE = 0x4000_0000
 XEN_LEAVES = 6
@@ -62,6 +64,20 @@ LEAVES: dict[int, dict[int, Leaf]] = {
 _NOTHING: Leaf = (0, 0, 0, 0)
 
 
+def rows() -> bytes:
+    """The table as the reflexes have it (entry.h, Leaf): leaf, subleaf, whether for all subleaves, the answer."""
+    return b"".join(
+        struct.pack("<7I", leaf, subleaf, _is_for_all(leaf), *registers)
+        for leaf, table in LEAVES.items()
+        for subleaf, registers in table.items()
+    )
+
+
+def _is_for_all(leaf: int) -> bool:
+    """Whether what is asked of sub-leaf 0 is answered for all: the leaf has none."""
+    return len(LEAVES[leaf]) == 1 and leaf != 0x7
+
+
 def answer(leaf: int, subleaf: int) -> Leaf:
     """The four registers for a leaf and sub-leaf (32-bit values)."""
     table = LEAVES.get(leaf)
@@ -69,4 +85,4 @@ def answer(leaf: int, subleaf: int) -> Leaf:
         return _NOTHING
     if subleaf in table:
         return table[subleaf]
-    return table[0] if len(table) == 1 and leaf != 0x7 else _NOTHING
+    return table[0] if _is_for_all(leaf) else _NOTHING

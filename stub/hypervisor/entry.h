@@ -26,7 +26,11 @@ enum { FLAT_KERNEL_CS = 0xe033, FLAT_KERNEL_SS = 0xe02b }; /* what a syscall ins
 enum { VGCF_IN_SYSCALL = 0x100, HYPERCALL_IRET = 23 };
 enum { VCPU_INFO_MASK = 1, VCPU_INFO_CR2 = 16 }; /* byte offsets in vcpu_info */
 enum { PFEC_P = 1, PFEC_W = 2, PFEC_U = 4, PFEC_RSVD = 8, PFEC_I = 16 };
-enum { TRAPS_IN_A_ROW = 10000, MOST_RUNNABLE = 8 };
+enum { TRAPS_IN_A_ROW = 10000, MOST_RUNNABLE = 8, MOST_LEAVES = 64 };
+
+typedef struct { /* subleaf: this one, or all of them */
+    uint32_t leaf, subleaf, all, a, b, c, d;
+} Leaf;
 
 typedef struct {
     PyObject_HEAD
@@ -42,7 +46,8 @@ typedef struct {
     unsigned long long resumed_when; /* RETIRED at the last iret with RF, which holds for one instruction */
     struct { uint64_t address; int masks_events; } page_fault, syscall;
     struct { uint16_t cs, ss; } runnable[MOST_RUNNABLE]; /* 64-bit code and its stack, found good by Python */
-    int n_runnable;
+    int n_runnable, n_leaves;
+    Leaf leaves[MOST_LEAVES]; /* what CPUID shows; leaves that are not here are Python's */
     uint64_t call[9]; /* the hypercall at hand: time, rip, nr, five arguments, result */
     Reflex reflex;
 } Entry;

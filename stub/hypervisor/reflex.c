@@ -1,6 +1,6 @@
 /* Exits that need no decision, done at once (entry.h; engine.h says what a reflex may do): a page fault that only the
- * guest can handle, the kernel's iret, a system call of user code, a read of a port where nothing is. Whatever is
- * unusual about one of these is left to Python, which does it all over: nothing was done then but a note of CR2. */
+ * guest can handle, the kernel's iret, a system call of user code, a read of a port where nothing is, a cpuid. Whatever
+ * is unusual about one of these is left to Python, which does it all over: nothing was done then but a note of CR2. */
 #include "entry.h"
 
 enum { RTC_INDEX = 0x70 };
@@ -58,6 +58,25 @@ static int port_reflex(Entry *e)
     return 1;
 }
 
+static int cpuid_reflex(Entry *e)
+{
+    uint64_t *w = registers(e);
+    const uint32_t leaf = (uint32_t)w[RAX], subleaf = (uint32_t)w[RCX];
+    const Leaf *found = e->leaves, *end = found + e->n_leaves;
+    while (found < end && (found->leaf != leaf || (!found->all && found->subleaf != subleaf)))
+        found++;
+    if (found == end)
+        return 0;
+    w[RAX] = found->a;
+    w[RBX] = found->b;
+    w[RCX] = found->c;
+    w[RDX] = found->d;
+    const uint64_t words[3] = {leaf | (uint64_t)subleaf << 32, found->a | (uint64_t)found->b << 32,
+                               found->c | (uint64_t)found->d << 32};
+    recorder_cpuid(e->log, 0, now(w), w[RIP], words);
+    return 1;
+}
+
 int act(void *state, uint64_t *w, int kind)
 {
     Entry *e = state;
@@ -68,6 +87,8 @@ int act(void *state, uint64_t *w, int kind)
         done = page_fault_reflex(e);
     else if (kind == EXIT_IN)
         done = port_reflex(e);
+    else if (kind == EXIT_CPUID)
+        done = cpuid_reflex(e);
     else if (kind == EXIT_SYSCALL && e->kernel_mode)
         done = w[RAX] == HYPERCALL_IRET && iret_reflex(e);
     else if (kind == EXIT_SYSCALL)

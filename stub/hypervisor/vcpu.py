@@ -7,6 +7,7 @@ from typing import Self
 
 from stub.abi.arch_x86 import FLAT_KERNEL_SS
 from stub.abi.x86_defns import X86_EXC_PF
+from stub.hypervisor import cpuid
 from stub.hypervisor._entry import Entry
 from stub.memory.guest import GuestMemory
 from stub.trace.writer import HypercallLog
@@ -48,6 +49,7 @@ class Vcpu(Entry):
         return super().__new__(cls, words, memory, log)
 
     def __init__(self, words: memoryview, memory: GuestMemory, log: HypercallLog, info_at: int) -> None:
+        self._set_cpuid(cpuid.rows())
         self.info_at = info_at
         self.info_registered = False
         self.number = 0

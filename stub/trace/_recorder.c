@@ -41,6 +41,16 @@ static PyObject *py_exception(Recorder *r, PyObject *const *args, Py_ssize_t n)
     Py_RETURN_NONE;
 }
 
+/* _cpuid(time_ns, rip, forced, leaf and subleaf, a and b, c and d) */
+static PyObject *py_cpuid(Recorder *r, PyObject *const *args, Py_ssize_t n)
+{
+    uint64_t words[6];
+    if (!arguments(n, 6) || !words_from(args, 6, words) || !recorder_make_room(r))
+        return NULL;
+    recorder_cpuid(r, words[2] != 0, words[0], words[1], words + 3);
+    Py_RETURN_NONE;
+}
+
 /* _append(kind, code, time_ns, rip, words[, payload[, out]]): any record. */
 static PyObject *py_append(Recorder *r, PyObject *const *args, Py_ssize_t n)
 {
@@ -96,6 +106,7 @@ static PyObject *py_attach(Recorder *r, PyObject *args)
     }
     r->at = at;
     r->limit = limit;
+    r->cpuid.end = 0;
     Py_RETURN_NONE;
 }
 
@@ -125,6 +136,7 @@ static PyMethodDef methods[] = {
     FAST("hypercall", py_hypercall),
     FAST("nested", py_nested),
     FAST("exception", py_exception),
+    FAST("_cpuid", py_cpuid),
     FAST("_append", py_append),
     {"_attach", (PyCFunction)py_attach, METH_VARARGS, NULL},
     {"_detach", (PyCFunction)py_detach, METH_NOARGS, NULL},

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { KIND_HYPERCALL = 1, KIND_NESTED = 2, KIND_EXCEPTION = 5, KIND_PORT_IO = 9, N_KINDS = 32 };
+enum { KIND_HYPERCALL = 1, KIND_NESTED = 2, KIND_EXCEPTION = 5, KIND_CPUID = 7, KIND_PORT_IO = 9, N_KINDS = 32 };
 enum { HEAD_SIZE = 24, WORDS_CAP = 16, PART_CAP = 0xffff };
 
 typedef struct {
@@ -20,6 +20,7 @@ typedef struct {
     unsigned long long at, limit; /* the next record's place; none begins behind the limit */
     unsigned char vcpu;
     char off; /* records are thrown away: to measure what they cost */
+    struct { unsigned long long end; uint64_t rip, words[3]; } cpuid; /* the last cpuid that the guest executed */
     unsigned long long calls[256], exceptions[256], records[N_KINDS]; /* by number, by vector, the rest by kind */
 } Recorder;
 
@@ -86,6 +87,22 @@ static inline void recorder_append(Recorder *r, int kind, int code, uint64_t tim
     end += out.size;
     __atomic_store_n(record, (uint8_t)kind, __ATOMIC_RELEASE);
     r->at = (unsigned long long)(end - (uint8_t *)r->window.buf);
+}
+
+/* A cpuid: leaf and subleaf, then the answer; there must be room. One that the guest executes again and again, with
+ * nothing between, is counted each time and written once: GRUB reads the time that way while it waits for a key. */
+static inline void recorder_cpuid(Recorder *r, int forced, uint64_t time, uint64_t rip, const uint64_t words[3])
+{
+    if (!forced && r->at == r->cpuid.end && rip == r->cpuid.rip && !memcmp(words, r->cpuid.words, 24)) {
+        r->records[KIND_CPUID]++;
+        return;
+    }
+    recorder_append(r, KIND_CPUID, forced, time, rip, words, 3, (Part){0}, (Part){0});
+    if (!forced) {
+        r->cpuid.end = r->at;
+        r->cpuid.rip = rip;
+        memcpy(r->cpuid.words, words, 24);
+    }
 }
 
 /* A hypercall's record: (time, rip, nr, five arguments, result). 0 with a Python exception set. */

@@ -68,8 +68,11 @@ class HypercallLog(Recorder):
     def cpuid(
         self, time_ns: int, rip: int, forced: bool, leaf: int, subleaf: int, a: int, b: int, c: int, d: int
     ) -> None:
-        """A ``cpuid`` answered from the policy; ``forced``: by the forced-emulation prefix."""
-        self._append(Kind.CPUID, forced, time_ns, rip, (leaf | subleaf << 32, a | b << 32, c | d << 32))
+        """A ``cpuid`` answered from the policy; ``forced``: by the forced-emulation prefix.
+
+        One that repeats the last record, and is not forced, is counted and not written.
+        """
+        self._cpuid(time_ns, rip, forced, leaf | subleaf << 32, a | b << 32, c | d << 32)
 
     def privileged(
         self, time_ns: int, rip: int, insn: bytes, before: tuple[int, int, int, int], after: tuple[int, int, int, int]

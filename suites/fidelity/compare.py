@@ -67,6 +67,16 @@ def compare(recorded: Sequence[Event], ours: Sequence[Event]) -> Comparison:
     return Comparison(differences, opening, len(steady.pairs), len(placed))
 
 
+def compare_whole(recorded: Sequence[Event], ours: Sequence[Event]) -> Counter[str]:
+    """All differences of two short boots that no schedule touches: all events, in the same order, places too."""
+    ordered = _in_order(recorded, ours)
+    differences = ordered.differences
+    differences.update(text for pair in ordered.pairs for text in _places(*pair))
+    compared = len(ordered.pairs) + sum(times for text, times in differences.items() if text.startswith("only here"))
+    differences.update(f"only here, behind the end: {' '.join(event.asked)}" for event in ours[compared:])
+    return differences
+
+
 class _Ordered(NamedTuple):
     """``pairs``: events laid side by side; before number ``parted`` of them the guest used its memory alike."""
 

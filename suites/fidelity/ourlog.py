@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stub.abi.sched import SCHEDOP_yield
 from stub.abi.xen import Hypercall
 from stub.domain.builder import LOW_FRAMES, shuffled
 from stub.trace import records as log
@@ -15,6 +16,8 @@ from suites.fidelity.events import SHOWN, Event, Frames
 
 UNSEEN = {Hypercall.multicall, Hypercall.console_io}
 """Hypercalls that the recorder does not show; the entries of a multicall it does."""
+_YIELD = (Hypercall.sched_op, SCHEDOP_yield)
+"""Neither does it show this."""
 
 
 def frames(memory: int, seed: int) -> Frames:
@@ -40,12 +43,14 @@ def _made(record: log.Record, names: Frames) -> Iterator[Event]:
 
 
 def _hypercall(record: Any, names: Frames) -> Iterator[Event]:
-    if record.number not in UNSEEN:
+    if record.number not in UNSEEN and (record.number, record.args[0]) != _YIELD:
         before, after = record.payload[:SHOWN], record.out[:SHOWN]
         yield events.hypercall(names, record.seq, record.number, record.args, record.result, before, after)
 
 
 def _cpuid(record: Any, _: Frames) -> Iterator[Event]:
+    if not record.forced:  # which the recorded machine executed without asking Xen
+        return
     registers = (record.eax, record.ebx, record.ecx, record.edx)
     yield events.cpuid(record.seq, record.forced, record.leaf, record.subleaf, registers)
 

@@ -1,8 +1,8 @@
-"""The recording of real Xen: text, one event a line, as ``reduce.py`` leaves it.
+"""The recordings of real Xen: text, one event a line, as ``reduce.py`` leaves it.
 
-Made with Xen 4.17.7 on an emulated machine: an unprivileged PV domain of one vCPU and 256 MiB, Debian's cloud kernel
-6.1.0-56, the command line below, a ramdisk with busybox. The recorder does not show everything: no ``multicall``, no
-``console_io``, no event upcalls, no direct writes to page tables; and it stops before the ramdisk is unpacked.
+Made with Xen 4.17.7 on an emulated machine: unprivileged PV domains of one vCPU and 256 MiB. The recorder does not show
+everything: no ``multicall``, no ``console_io``, no ``SCHEDOP_yield``, no event upcalls, no direct writes to page
+tables; and Linux's stops before the ramdisk is unpacked.
 """
 
 from __future__ import annotations
@@ -10,22 +10,61 @@ from __future__ import annotations
 import lzma
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from stub.abi.x86_defns import X86_EXC_PF, PFEC_user_mode
 from suites.fidelity import events
-from suites.fidelity.events import SHOWN, Event
+from suites.fidelity.events import SHOWN, Event, Frames
 
-FILE: Final = Path(__file__).with_name("linux-cloud.trace.xz")
-IMAGE: Final = "debian-cloud"
-PACKAGE: Final = "6.1.192-2"
-CMDLINE: Final = "console=hvc0 earlyprintk=xen"
-MEMORY: Final = 256  # MiB
-RAMDISK_PAGES: Final = 0x1E5  # as the frames show that come after it
+_CHUNK: Final = 9  # the toolstack gave the guests their memory in 2 MiB pieces
 
-_CHUNK: Final = 9  # the toolstack gave the guest its memory in 2 MiB pieces
-_PIECES: Final = ((range(0x10, 0x80), 0x7F), (range(0x2A0, 0x2B0), 0x31F))
-"""Pieces of machine memory, and the sum of a piece's machine and pseudo-physical numbers: both ranges run backwards."""
+
+@dataclass(frozen=True)
+class Recording:
+    """A catalogue image's boot. ``package``: the version of the kernel's package; ``memory`` in MiB.
+
+    ``pieces`` of machine memory, in 2 MiB, and the sum of a piece's machine and pseudo-physical numbers: both ranges
+    run backwards. ``ramdisk_pages``: as the frames show that come after it.
+    """
+
+    image: str
+    package: str
+    pieces: tuple[tuple[range, int], ...]
+    cmdline: str = ""
+    memory: int = 256
+    ramdisk_pages: int = 0
+
+    @property
+    def file(self) -> Path:
+        """Where it lies."""
+        return Path(__file__).with_name(f"{self.image}.trace.xz")
+
+    def frame(self, mfn: int) -> str:
+        """A machine frame in the guest's own words."""
+        piece = mfn >> _CHUNK
+        for pieces, total in self.pieces:
+            if piece in pieces:
+                return f"p{(total - piece) << _CHUNK | mfn & (1 << _CHUNK) - 1:x}"
+        return "xen" if mfn else "none"
+
+    def read(self) -> list[Event]:
+        """The recording's events, in order."""
+        with lzma.open(self.file, "rt", encoding="ascii") as file:
+            return list(_parse(self.frame, file.read().splitlines()))
+
+
+LINUX: Final = Recording(
+    "debian-cloud",
+    "6.1.192-2",
+    ((range(0x10, 0x80), 0x7F), (range(0x2A0, 0x2B0), 0x31F)),
+    cmdline="console=hvc0 earlyprintk=xen",
+    ramdisk_pages=0x1E5,
+)
+GRUB: Final = Recording("grub-xen64", "2.06-13+deb12u2", ((range(0x150, 0x1C0), 0x1D0), (range(0x2C0, 0x2D0), 0x2C4)))
+GNUMACH: Final = Recording("gnumach64", "2:1.8+git20221224-2", ((range(0x243, 0x2C3), 0x2C2),))
 
 _HYPERCALL = re.compile(
     r"(?:HC|MC) (\d+)\(([0-9a-f,]*)\) = ([0-9a-f]+)( PREEMPTED)?(?: in\[([0-9a-f ]*)\])?(?: out\[([0-9a-f ]*)\])?$"
@@ -38,31 +77,18 @@ _IN, _OUT = {0xE4: 1, 0xE5: 4, 0xEC: 1, 0xED: 4}, {0xE6: 1, 0xE7: 4, 0xEE: 1, 0x
 _IMMEDIATE = {0xE4, 0xE5, 0xE6, 0xE7}
 
 
-def frames(mfn: int) -> str:
-    """The recorded domain's machine frames."""
-    piece = mfn >> _CHUNK
-    for pieces, total in _PIECES:
-        if piece in pieces:
-            return f"p{(total - piece) << _CHUNK | mfn & (1 << _CHUNK) - 1:x}"
-    return "xen" if mfn else "none"
-
-
-def read(path: Path = FILE) -> list[Event]:
-    """The recording's events, in order."""
-    with lzma.open(path, "rt", encoding="ascii") as file:
-        return list(_parse(file.read().splitlines()))
-
-
-def _parse(lines: list[str]) -> Iterator[Event]:
+def _parse(frames: Frames, lines: list[str]) -> Iterator[Event]:
+    event = partial(_event, frames)
     last: Event | None = None
     held: Event | None = None  # preempted: Xen goes on in a call of its own making, which has the result
     for number, line in enumerate(lines, start=1):
         again = _REPEAT.match(line)
         if again:
             assert last is not None
-            yield from [last] * (int(again[1]) - 1)
+            if held is None:
+                yield from [last] * (int(again[1]) - 1)
             continue
-        last = _event(number, line)
+        last = event(number, line)
         if held is not None:
             assert held.name == last.name, f"line {number}: what was preempted does not go on"
             last, held = held._replace(answer=last.answer), None
@@ -72,7 +98,7 @@ def _parse(lines: list[str]) -> Iterator[Event]:
             yield last
 
 
-def _event(number: int, line: str) -> Event:
+def _event(frames: Frames, number: int, line: str) -> Event:
     if found := _HYPERCALL.match(line):
         args = [int(word, 16) for word in found[2].split(",")]
         result = int(found[3], 16)
@@ -85,10 +111,16 @@ def _event(number: int, line: str) -> Event:
         return _privileged(number, bytes.fromhex(found[1]), _registers(found[2]), _registers(found[3]))
     if found := _EXCEPTION.match(line):
         error_code, cr2, rip, to_rip = (int(found[index], 16) for index in range(2, 6))
-        return events.exception(
-            number, int(found[1]), None if error_code == 0xFFFF_FFFF else error_code, cr2, rip, to_rip
-        )
-    raise ValueError(f"{FILE.name}: line {number}: {line}")
+        return _exception(number, int(found[1]), error_code, cr2, rip, to_rip)
+    raise ValueError(f"line {number} of the recording: {line}")
+
+
+def _exception(number: int, vector: int, error_code: int, cr2: int, rip: int, to_rip: int) -> Event:
+    """The recorder stands where pv_inject_event begins, which then says that a kernel's fault is none of user code's
+    (arch/x86/pv/traps.c). All that were recorded are a kernel's."""
+    if vector == X86_EXC_PF:
+        error_code &= ~PFEC_user_mode
+    return events.exception(number, vector, None if error_code == 0xFFFF_FFFF else error_code, cr2, rip, to_rip)
 
 
 def _numbers(words: str) -> list[int]:

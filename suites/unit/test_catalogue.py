@@ -102,7 +102,7 @@ def test_the_catalogue_is_sound() -> None:
         row = catalogue.entry(name)
         assert row.summary
         assert row.memory >= 64
-        assert "console=hvc0" in row.cmdline.split()
+        assert ("console=hvc0" in row.cmdline.split()) == name.startswith("debian-"), "Linux alone is told its console"
 
 
 def test_the_init_script_is_one_that_a_shell_can_read() -> None:
@@ -133,6 +133,21 @@ def test_an_image_is_fetched_through_its_meta_package(archive: Archive) -> None:
     assert image.sha256["kernel"] == cache.sha256_of(image.kernel)
     assert image.sha256["ramdisk"] == cache.sha256_of(image.ramdisk)
     assert archive.log() == FETCHED_ONCE
+
+
+def test_an_image_may_be_a_kernel_alone(archive: Archive, capsys: pytest.CaptureFixture[str]) -> None:
+    """From any folder of its package; verify and path know that there is no ramdisk."""
+    archive.add("grub-xen-host", "2.06-13", {"./usr/lib/grub-xen/grub-x86_64-xen.bin": b"\x7fELF grub"})
+    image = catalogue.load("grub-xen64")
+    assert (image.kernel.read_bytes(), image.ramdisk, image.version) == (b"\x7fELF grub", None, "2.06-13")
+    assert set(image.sha256) == {"kernel"}
+    assert image.packages == {"grub-xen-host": "2.06-13"}
+    assert catalogue.cached("grub-xen64") == image
+    assert commands.images(["path", "grub-xen64"]) == 0
+    assert commands.images(["verify"]) == 0
+    assert capsys.readouterr().out == f"{image.kernel}\ngrub-xen64: whole\n"
+    assert catalogue.load("grub-xen64", refresh=True) == image
+    assert archive.log() == ["download grub-xen-host=2.06-13"] * 2
 
 
 def test_the_ramdisk_is_the_same_wherever_it_is_built(

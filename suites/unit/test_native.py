@@ -50,6 +50,7 @@ NUMBERS = {
         "KIND_HYPERCALL": Kind.HYPERCALL,
         "KIND_NESTED": Kind.NESTED,
         "KIND_EXCEPTION": Kind.EXCEPTION,
+        "KIND_CPUID": Kind.CPUID,
         "KIND_PORT_IO": Kind.PORT_IO,
         "HEAD_SIZE": log.HEAD.size,
         "WORDS_CAP": log.WORDS_CAP,

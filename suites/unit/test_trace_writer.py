@@ -207,6 +207,22 @@ KILLED = """
 """
 
 
+def test_a_cpuid_again_and_again_is_written_once(tmp_path: Path) -> None:
+    """One that repeats the record before it; anything between, another place or another leaf makes a record again."""
+    with HypercallLog(tmp_path / "hypercalls", identity=IDENTITY) as log:
+        for now in range(5):
+            log.cpuid(now, RIP, False, 0, 1, 2, 3, 4, 5)
+        log.cpuid(5, RIP, False, 0, 0, 2, 3, 4, 5)
+        log.cpuid(6, RIP + 1, False, 0, 0, 2, 3, 4, 5)
+        log.note(7, RIP, "between")
+        log.cpuid(8, RIP + 1, False, 0, 0, 2, 3, 4, 5)
+        log.cpuid(9, RIP + 1, True, 0, 0, 2, 3, 4, 5)
+        log.cpuid(10, RIP + 1, True, 0, 0, 2, 3, 4, 5)
+        assert log.counts()["cpuid"] == 10
+    written = [record.time_ns for record in read(tmp_path / "hypercalls") if isinstance(record, CpuidRecord)]
+    assert written == [0, 5, 6, 8, 9, 10]
+
+
 def test_a_killed_writer_leaves_every_record(tmp_path: Path) -> None:
     path = tmp_path / "hypercalls"
     finished = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), path], check=False)
