@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 
 from stub.abi import xs_wire as abi
-from stub.devices.xenstore import Facts, Store, Wire, answer, populate
+from stub.devices.xenstore import Facts, Store, Wire, answer, limits, paths, populate
+from stub.devices.xenstore.tree import listing
 
 HEADER = struct.Struct("<4I")
 DOMID = 1
 HOME = f"/local/domain/{DOMID}"
+SLACK = 1 << 18  # bytes that one request may pass the limit of its memory by
 FACTS = Facts(
     domid=DOMID,
     name="guest",
@@ -130,3 +133,30 @@ class Talk:
 
     def end(self, transaction: int, how: str = "T") -> bytes | str:
         return self.ask(abi.XS_TRANSACTION_END, how + "\0", transaction)
+
+
+def sound(talk: Talk) -> None:
+    """What must hold of a store whatever was asked: each node hangs where it should, and all is counted right."""
+    store, wire = talk.store, talk.wire
+    reached = dict(listing(store.tree, "/"))
+    assert len(reached) == len(store.tree), "a node that no directory has"
+    owned: Counter[int] = Counter()
+    memory: Counter[int] = Counter()
+    generations = set()
+    for path, node in reached.items():
+        names = node.names()
+        assert len(set(names)) == len(names)
+        assert all(paths.child(path, name) in reached for name in names)
+        owned[node.owner] += 1
+        memory[node.owner] += node.size + len(path)
+        generations.add(node.generation)
+    assert len(generations) == len(reached)
+    assert +store.tree.owned == owned
+    assert +store.tree.memory == memory
+    assert owned[DOMID] <= limits.NODES
+    assert len(wire.watches) <= limits.WATCHES + 1
+    assert len(wire.transactions) <= limits.TRANSACTIONS + 1
+    assert wire._outstanding <= limits.OUTSTANDING
+    assert store.memory_of(DOMID) < limits.MEMORY + SLACK
+    assert wire._out_bytes == sum(len(waiting.data) for waiting in wire._out)
+    assert wire.pending or not wire._outstanding
