@@ -14,7 +14,6 @@ from stub.abi.errno import ENOSYS
 from stub.abi.x86_defns import X86_EXC_UD
 from stub.abi.xen import VIRQ_TIMER, Hypercall
 from stub.devices.console import Console
-from stub.devices.xenstore import Store, XenStore
 from stub.domain.builder import CONSOLE_PORT, XENSTORE_PORT, start_registers
 from stub.domain.domain import Domain
 from stub.domain.xenarea import GDT_LIMIT, GDT_VA, TRAMPOLINE_VA
@@ -48,6 +47,7 @@ from stub.hypervisor import (
     privileged,
     runstate,
     traps,
+    xenstore,
 )
 from stub.hypervisor.clock import SECOND, Clock
 from stub.hypervisor.events import INTERDOMAIN, EventChannels, Port
@@ -156,18 +156,14 @@ class Hypervisor:
 
     def _connect_devices(self, on_output: Callable[[bytes], None]) -> None:
         domain, layout = self.domain, self.domain.layout
-        store = Store(domain.domid, toolstack_values(domain))
         self.console = Console(
             domain.ram,
             int(domain.p2m[layout.console.pfn]) * PAGE_SIZE,
             lambda: self.events.raise_device(CONSOLE_PORT),
             on_output,
         )
-        self.xenstore = XenStore(
-            domain.ram,
-            int(domain.p2m[layout.xenstore.pfn]) * PAGE_SIZE,
-            store,
-            lambda: self.events.raise_device(XENSTORE_PORT),
+        self.xenstore = xenstore.connect(
+            domain, lambda: self.events.raise_device(XENSTORE_PORT), self._backend_notified
         )
         for span in (layout.console, layout.xenstore):  # the back ends' own mappings, by grant
             domain.types.hold(int(domain.p2m[span.pfn]))
@@ -438,7 +434,7 @@ class Hypervisor:
     # -- devices
 
     def _backend_notified(self) -> None:
-        """The guest rang a back end: it runs elsewhere, a little later, and takes what it finds then in one go."""
+        """Back ends have something to do: they run elsewhere, a little later, and take what they find in one go."""
         if "backends" not in self.clock.timers:
             self.clock.arm("backends", self.clock.now + _BACKEND_DELAY)
 
@@ -504,17 +500,3 @@ class Hypervisor:
         self.pause = True
         if self.verdict is None:
             self.verdict = Verdict("crash", reason, tuple(describe_crash(self, address)))
-
-
-def toolstack_values(domain: Domain) -> dict[str, bytes]:
-    """What a toolstack writes to XenStore for a domain without devices, relative to its home (PV-ABI 6.7)."""
-    memory = str(domain.config.memory * 1024).encode()
-    return {
-        "name": domain.config.name.encode(errors="surrogateescape"),
-        "domid": str(domain.domid).encode(),
-        "memory/static-max": memory,
-        "memory/target": memory,
-        "cpu/0/availability": b"online",
-        "control/platform-feature-xs_reset_watches": b"1",
-        "control/shutdown": b"",
-    }

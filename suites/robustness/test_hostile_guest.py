@@ -269,7 +269,8 @@ def test_replies_that_nobody_takes(tmp_path: Path) -> None:
         made.run()
         store, page = made.xen.xenstore, STORE << 12
         for at in range(0, len(watches), 512):
-            store.store.feed(watches[at : at + 512])
+            store.wire.receive(watches[at : at + 512])
+            store.wire.take(1 << 20)
         before = peak()
         for i in range(400):
             made.xen.ram_bytes[page : page + 1024] = ring

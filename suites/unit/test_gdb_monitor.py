@@ -535,10 +535,17 @@ def test_events_and_grants(context: monitor.Context) -> None:
 
 def test_xenstore(context: monitor.Context) -> None:
     home = ask(context, "xen xenstore")
-    assert "/local/domain/1/name " in home
-    assert ask(context, "xen xenstore name") == '/local/domain/1/name  "guest"\n'
-    assert ask(context, "xen xenstore /") == home
-    assert ask(context, "xen xenstore memory/").count("\n") == 2
+    assert re.match(r'/local/domain/1 +"" +\(n0,r1\)\n/local/domain/1/vm +"/vm/', home)
+    assert re.search(r'^/local/domain/1/control/shutdown +"" +\(n1\)$', home, re.MULTILINE)
+    assert ask(context, "xen xenstore name") == '/local/domain/1/name  "guest"  (n0,r1)\n'
+    assert ask(context, "xen xenstore memory/").count("\n") == 4
+    everything = ask(context, "xen xenstore /")
+    assert everything.startswith("/ ")
+    assert "/local/domain/0/backend/console/1/0/frontend " in everything
+    context.xen.xenstore.store.dom0.watch("/local/domain/1/data", lambda path: None)
+    assert ask(context, "xen xenstore data").splitlines()[1].split() == [
+        *("watch", "/local/domain/1/data", "token", '"1"', "domain", "0")
+    ]
 
 
 def test_what_qemus_users_ask(context: monitor.Context) -> None:

@@ -16,6 +16,7 @@ from stub.gdb.monitor import (  # noqa: F401 - each fills the table
     pagetables,
     qemu,
     stops,
+    xenstore,
 )
 from stub.gdb.monitor.context import Context, Names
 from stub.gdb.monitor.faults import MonitorError

@@ -1,4 +1,4 @@
-"""What the domain is and has: ``domain``, ``memmap``, ``xenstore``."""
+"""What the domain is and has: ``domain``, ``memmap``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import numpy as np
 
 from stub.abi.features import FEATURES
 from stub.abi.xen import VM_ASSISTS
-from stub.devices.xenstore import Store
 from stub.domain.xenarea import GDT_VA, LDT_VA, TRAMPOLINE_VA
 from stub.gdb.monitor import show
 from stub.gdb.monitor.context import Context
-from stub.gdb.monitor.faults import MonitorError
 from stub.gdb.monitor.p2m import guest_list
 from stub.gdb.monitor.registry import command
-from stub.gdb.monitor.values import text
 from stub.hypervisor.hypercalls.version import FEATURES as OFFERED
 from stub.memory.frames import FREE, GUEST, PINNED, TYPE_NAMES, XEN
 from stub.trace.styles import quote
@@ -132,30 +129,3 @@ def _type_rows(context: Context) -> Iterator[tuple[str, str, str]]:
             continue
         count, pins = int((used & (frames.np_type == kind)).sum()), int((pinned & (frames.np_type == kind)).sum())
         yield name, str(count), f"{pins} pinned" if pins else ""
-
-
-@command("xen xenstore [PATH]", "a node of XenStore and all below it; the domain's home without a path", {"PATH": text})
-def xenstore(context: Context, path: str = "") -> str:
-    """A path that does not begin with / is looked for in the domain's home."""
-    store = context.xen.xenstore.store
-    full = _absolute(store, path)
-    below = full.rstrip("/") + "/"
-    rows = [(node, _shown(value)) for node, value in sorted(store.values.items()) if node.startswith(below)]
-    if full in store.values:
-        rows.insert(0, (full, _shown(store.values[full])))
-    if not rows:
-        raise MonitorError(f"{full}: there is no such node")
-    watches = [
-        (f"watch {asked}", f"token {_shown(token)}")
-        for watched, asked, token in store.watches
-        if watched == full or watched.startswith(below)
-    ]
-    return show.columns([*rows, *watches], indent="")
-
-
-def _absolute(store: Store, path: str) -> str:
-    return (path.rstrip("/") or "/") if path.startswith("/") else f"{store.home}/{path}".rstrip("/")
-
-
-def _shown(value: bytes) -> str:
-    return quote(value.decode(errors="backslashreplace"))
