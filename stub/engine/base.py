@@ -28,8 +28,8 @@ WAITED   where it was                            nothing to do: nothing ran, as 
 a look. So a caller has the guest back soon whatever it does, within some 4 ms; 0 is for ever.
 
 ``CODE_SWITCH`` says that the code segment in ``CS`` is of another kind or base than the one before; 4 that ``CS`` and
-``SS`` are to be loaded from ``CS_DESCRIPTOR`` and ``SS_DESCRIPTOR`` (8 bytes each, good for that) at the privilege level
-that ``CS`` has.
+``SS`` are to be loaded from ``CS_DESCRIPTOR`` and ``SS_DESCRIPTOR`` (8 bytes each, good for that) at the privilege
+level that ``CS`` has.
 
 The CPU sees the page tables as they are after a new ``CR3``, and after the caller set ``FLUSH``; other changes to them
 it may see late.

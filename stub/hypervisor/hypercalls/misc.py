@@ -26,6 +26,7 @@ from stub.units import U64, is_canonical
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
+_TRAP_INFO = {64: arch.TrapInfo64, 32: arch.TrapInfo32}
 A_TIME = 1024  # entries of a trap table before the guest is made to ask again
 _VM_ASSISTS = frozenset({0, 1, 2, 3, 4, 5, 32})
 
@@ -38,19 +39,21 @@ def set_trap_table(xen: Hypervisor, table: int, second: int, _: int, __: int, __
         for vector in range(256):
             vcpu.set_trap(vector, None)
         return 0
-    seen = []
+    seen, layout = [], _TRAP_INFO[xen.domain.bits]
     try:
         for _i in range(A_TIME):
-            data = guest.read(table, arch.TrapInfo64.size)
+            data = guest.read(table, layout.size)
             seen.append(data)
-            trap = arch.TrapInfo64.unpack_from(data)
+            trap = layout.unpack_from(data)
             if not trap.address:
                 return 0
             if not is_canonical(trap.address):
                 return refuse(xen, EINVAL, f"handler {trap.address:#x} of vector {trap.vector} is not canonical")
-            gate = TrapGate(trap.cs | 3, trap.address, trap.flags & arch.TI_DPL_MASK, bool(trap.flags & arch.TI_IF))
+            gate = TrapGate(
+                vcpu.fixed(trap.cs), trap.address, trap.flags & arch.TI_DPL_MASK, bool(trap.flags & arch.TI_IF)
+            )
             vcpu.set_trap(trap.vector, gate)
-            table = (table + arch.TrapInfo64.size) & U64
+            table = (table + layout.size) & U64
     except GuestFault as fault:
         return bad_pointer(xen, fault)
     finally:
@@ -61,7 +64,7 @@ def set_trap_table(xen: Hypervisor, table: int, second: int, _: int, __: int, __
 @hypercall(Hypercall.stack_switch)
 def stack_switch(xen: Hypervisor, ss: int, sp: int, _: int, __: int, ___: int) -> int:
     """The stack that the next entry from user mode uses."""
-    xen.vcpu.kernel_ss, xen.vcpu.kernel_sp = (ss | 3) & 0xFFFF, sp
+    xen.vcpu.kernel_ss, xen.vcpu.kernel_sp = xen.vcpu.fixed(ss & 0xFFFF), sp
     return 0
 
 

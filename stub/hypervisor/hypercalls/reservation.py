@@ -118,7 +118,7 @@ def _populate(xen: Hypervisor, arg: int, operation: int) -> int:
                 domain.frames.give_one(mfn)
                 domain.ram.pages[mfn] = 0
                 if physmap:
-                    domain.ram.words[domain.area.m2p_word + mfn] = (pfn + i) & U64
+                    domain.area.set_m2p(mfn, pfn + i)
             if start or physmap:
                 domain.guest.write_u64(start + 8 * done, block[0])
             done += 1
@@ -205,7 +205,7 @@ def _exchange_block(xen: Hypervisor, out: list[int], slots: list[int], order: in
     Nothing is changed on failure; only a list that cannot be read or written is found when the frames are there.
     """
     domain = xen.domain
-    frames, words = domain.frames, domain.ram.words
+    frames = domain.frames
     for mfn in out:
         if mfn >= frames.frames or frames.owner[mfn] != GUEST:
             xen.refusal = f"frame {mfn:#x} is not the domain's"
@@ -228,20 +228,20 @@ def _exchange_block(xen: Hypervisor, out: list[int], slots: list[int], order: in
         xen.refusal = f"there are not {len(slots)} free blocks of {1 << order} frames as asked for"
         return -ENOMEM
     for mfn in out:
-        words[domain.area.m2p_word + mfn] = INVALID_M2P_ENTRY
+        domain.area.set_m2p(mfn, INVALID_M2P_ENTRY)
         frames.disown(mfn)
     for block in taken:
         for mfn in block:
             del frames.free[mfn]
             frames.give_one(mfn)
             domain.ram.pages[mfn] = 0
-            words[domain.area.m2p_word + mfn] = INVALID_M2P_ENTRY
+            domain.area.set_m2p(mfn, INVALID_M2P_ENTRY)
     rc = 0
     for slot, block in zip(slots, taken, strict=True):
         try:
             pfn = domain.guest.read_u64(slot)
             for k, mfn in enumerate(block):
-                words[domain.area.m2p_word + mfn] = (pfn + k) & U64
+                domain.area.set_m2p(mfn, pfn + k)
             domain.guest.write_u64(slot, block[0])
         except GuestFault:
             rc = -EFAULT
