@@ -242,7 +242,7 @@ def start_registers(domain: Domain) -> dict[str, int]:
     """The first vCPU's registers (xg_dom_x86.c, vcpu_x86_64, vcpu_x86_32; Xen fixes the selectors' RPL)."""
     layout = domain.layout
     if domain.bits == 32:
-        selectors = {"cs": arch.FLAT_RING1_CS} | dict.fromkeys(("ss", "ds", "es", "fs", "gs"), arch.FLAT_RING1_DS)
+        selectors = {"cs": arch.FLAT_RING1_CS, "ss": arch.FLAT_RING1_SS}  # the trampoline loads the data segments
     else:
         selectors = {"cs": arch.FLAT_KERNEL_CS, "ss": arch.FLAT_KERNEL_SS}
     return {

@@ -15,7 +15,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from stub.abi.arch_x86 import FIRST_RESERVED_GDT_PAGE, MACH2PHYS_VIRT_END_PAE, MACH2PHYS_VIRT_START_PAE
+from stub.abi.arch_x86 import FIRST_RESERVED_GDT_PAGE, FLAT_RING1_DS, MACH2PHYS_VIRT_END_PAE, MACH2PHYS_VIRT_START_PAE
 from stub.memory import entries as e
 from stub.memory.frames import INVALID_M2P_ENTRY, XEN, FrameTable
 from stub.memory.ram import Ram
@@ -61,6 +61,16 @@ _DESCRIPTORS = {
     },
 }
 
+# What enters the guest. A 32-bit one finds the data segments loaded, with the selector behind the code.
+_TRAMPOLINES = {
+    64: b"\x48\xcf",  # iretq
+    32: b"\x8e\x1d\x14\x00\x00\x00"  # mov ds, [rip + 0x14]
+    b"\x8e\x05\x0e\x00\x00\x00"  # mov es, [rip + 0xe]
+    b"\x8e\x25\x08\x00\x00\x00"  # mov fs, [rip + 8]
+    b"\x8e\x2d\x02\x00\x00\x00"  # mov gs, [rip + 2]
+    b"\x48\xcf" + struct.pack("<H", FLAT_RING1_DS),  # iretq
+}
+
 
 def frames_needed(machine_frames: int, bits: int = 64) -> int:
     """How many frames Xen keeps of a machine that has ``machine_frames`` for the guest."""
@@ -84,7 +94,8 @@ class XenArea:
         for index, descriptor in _DESCRIPTORS[bits].items():
             ram.words[gdt * e.ENTRIES + index] = descriptor
         trampoline, stack = self.take(), self.take()
-        ram.bytes[trampoline * PAGE_SIZE : trampoline * PAGE_SIZE + 2] = b"\x48\xcf"  # iretq
+        code = _TRAMPOLINES[bits]
+        ram.bytes[trampoline * PAGE_SIZE : trampoline * PAGE_SIZE + len(code)] = code
         self._stack = stack
         l3, l2, self.per_domain_l1 = self.take(), self.take(), self.take()
         ram.words[l3 * e.ENTRIES] = l2 << 12 | _TABLE

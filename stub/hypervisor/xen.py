@@ -30,7 +30,6 @@ from stub.engine.base import (
     EXIT_VALUE,
     EXIT_VECTOR,
     FLUSH,
-    NAMES,
     R8,
     R10,
     RBX,
@@ -206,8 +205,6 @@ class Hypervisor:
         )
         self.onlookers.set_reflex()
         self.engine.start(TRAMPOLINE_VA, stack, GDT_VA, GDT_LIMIT, domain.area.empty_root << 12)
-        for name in ("ds", "es", "fs", "gs"):
-            words[NAMES.index(name)] = registers.get(name, 0)
         self.period = 10_000_000
         self.clock.arm("periodic", self.period)
         self.clock.arm("time", _TIME_UPDATE)
