@@ -31,7 +31,6 @@ _GATES = {
         abi.CALLBACKTYPE_event: "event",
         abi.CALLBACKTYPE_failsafe: "failsafe",
         abi.CALLBACKTYPE_syscall32: "syscall32",
-        abi.CALLBACKTYPE_sysenter_deprecated: "sysenter",
         abi.CALLBACKTYPE_sysenter: "sysenter",
     },
 }
@@ -87,7 +86,8 @@ def callback_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
             return _unregister(xen, abi.CallbackUnregister.unpack_from(xen.payload).type)
     except GuestFault as fault:
         return bad_pointer(xen, fault)
-    return xen.not_there(Hypercall.callback_op, command)
+    missing = xen.not_there(Hypercall.callback_op, command)
+    return -EINVAL if xen.vcpu.compat else missing  # compat_callback_op's own answer
 
 
 @hypercall(Hypercall.set_callbacks)
