@@ -9,9 +9,11 @@ typedef unsigned long word; /* as wide as a register */
 typedef long sword;
 
 #define BITS 32
+#define W "l" /* ends the name of an instruction on a word */
 #define VIRT_BASE 0xc0000000ul
 #define M2P ((const volatile word *)0xf5800000ul)
-#define HOLE 0xf5800000ul /* Xen's: from here to the end */
+#define HOLE 0xf5800000ul /* Xen's: from here … */
+#define HOLE_END 0ul      /* … to the end of all addresses */
 #define LEVELS 3          /* of page tables; the root has four entries */
 #define ENTRIES 512       /* of a table */
 #define LEVEL_SHIFT(level) (12 + 9 * ((level) - 1))

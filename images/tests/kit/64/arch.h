@@ -9,6 +9,7 @@ typedef unsigned long word; /* as wide as a register */
 typedef long sword;
 
 #define BITS 64
+#define W "q" /* ends the name of an instruction on a word */
 #define VIRT_BASE 0xffffffff80000000ul
 #define M2P ((const volatile word *)0xffff800000000000ul)
 #define HOLE 0xffff800000000000ul     /* Xen's: from here … */
