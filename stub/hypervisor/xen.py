@@ -12,6 +12,7 @@ from functools import partial
 
 from stub.abi import sched
 from stub.abi.errno import ENOSYS
+from stub.abi.widths import WIDTHS
 from stub.abi.x86_defns import X86_EXC_UD
 from stub.abi.xen import VIRQ_TIMER, Hypercall
 from stub.devices.console import Console
@@ -96,6 +97,7 @@ class Hypervisor:
 
     def __init__(self, domain: Domain, engine: Engine, log: HypercallLog, on_output: Callable[[bytes], None]) -> None:
         self.domain = domain
+        self.width = WIDTHS[domain.bits]
         self.types = domain.types
         self.engine = engine
         self.words = engine.words
@@ -191,7 +193,7 @@ class Hypervisor:
         shared_info = vcpu.info_at
         for number in range(32):
             self.ram_bytes[shared_info + 64 * number + VCPU_INFO_MASK] = 1
-        self.clock.write_wallclock(shared_info, domain.config.epoch * SECOND)
+        self.clock.write_wallclock(shared_info, domain.bits, domain.config.epoch * SECOND)
         runstate.update_time(self)
         vcpu.kernel_root = domain.root
         domain.types.get_page_and_type(domain.root, domain.types.root_level)

@@ -14,6 +14,7 @@ from stub.abi.errno import EINVAL, ENOSYS
 from stub.abi.xen import Hypercall
 from stub.engine.base import FS_BASE, GS_BASE
 from stub.hypervisor import segments, traps
+from stub.hypervisor.arguments import numbers
 from stub.hypervisor.debugregs import read_debug, write_debug
 from stub.hypervisor.hypercalls.event_channel import event_channel_op
 from stub.hypervisor.privileged import set_task_switched
@@ -91,6 +92,8 @@ def get_debugreg(xen: Hypervisor, number: int, _: int, __: int, ___: int, ____: 
 @hypercall(Hypercall.set_segment_base)
 def set_segment_base(xen: Hypervisor, which: int, base: int, _: int, __: int, ___: int) -> int:
     """FS base, either GS base, or the user's GS selector; a selector that cannot be loaded is no error."""
+    if xen.width.bits == 32:
+        return refuse(xen, ENOSYS, "segment bases are for 64-bit guests")
     words, vcpu = xen.words, xen.vcpu
     which &= 0xFFFFFFFF
     if which == arch.SEGBASE_GS_USER_SEL:
@@ -134,12 +137,12 @@ def iret(xen: Hypervisor, _: int, __: int, ___: int, ____: int, _____: int) -> N
 
 
 @hypercall(Hypercall.set_timer_op)
-def set_timer_op(xen: Hypervisor, when: int, _: int, __: int, ___: int, ____: int) -> int:
+def set_timer_op(xen: Hypervisor, time: int, upper: int, _: int, __: int, ___: int) -> int:
     """The vCPU's one-shot timer at an absolute system time, 0 to cancel; nonsense far ahead fires in 100 ms.
 
     It is the timer that VCPUOP_set_singleshot_timer sets (do_set_timer_op).
     """
-    now = xen.clock.now
+    now, when = xen.clock.now, numbers(xen, time, upper)[0]
     if when == 0:
         xen.clock.arm("singleshot", None)
     elif when >> 63 or when - now >= 1 << 50:
