@@ -25,6 +25,7 @@ _L2_OF_XEN = L2 | 0x10  # as a type that is asked for
 class PaePageTypes(PageTypes):
     """``xen_slots``: the entries that the last L2 carries from ``PAE_FIRST_XEN_SLOT`` on, here."""
 
+    bits = 32
     root_level = L3
     adjust_l1e: Callable[[int], int] = staticmethod(e.keep_l1e)
     adjust_upper: Callable[[int, int], int] = staticmethod(e.adjust_pae)

@@ -45,6 +45,7 @@ class PageTypes:
     first of them, the M2P, is entered when a table becomes an L4, not when the kernel first runs on it.
     """
 
+    bits = 64
     root_level = L4
     adjust_l1e: Callable[[int], int] = staticmethod(e.adjust_l1e)
     adjust_upper: Callable[[int, int], int] = staticmethod(e.adjust_upper)
@@ -160,7 +161,7 @@ class PageTypes:
         """Every descriptor of a page, its privilege level mended in place."""
         base = mfn * e.ENTRIES
         for slot in np.flatnonzero(self.table[mfn]).tolist():
-            mended = checked(self.words[base + slot])
+            mended = checked(self.words[base + slot], self.bits)
             if mended is None:
                 found = self.words[base + slot]
                 self.refusal = f"descriptor {found:#018x} in frame {mfn:#x} is no code, data or call gate"

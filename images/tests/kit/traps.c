@@ -137,7 +137,9 @@ void traps_start(void)
     take_all_traps();
     MUST(set_callback(CALLBACKTYPE_event, 0, (word)event_callback));
     MUST(set_callback(CALLBACKTYPE_failsafe, 0, (word)failsafe_callback));
+#if BITS == 64
     MUST(set_callback(CALLBACKTYPE_syscall, 0, (word)syscall_callback));
+#endif
 }
 
 /* -- user code */
