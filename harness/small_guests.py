@@ -2,7 +2,8 @@
 
 A test is a folder ``images/tests/GROUP/TEST`` with C files that use ``images/tests/kit``. Its variations stand in the
 C files themselves, as ``VARIATION(name, "story")`` or ``CRASHING_VARIATION(name, "reason", "story")``; each is booted
-on its own, with its name as the command line. ``docs/small-guests.md`` tells how to write one.
+on its own, with its name as the command line. One that stands between ``#if BITS == 64`` and ``#endif`` is for 64-bit
+guests only. ``docs/small-guests.md`` tells how to write one.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ TESTS = Path(__file__).resolve().parent.parent / "images" / "tests"
 KIT = TESTS / "kit"
 MEMORY = 32  # MiB, the least that a domain can have
 TIMEOUT = 20.0  # virtual seconds
+BOTH = (64, 32)  # bits, in the order in which a test's boots are made
 FREESTANDING = (
-    "-m64", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-static", "-nostdlib", "-ffreestanding",
-    "-fno-pic", "-no-pie", "-mcmodel=kernel", "-mno-red-zone", "-mgeneral-regs-only", "-fno-stack-protector",
-    "-fcf-protection=none", "-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables",
+    "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-static", "-nostdlib", "-ffreestanding", "-fno-pic",
+    "-no-pie", "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none", "-fno-omit-frame-pointer",
+    "-fno-asynchronous-unwind-tables",
 )  # fmt: skip
+OF_WIDTH = {64: ("-m64", "-mcmodel=kernel", "-mno-red-zone"), 32: ("-m32", "-march=i686", "-mregparm=3")}
 LINK = "-Wl,--build-id=none,-z,max-page-size=4096,--no-warn-rwx-segments,-T,{script}"
 
 _VARIATION = re.compile(
@@ -37,6 +40,7 @@ _VARIATION = re.compile(
     re.MULTILINE,
 )
 _BEGINNING = re.compile(r"^(?:CRASHING_)?VARIATION\(", re.MULTILINE)
+_OF_WIDTH = re.compile(r"#\s*if BITS == (?P<bits>64|32)$")
 _CHECK = re.compile(r"(?:(?P<ok>ok)|not ok) (?P<name>[^:\r\n]+)(?:: (?P<reason>.*))?")
 _RESULT = re.compile(r"Test result: (?P<result>SUCCESS|SKIP|ERROR|FAILURE)(?:: (?P<reason>.*))?")
 
@@ -48,11 +52,12 @@ class Variation(NamedTuple):
     name: str
     story: str
     crash: str | None
+    bits: int = 64
 
     @property
     def id(self) -> str:
-        """``TEST-NAME``, as pytest shows it."""
-        return f"{self.folder.name}-{self.name}"
+        """``TEST-NAME``, as pytest shows it; with ``-32`` for a 32-bit guest."""
+        return f"{self.folder.name}-{self.name}{suffix(self.bits)}"
 
 
 class Check(NamedTuple):
@@ -69,50 +74,97 @@ class Outcome(NamedTuple):
     results: tuple[tuple[str, str], ...]
 
 
-def find(group: str) -> list[Variation]:
+def suffix(bits: int) -> str:
+    """What tells the names of a 32-bit guest from those of its 64-bit twin."""
+    return {64: "", 32: "-32"}[bits]
+
+
+def find(group: str, widths: Sequence[int] = (64,)) -> list[Variation]:
     """All variations of the tests of ``images/tests/GROUP``. UsageError for a group or a test without any."""
     folders = sorted(path for path in (TESTS / group).glob("*/") if any(path.glob("*.c")))
-    found = [variation for folder in folders for variation in variations(folder)]
+    found = [variation for folder in folders for variation in variations(folder, widths)]
     if not found:
         raise UsageError(f"{TESTS / group}: no test guests there")
     return found
 
 
-def variations(folder: Path) -> list[Variation]:
+def variations(folder: Path, widths: Sequence[int] = (64,)) -> list[Variation]:
     """The variations that a test's C files declare. UsageError when there are none, or two of a name."""
-    text = "\n".join(path.read_text() for path in sorted(folder.glob("*.c")))
-    found = [
-        Variation(folder, match["name"] or match["crashing"], match["story"], match["crash"])
-        for match in _VARIATION.finditer(text)
-    ]
-    names = [variation.name for variation in found]
-    if len(names) < len(_BEGINNING.findall(text)):
-        raise UsageError(f"{folder}: a variation's name, reason or story cannot be read; after {names}")
-    if not names or len(set(names)) < len(names):
+    found = [variation for bits in widths for variation in _declared(folder, bits)]
+    if not found or len({variation.id for variation in found}) < len(found):
+        names = [variation.name for variation in found]
         raise UsageError(f'{folder}: each test has a VARIATION(name, "story"), and no two of one name; found {names}')
     return found
 
 
-def build(folder: Path) -> Path:
+def _declared(folder: Path, bits: int) -> list[Variation]:
+    text = "".join(_of_width(path.read_text(), bits) for path in sorted(folder.glob("*.c")))
+    found = [
+        Variation(folder, match["name"] or match["crashing"], match["story"], match["crash"], bits)
+        for match in _VARIATION.finditer(text)
+    ]
+    if len(found) < len(_BEGINNING.findall(text)):
+        names = [variation.name for variation in found]
+        raise UsageError(f"{folder}: a variation's name, reason or story cannot be read; after {names}")
+    return found
+
+
+def _of_width(source: str, bits: int) -> str:
+    """A C source without its parts for the other width, from ``#if BITS == …`` to ``#else`` or ``#endif``."""
+    kept: list[str] = []
+    hidden: list[bool | None] = []  # of each #if that is open: None where it is about something else
+    for line in source.splitlines(keepends=True):
+        directive = line.lstrip("# \t").split(None, 1)[0] if line.startswith("#") else ""
+        if directive in ("if", "ifdef", "ifndef"):
+            about = _OF_WIDTH.match(line.rstrip())
+            hidden.append(int(about["bits"]) != bits if about else None)
+        elif directive == "else" and hidden and hidden[-1] is not None:
+            hidden[-1] = not hidden[-1]
+        elif directive == "endif" and hidden:
+            hidden.pop()
+        elif not any(hidden):
+            kept.append(line)
+    return "".join(kept)
+
+
+def build(folder: Path, bits: int = 64) -> Path:
     """The kernel of a test, compiled if its sources or the kit's have changed."""
+    own = KIT / str(bits)
     return freestanding(
-        f"test-{folder.parent.name}-{folder.name}", [*_sources(folder), _kit()], ("-I", str(KIT)), KIT / "link.ld"
+        f"test-{folder.parent.name}-{folder.name}{suffix(bits)}",
+        [*_sources(folder), _kit(bits)],
+        ("-I", str(KIT), "-I", str(own)),
+        own / "link.ld",
+        bits,
+        [KIT],
     )
 
 
-def freestanding(name: str, sources: Sequence[Path], flags: Sequence[str], script: Path) -> Path:
+def freestanding(
+    name: str,
+    sources: Sequence[Path],
+    flags: Sequence[str],
+    script: Path,
+    bits: int = 64,
+    headers: Sequence[Path] = (),
+) -> Path:
     """A guest linked by ``script``, from pvstub's cache or compiled now; ``flags`` come after :data:`FREESTANDING`.
 
-    Made again when a source changes, or a header beside a source or the script. UsageError when gcc is missing, or
-    with gcc's message.
+    Made again when a source changes, or a header beside a source or the script or in a folder of ``headers``.
+    UsageError when gcc is missing, or with gcc's message.
     """
-    command = ("gcc", *FREESTANDING, *flags, LINK.format(script=script), *map(str, sources))
-    return compiled(name, command, {source.parent for source in sources if source.suffix != ".o"} | {script.parent})
+    command = ("gcc", *OF_WIDTH[bits], *FREESTANDING, *flags, LINK.format(script=script), *map(str, sources))
+    beside = {source.parent for source in sources if source.suffix != ".o"}
+    return compiled(name, command, beside | {script.parent} | set(headers))
 
 
-def _kit() -> Path:
-    """The kit as one object: it is the same in all tests, and most of what there is to compile."""
-    return compiled("test-kit.o", ("gcc", *FREESTANDING, "-r", *map(str, _sources(KIT))), {KIT})
+def _kit(bits: int) -> Path:
+    """The kit as one object: it is the same in all tests of a width, and most of what there is to compile."""
+    own = KIT / str(bits)
+    flags = (*OF_WIDTH[bits], *FREESTANDING, "-I", str(KIT), "-I", str(own), "-r")
+    return compiled(
+        f"test-kit{suffix(bits)}.o", ("gcc", *flags, *map(str, [*_sources(KIT), *_sources(own)])), {KIT, own}
+    )
 
 
 def _sources(folder: Path) -> list[Path]:
@@ -136,7 +188,7 @@ def parse(console: str) -> Outcome:
 
 def prepare(variation: Variation, guest: Guest) -> Guest:
     """A guest like ``guest`` that will run a variation; nothing of it has run."""
-    return guest(build(variation.folder), memory=MEMORY, cmdline=variation.name)
+    return guest(build(variation.folder, variation.bits), memory=MEMORY, cmdline=variation.name)
 
 
 def finish(variation: Variation, running: Guest) -> Outcome:

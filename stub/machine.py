@@ -119,7 +119,7 @@ class Machine:
         self._files = _Files(run_directory)
         identity = {
             "domain": 1,
-            "bits": 64,
+            "bits": domain.bits,
             "memory": config.memory,
             "seed": config.seed,
             "p2m": config.p2m,

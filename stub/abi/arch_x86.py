@@ -5,7 +5,7 @@ Where the two widths give one name different values, the plain name is the 64-bi
 
 from __future__ import annotations
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 from stub.abi.names import value_names
 
 # xen-x86_64.h: flat selectors for a 64-bit guest. A 64-bit guest's kernel, too, runs in ring 3.
@@ -122,6 +122,7 @@ TrapInfo32 = Struct(
     cs=(2, "H"),
     address=(4, "I"),
 )
+TrapInfo = Twin(TrapInfo64, TrapInfo32)
 
 CpuUserRegs64 = Struct(
     "CpuUserRegs64",
@@ -178,6 +179,7 @@ CpuUserRegs32 = Struct(
     fs=(60, "H"),
     gs=(64, "H"),
 )
+CpuUserRegs = Twin(CpuUserRegs64, CpuUserRegs32)
 
 # What HYPERVISOR_iret takes off the 64-bit guest's stack.
 IretContext64 = Struct(
@@ -199,6 +201,7 @@ XenCallback32 = Struct("XenCallback32", 8, cs=(0, "I"), eip=(4, "I"))
 
 ArchVcpuInfo64 = Struct("ArchVcpuInfo64", 16, cr2=(0, "Q"))
 ArchVcpuInfo32 = Struct("ArchVcpuInfo32", 24, cr2=(0, "I"))
+ArchVcpuInfo = Twin(ArchVcpuInfo64, ArchVcpuInfo32)
 
 ArchSharedInfo64 = Struct(
     "ArchSharedInfo64",
@@ -221,6 +224,7 @@ ArchSharedInfo32 = Struct(
     p2m_generation=(20, "I"),
     wc_sec_hi=(24, "I"),
 )
+ArchSharedInfo = Twin(ArchSharedInfo64, ArchSharedInfo32)
 
 # fpu_ctxt: an FXSAVE area. user_regs: a CpuUserRegs. trap_ctxt: 256 TrapInfos.
 VcpuGuestContext64 = Struct(
@@ -267,6 +271,7 @@ VcpuGuestContext32 = Struct(
     failsafe_callback_eip=(2792, "I"),
     vm_assist=(2796, "I"),
 )
+VcpuGuestContext = Twin(VcpuGuestContext64, VcpuGuestContext32)
 
 XenCpuidLeaf = Struct(
     "XenCpuidLeaf",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 from stub.abi.names import value_names
 
 # callback_op commands.
@@ -34,5 +34,6 @@ CallbackRegister32 = Struct(
     address_cs=(4, "I"),
     address_eip=(8, "I"),
 )
+CallbackRegister = Twin(CallbackRegister64, CallbackRegister32)
 
 CallbackUnregister = Struct("CallbackUnregister", 4, type=(0, "H"))

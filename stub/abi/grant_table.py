@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 from stub.abi.names import value_names
 
 # Entries that the domain builder fills.
@@ -139,6 +139,7 @@ GnttabSetupTable32 = Struct(
     status=(8, "h"),
     frame_list=(12, "I"),
 )
+GnttabSetupTable = Twin(GnttabSetupTable64, GnttabSetupTable32)
 
 GnttabDumpTable = Struct("GnttabDumpTable", 4, dom=(0, "H"), status=(2, "h"))
 
@@ -158,6 +159,7 @@ GnttabTransfer32 = Struct(
     ref=(8, "I"),
     status=(12, "h"),
 )
+GnttabTransfer = Twin(GnttabTransfer64, GnttabTransfer32)
 
 # ref and gmfn are a union; GNTCOPY_source_gref and GNTCOPY_dest_gref say which holds.
 GnttabCopy64 = Struct(
@@ -190,6 +192,7 @@ GnttabCopy32 = Struct(
     flags=(18, "H"),
     status=(20, "h"),
 )
+GnttabCopy = Twin(GnttabCopy64, GnttabCopy32)
 
 GnttabQuerySize = Struct(
     "GnttabQuerySize",
@@ -227,6 +230,7 @@ GnttabGetStatusFrames32 = Struct(
     status=(6, "h"),
     frame_list=(8, "I"),
 )
+GnttabGetStatusFrames = Twin(GnttabGetStatusFrames64, GnttabGetStatusFrames32)
 
 GnttabGetVersion = Struct("GnttabGetVersion", 8, dom=(0, "H"), version=(4, "I"))
 

@@ -5,6 +5,9 @@ A field is ``(offset in bytes, struct format)``, little endian, no alignment of 
 structures). Members of a C union are fields that overlap. Padding is not a field.
 
 A C member whose name is a Python keyword gets a trailing underscore (``in_``).
+
+Where a 32-bit guest's pointers and words make it another structure, the two are declared as ``Name64`` and ``Name32``,
+and ``Name`` is their :class:`Twin`. Who reads a guest's structure asks a layout for that guest's, ``layout.of(bits)``.
 """
 
 from __future__ import annotations
@@ -84,6 +87,10 @@ class Struct:
     def __repr__(self) -> str:
         return f"Struct({self.name}, {self.size} bytes)"
 
+    def of(self, bits: int) -> Struct:
+        """Itself: guests of either width have this structure."""
+        return self
+
     def offset(self, field: str) -> int:
         """Offset of ``field`` in bytes. ``KeyError`` when the structure has no such field."""
         return self.fields[field].offset
@@ -127,6 +134,30 @@ class Struct:
                 write(buffer, offset + place, *value)
             else:
                 write(buffer, offset + place, value)
+
+
+class Twin:
+    """A structure that guests of 64 and of 32 bits lay out differently: one declaration for each."""
+
+    __slots__ = ("name", "pair")
+
+    def __init__(self, wide: Struct, narrow: Struct) -> None:
+        """Raises ``ValueError`` unless the two are called ``Name64`` and ``Name32``."""
+        self.name = wide.name.removesuffix("64")
+        if (wide.name, narrow.name) != (f"{self.name}64", f"{self.name}32"):
+            raise ValueError(f"{wide.name} and {narrow.name} are no twins")
+        self.pair = {64: wide, 32: narrow}
+
+    def __repr__(self) -> str:
+        return f"Twin({self.name}, {self.pair[64].size} or {self.pair[32].size} bytes)"
+
+    def of(self, bits: int) -> Struct:
+        """The structure in a guest of ``bits``, 64 or 32."""
+        return self.pair[bits]
+
+
+Layout = Struct | Twin
+"""What ``of(bits)`` gives a guest's own structure of."""
 
 
 def _lanes(table: Mapping[str, Field]) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 from stub.abi.names import value_names
 
 # The first argument: the command below, and how many extents a continued call has done. Not in the public headers.
@@ -87,10 +87,12 @@ XenMemoryReservation32 = Struct(
     mem_flags=(12, "I"),
     domid=(16, "H"),
 )
+XenMemoryReservation = Twin(XenMemoryReservation64, XenMemoryReservation32)
 
 # in and out are XenMemoryReservations.
 XenMemoryExchange64 = Struct("XenMemoryExchange64", 72, in_=(0, "32s"), out=(32, "32s"), nr_exchanged=(64, "Q"))
 XenMemoryExchange32 = Struct("XenMemoryExchange32", 44, in_=(0, "20s"), out=(20, "20s"), nr_exchanged=(40, "I"))
+XenMemoryExchange = Twin(XenMemoryExchange64, XenMemoryExchange32)
 
 XenMemoryDomain = Struct("XenMemoryDomain", 2, domid=(0, "H"))
 
@@ -100,9 +102,11 @@ XenMachphysMfnList64 = Struct(
 XenMachphysMfnList32 = Struct(
     "XenMachphysMfnList32", 12, max_extents=(0, "I"), extent_start=(4, "I"), nr_extents=(8, "I")
 )
+XenMachphysMfnList = Twin(XenMachphysMfnList64, XenMachphysMfnList32)
 
 XenMachphysMapping64 = Struct("XenMachphysMapping64", 24, v_start=(0, "Q"), v_end=(8, "Q"), max_mfn=(16, "Q"))
 XenMachphysMapping32 = Struct("XenMachphysMapping32", 12, v_start=(0, "I"), v_end=(4, "I"), max_mfn=(8, "I"))
+XenMachphysMapping = Twin(XenMachphysMapping64, XenMachphysMapping32)
 
 XenAddToPhysmap64 = Struct(
     "XenAddToPhysmap64",
@@ -122,6 +126,7 @@ XenAddToPhysmap32 = Struct(
     idx=(8, "I"),
     gpfn=(12, "I"),
 )
+XenAddToPhysmap = Twin(XenAddToPhysmap64, XenAddToPhysmap32)
 
 XenAddToPhysmapBatch64 = Struct(
     "XenAddToPhysmapBatch64",
@@ -145,13 +150,16 @@ XenAddToPhysmapBatch32 = Struct(
     gpfns=(12, "I"),
     errs=(16, "I"),
 )
+XenAddToPhysmapBatch = Twin(XenAddToPhysmapBatch64, XenAddToPhysmapBatch32)
 
 XenRemoveFromPhysmap64 = Struct("XenRemoveFromPhysmap64", 16, domid=(0, "H"), gpfn=(8, "Q"))
 XenRemoveFromPhysmap32 = Struct("XenRemoveFromPhysmap32", 8, domid=(0, "H"), gpfn=(4, "I"))
+XenRemoveFromPhysmap = Twin(XenRemoveFromPhysmap64, XenRemoveFromPhysmap32)
 
 # buffer is a guest pointer to E820Entry.
 XenMemoryMap64 = Struct("XenMemoryMap64", 16, nr_entries=(0, "I"), buffer=(8, "Q"))
 XenMemoryMap32 = Struct("XenMemoryMap32", 8, nr_entries=(0, "I"), buffer=(4, "I"))
+XenMemoryMap = Twin(XenMemoryMap64, XenMemoryMap32)
 
 # One entry of XENMEM_memory_map, as the BIOS gives it (packed). Not in the public headers.
 E820Entry = Struct("E820Entry", 20, addr=(0, "Q"), size=(8, "Q"), type=(16, "I"))
@@ -159,6 +167,7 @@ E820Entry = Struct("E820Entry", 20, addr=(0, "Q"), size=(8, "Q"), type=(16, "I")
 # map is a XenMemoryMap.
 XenForeignMemoryMap64 = Struct("XenForeignMemoryMap64", 24, domid=(0, "H"), map=(8, "16s"))
 XenForeignMemoryMap32 = Struct("XenForeignMemoryMap32", 12, domid=(0, "H"), map=(4, "8s"))
+XenForeignMemoryMap = Twin(XenForeignMemoryMap64, XenForeignMemoryMap32)
 
 XenPodTarget64 = Struct(
     "XenPodTarget64",
@@ -178,6 +187,7 @@ XenPodTarget32 = Struct(
     pod_entries=(24, "Q"),
     domid=(32, "H"),
 )
+XenPodTarget = Twin(XenPodTarget64, XenPodTarget32)
 
 XenMemAcquireResource64 = Struct(
     "XenMemAcquireResource64",
@@ -201,6 +211,7 @@ XenMemAcquireResource32 = Struct(
     frame=(16, "Q"),
     frame_list=(24, "I"),
 )
+XenMemAcquireResource = Twin(XenMemAcquireResource64, XenMemAcquireResource32)
 
 XenVmemrange = Struct(
     "XenVmemrange",

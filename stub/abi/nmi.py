@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 from stub.abi.names import value_names
 
 # nmi_op commands.
@@ -18,3 +18,4 @@ XEN_NMIREASON_unknown = 1 << 2
 
 XennmiCallback64 = Struct("XennmiCallback64", 16, handler_address=(0, "Q"))
 XennmiCallback32 = Struct("XennmiCallback32", 8, handler_address=(0, "I"))
+XennmiCallback = Twin(XennmiCallback64, XennmiCallback32)

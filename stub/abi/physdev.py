@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 from stub.abi.names import value_names
 
 # physdev_op commands.
@@ -55,6 +55,7 @@ PhysdevEoi = Struct("PhysdevEoi", 4, irq=(0, "I"))
 
 PhysdevPirqEoiGmfn64 = Struct("PhysdevPirqEoiGmfn64", 8, gmfn=(0, "Q"))
 PhysdevPirqEoiGmfn32 = Struct("PhysdevPirqEoiGmfn32", 4, gmfn=(0, "I"))
+PhysdevPirqEoiGmfn = Twin(PhysdevPirqEoiGmfn64, PhysdevPirqEoiGmfn32)
 
 PhysdevIrqStatusQuery = Struct("PhysdevIrqStatusQuery", 8, irq=(0, "I"), flags=(4, "I"))
 
@@ -62,9 +63,11 @@ PhysdevSetIopl = Struct("PhysdevSetIopl", 4, iopl=(0, "I"))
 
 PhysdevSetIobitmap64 = Struct("PhysdevSetIobitmap64", 16, bitmap=(0, "Q"), nr_ports=(8, "I"))
 PhysdevSetIobitmap32 = Struct("PhysdevSetIobitmap32", 8, bitmap=(0, "I"), nr_ports=(4, "I"))
+PhysdevSetIobitmap = Twin(PhysdevSetIobitmap64, PhysdevSetIobitmap32)
 
 PhysdevApic64 = Struct("PhysdevApic64", 16, apic_physbase=(0, "Q"), reg=(8, "I"), value=(12, "I"))
 PhysdevApic32 = Struct("PhysdevApic32", 12, apic_physbase=(0, "I"), reg=(4, "I"), value=(8, "I"))
+PhysdevApic = Twin(PhysdevApic64, PhysdevApic32)
 
 PhysdevIrq = Struct("PhysdevIrq", 8, irq=(0, "I"), vector=(4, "I"))
 
@@ -92,6 +95,7 @@ PhysdevMapPirq32 = Struct(
     entry_nr=(24, "i"),
     table_base=(28, "Q"),
 )
+PhysdevMapPirq = Twin(PhysdevMapPirq64, PhysdevMapPirq32)
 
 PhysdevUnmapPirq = Struct("PhysdevUnmapPirq", 8, domid=(0, "H"), pirq=(4, "i"))
 
@@ -151,3 +155,4 @@ PhysdevDbgpOp = Struct(
 # physdev_op_compat's one argument; u is the command's own structure.
 PhysdevOp64 = Struct("PhysdevOp64", 24, cmd=(0, "I"), u=(8, "16s"))
 PhysdevOp32 = Struct("PhysdevOp32", 16, cmd=(0, "I"), u=(4, "12s"))
+PhysdevOp = Twin(PhysdevOp64, PhysdevOp32)

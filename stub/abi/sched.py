@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 from stub.abi.names import value_names
 
 # sched_op commands.
@@ -35,6 +35,7 @@ SchedShutdown = Struct("SchedShutdown", 4, reason=(0, "I"))
 # ports is a guest pointer to evtchn_port_t; timeout is absolute system time, 0: none.
 SchedPoll64 = Struct("SchedPoll64", 24, ports=(0, "Q"), nr_ports=(8, "I"), timeout=(16, "Q"))
 SchedPoll32 = Struct("SchedPoll32", 16, ports=(0, "I"), nr_ports=(4, "I"), timeout=(8, "Q"))
+SchedPoll = Twin(SchedPoll64, SchedPoll32)
 
 SchedRemoteShutdown = Struct("SchedRemoteShutdown", 8, domain_id=(0, "H"), reason=(4, "I"))
 

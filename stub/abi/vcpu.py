@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 from stub.abi.names import value_names
 
 # vcpu_op commands.
@@ -40,6 +40,7 @@ VCPU_SSHOTTMR_future = 1 << 0
 # Nanoseconds; time is indexed by RUNSTATE_*.
 VcpuRunstateInfo64 = Struct("VcpuRunstateInfo64", 48, state=(0, "i"), state_entry_time=(8, "Q"), time=(16, "4Q"))
 VcpuRunstateInfo32 = Struct("VcpuRunstateInfo32", 44, state=(0, "i"), state_entry_time=(4, "Q"), time=(12, "4Q"))
+VcpuRunstateInfo = Twin(VcpuRunstateInfo64, VcpuRunstateInfo32)
 
 VcpuRegisterRunstateMemoryArea = Struct("VcpuRegisterRunstateMemoryArea", 8, addr=(0, "Q"))
 
@@ -47,6 +48,7 @@ VcpuSetPeriodicTimer = Struct("VcpuSetPeriodicTimer", 8, period_ns=(0, "Q"))
 
 VcpuSetSingleshotTimer64 = Struct("VcpuSetSingleshotTimer64", 16, timeout_abs_ns=(0, "Q"), flags=(8, "I"))
 VcpuSetSingleshotTimer32 = Struct("VcpuSetSingleshotTimer32", 12, timeout_abs_ns=(0, "Q"), flags=(8, "I"))
+VcpuSetSingleshotTimer = Twin(VcpuSetSingleshotTimer64, VcpuSetSingleshotTimer32)
 
 VcpuRegisterVcpuInfo = Struct("VcpuRegisterVcpuInfo", 16, mfn=(0, "Q"), offset=(8, "I"), rsvd=(12, "I"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 from stub.abi.names import value_names
 
 # xen_version commands.
@@ -40,6 +40,7 @@ XenCompileInfo = Struct(
 
 XenPlatformParameters64 = Struct("XenPlatformParameters64", 8, virt_start=(0, "Q"))
 XenPlatformParameters32 = Struct("XenPlatformParameters32", 4, virt_start=(0, "I"))
+XenPlatformParameters = Twin(XenPlatformParameters64, XenPlatformParameters32)
 
 XenFeatureInfo = Struct("XenFeatureInfo", 8, submap_idx=(0, "I"), submap=(4, "I"))
 

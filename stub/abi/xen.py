@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 from stub.abi.names import value_names
 
 
@@ -186,9 +186,11 @@ MmuUpdate = Struct("MmuUpdate", 16, ptr=(0, "Q"), val=(8, "Q"))
 # arg1: mfn or linear_addr. arg2: nr_ents (its low 32 bits), vcpumask (a pointer) or src_mfn.
 MmuextOp64 = Struct("MmuextOp64", 24, cmd=(0, "I"), arg1=(8, "Q"), arg2=(16, "Q"))
 MmuextOp32 = Struct("MmuextOp32", 12, cmd=(0, "I"), arg1=(4, "I"), arg2=(8, "I"))
+MmuextOp = Twin(MmuextOp64, MmuextOp32)
 
 MulticallEntry64 = Struct("MulticallEntry64", 64, op=(0, "Q"), result=(8, "Q"), args=(16, "6Q"))
 MulticallEntry32 = Struct("MulticallEntry32", 32, op=(0, "I"), result=(4, "I"), args=(8, "6I"))
+MulticallEntry = Twin(MulticallEntry64, MulticallEntry32)
 
 # version is odd while Xen writes; ns = ((tsc - tsc_timestamp) << tsc_shift) * tsc_to_system_mul >> 32, + system_time.
 VcpuTimeInfo = Struct(
@@ -221,6 +223,7 @@ VcpuInfo32 = Struct(
     arch_cr2=(8, "I"),
     time=(32, "32s"),
 )
+VcpuInfo = Twin(VcpuInfo64, VcpuInfo32)
 
 # vcpu_info: XEN_LEGACY_MAX_VCPUS VcpuInfos. evtchn_pending, evtchn_mask: a bit a port. arch: an ArchSharedInfo.
 SharedInfo64 = Struct(
@@ -247,6 +250,7 @@ SharedInfo32 = Struct(
     arch=(2316, "28s"),
     wc_sec_hi=(2340, "I"),
 )
+SharedInfo = Twin(SharedInfo64, SharedInfo32)
 
 # shared_info is a machine address; pt_base, mfn_list and mod_start are virtual addresses.
 # console_* are the domU members of the union console.
@@ -290,3 +294,4 @@ StartInfo32 = Struct(
     first_p2m_pfn=(1104, "I"),
     nr_p2m_frames=(1108, "I"),
 )
+StartInfo = Twin(StartInfo64, StartInfo32)

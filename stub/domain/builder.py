@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from stub.abi import arch_x86 as arch
 from stub.abi import xen
+from stub.abi.arch_x86 import HYPERVISOR_VIRT_START_PAE
 from stub.abi.grant_table import GrantEntryV1, GTF_permit_access
 from stub.domain.config import DomainConfig
 from stub.domain.domain import Domain
@@ -17,13 +18,18 @@ from stub.image import Image
 from stub.memory import entries as e
 from stub.memory.frames import FrameTable
 from stub.memory.guest import GuestMemory
+from stub.memory.paetypes import PaePageTypes
 from stub.memory.pagetypes import PageTypes
 from stub.memory.ram import Ram
 from stub.units import MIB, PAGE_SHIFT, PAGE_SIZE, pages
 
 LOW_FRAMES = 0x100  # the first megabyte of a machine is never a guest's
 XENSTORE_PORT, CONSOLE_PORT = 1, 2
-_MAGIC = b"xen-3.0-x86_64"
+
+# By bits: start_info's layout and magic (xg_dom_x86.c), flags of the bootstrap tables' entries from L2 on.
+_START_INFO = {64: (xen.StartInfo64, b"xen-3.0-x86_64"), 32: (xen.StartInfo32, b"xen-3.0-x86_32p")}
+_TABLE = e.P | e.RW | e.US | e.A | e.D
+_UPPER = {64: dict.fromkeys((2, 3, 4), _TABLE), 32: {2: _TABLE, 3: e.P}}
 
 
 def shuffled(count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -43,25 +49,30 @@ def build(image: Image, config: DomainConfig) -> Domain:
     layout = plan(image, nr_pages, len(ramdisk))
     low = LOW_FRAMES if config.p2m == "shuffle" else 0
     first_xen = nr_pages + low
-    ram = Ram(first_xen + frames_needed(first_xen))
+    ram = Ram(first_xen + frames_needed(first_xen, image.bits))
     frames = FrameTable(ram.frames)
-    area = XenArea(ram, frames, first_xen)
+    area = XenArea(ram, frames, first_xen, image.bits)
     p2m = shuffled(nr_pages, config.seed) + low if low else np.arange(nr_pages, dtype=np.int64)
     frames.give(p2m)
     area.m2p[p2m] = np.arange(nr_pages, dtype=np.uint64)
+    if frames.compat_m2p is not None:
+        frames.compat_m2p[p2m] = np.arange(nr_pages, dtype=np.uint32)
     builder = _Builder(image, config, layout, ram, p2m)
     builder.load_kernel()
     builder.load_ramdisk(ramdisk)
     builder.write_p2m()
     root = builder.write_tables()
     builder.write_start_info(area.shared_info)
-    types = PageTypes(ram, frames, area.slots)
-    rc = types.pin(root, 4)
+    types = PageTypes(ram, frames, area.slots) if image.bits == 64 else PaePageTypes(ram, frames, area.pae_slots)
+    rc = types.pin(root, types.root_level)
     if rc:
         raise ImageError(
             f"{image.path}: its initial page tables are refused ({types.refusal}); this is a fault of pvstub"
         )
     guest = GuestMemory(ram)
+    if image.bits == 32:
+        guest.limit = HYPERVISOR_VIRT_START_PAE
+        area.run_on(root)
     return Domain(config, image, layout, ram, frames, area, types, guest, p2m, root, ramdisk)
 
 
@@ -97,7 +108,7 @@ class _Builder:
         for segment in self.image.segments:
             self._write(segment.paddr - parms.paddr_offset, segment.data)
         if parms.hypercall_page is not None:
-            self._write(parms.hypercall_page - parms.virt_base, hypercall_page())
+            self._write(parms.hypercall_page - parms.virt_base, hypercall_page(self.image.bits))
 
     def load_ramdisk(self, data: bytes) -> None:
         """The ramdisk, wherever the kernel wants it."""
@@ -105,10 +116,11 @@ class _Builder:
             self._write(self.layout.ramdisk.pfn << PAGE_SHIFT, data)
 
     def write_p2m(self) -> None:
-        """The guest's list of its MFNs; what is left of its last page is invalid (all ones)."""
+        """The guest's list of its MFNs, in words of its own; what is left of its last page is invalid (all ones)."""
         span = self.layout.p2m
-        entries = np.full(span.pages * e.ENTRIES, ~np.uint64(0), dtype=np.uint64)
-        entries[: self.layout.nr_pages] = self.p2m.astype(np.uint64)
+        kind = np.dtype(f"<u{self.image.bits // 8}")
+        entries = np.full(span.pages * PAGE_SIZE // kind.itemsize, np.iinfo(kind).max, dtype=kind)
+        entries[: self.layout.nr_pages] = self.p2m.astype(kind)
         self._write(span.pfn << PAGE_SHIFT, entries.tobytes())
 
     def write_tables(self) -> int:
@@ -127,10 +139,11 @@ class _Builder:
 
     def _map(self, span: Span, root: int, next_pfn: int, read_only: npt.NDArray[np.bool_]) -> None:
         """Map ``span`` at its address under ``root``, taking tables from ``next_pfn`` on, upper levels first."""
-        table, p2m = self.ram.table, self.p2m
+        table, p2m, flags = self.ram.table, self.p2m, _UPPER[self.image.bits]
         start, end = span.vaddr, span.vaddr + span.pages * PAGE_SIZE
+        top = max(flags)
         parents = {start >> 48: root}
-        for level, count in tables_for(start, end).items():
+        for level, count in tables_for(start, end, self.image.bits).items():
             shift = 12 + 9 * level
             children: dict[int, int] = {}
             for i in range(count):
@@ -138,8 +151,8 @@ class _Builder:
                 mfn = int(p2m[next_pfn])
                 next_pfn += 1
                 children[number] = mfn
-                parent = parents[number >> 9] if level < 3 else root
-                table[parent, number & 511] = mfn << 12 | e.P | e.RW | e.US | e.A | e.D
+                parent = parents[number >> 9] if level < top - 1 else root
+                table[parent, number & 511] = mfn << 12 | flags[level + 1]
             parents = children
         pfns = np.arange(span.pfn, span.pfn + span.pages)
         entries = (p2m[pfns].astype(np.uint64) << np.uint64(12)) | np.uint64(e.P | e.A)
@@ -152,7 +165,7 @@ class _Builder:
             at += take
 
     def write_start_info(self, shared_info: int) -> None:
-        """start_info, as xg_dom_x86.c start_info_x86_64 fills it."""
+        """start_info, as xg_dom_x86.c start_info_x86_64 and start_info_x86_32 fill it."""
         layout, config, p2m = self.layout, self.config, self.p2m
         flags = xen.SIF_VIRT_P2M_4TOOLS
         module = {}
@@ -169,8 +182,9 @@ class _Builder:
                 "first_p2m_pfn": layout.p2m.pfn,
                 "nr_p2m_frames": layout.p2m.pages + layout.p2m_tables.pages,
             }
-        content = xen.StartInfo64.pack(
-            magic=_MAGIC,
+        start_info, magic = _START_INFO[self.image.bits]
+        content = start_info.pack(
+            magic=magic,
             nr_pages=layout.nr_pages,
             shared_info=shared_info << PAGE_SHIFT,
             flags=flags,
@@ -188,14 +202,31 @@ class _Builder:
         self._write(layout.start_info.pfn << PAGE_SHIFT, content)
 
 
-def hypercall_page() -> bytes:
-    """The 64-bit hypercall page: slot i at i * 32 (arch/x86/pv/hypercall.c, pv_ring3_init_hypercall_page)."""
+def _call64(number: int) -> bytes:
+    load = b"\xb8" + number.to_bytes(4, "little")
+    if number == xen.Hypercall.iret:
+        return b"\x51\x41\x53\x50" + load + b"\x0f\x05"  # push rcx, r11, rax; mov eax, 23; syscall
+    return b"\x51\x41\x53" + load + b"\x0f\x05\x41\x5b\x59\xc3"  # push rcx, r11; mov eax, n; syscall; pop; ret
+
+
+def _call32(number: int) -> bytes:
+    load = b"\xb8" + number.to_bytes(4, "little")
+    if number == xen.Hypercall.iret:
+        return b"\x50" + load + b"\xcd\x82"  # push eax; mov eax, 23; int 0x82
+    return load + b"\xcd\x82\xc3"  # mov eax, n; int 0x82; ret
+
+
+_CALLS = {64: _call64, 32: _call32}
+
+
+def hypercall_page(bits: int = 64) -> bytes:
+    """The hypercall page of a 64-bit or 32-bit guest: slot i at i * 32.
+
+    arch/x86/pv/hypercall.c, pv_ring3_init_hypercall_page and pv_ring1_init_hypercall_page.
+    """
     page = bytearray(b"\xcc" * PAGE_SIZE)
     for number in range(PAGE_SIZE // 32):
-        load = b"\xb8" + number.to_bytes(4, "little")
-        code = b"\x51\x41\x53" + load + b"\x0f\x05\x41\x5b\x59\xc3"  # push rcx, r11; mov eax, n; syscall; pop; ret
-        if number == xen.Hypercall.iret:
-            code = b"\x51\x41\x53\x50" + load + b"\x0f\x05"  # push rcx, r11, rax; mov eax, 23; syscall
+        code = _CALLS[bits](number)
         page[number * 32 : number * 32 + len(code)] = code
     return bytes(page)
 
@@ -208,13 +239,15 @@ def grant_entries(console_mfn: int, xenstore_mfn: int) -> bytes:
 
 
 def start_registers(domain: Domain) -> dict[str, int]:
-    """The first vCPU's registers (xg_dom_x86.c, vcpu_x86_64; arch_set_info_guest fixes the selectors' RPL)."""
+    """The first vCPU's registers (xg_dom_x86.c, vcpu_x86_64, vcpu_x86_32; Xen fixes the selectors' RPL)."""
     layout = domain.layout
+    if domain.bits == 32:
+        selectors = {"cs": arch.FLAT_RING1_CS, "ss": arch.FLAT_RING1_SS}  # the trampoline loads the data segments
+    else:
+        selectors = {"cs": arch.FLAT_KERNEL_CS, "ss": arch.FLAT_KERNEL_SS}
     return {
         "rip": domain.image.entry,
         "rsp": layout.stack.vaddr + PAGE_SIZE,
         "rsi": layout.start_info.vaddr,
         "rflags": 0x202,
-        "cs": arch.FLAT_KERNEL_CS,
-        "ss": arch.FLAT_KERNEL_SS,
-    }
+    } | selectors

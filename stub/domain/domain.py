@@ -43,6 +43,11 @@ class Domain:
     """The memory map that the domain set for itself."""
 
     @property
+    def bits(self) -> int:
+        """64, or 32 for a PAE guest; by it hypercalls choose between the two layouts of a public structure."""
+        return self.image.bits
+
+    @property
     def max_pages(self) -> int:
         """How many pages the domain may own."""
         return self.layout.nr_pages

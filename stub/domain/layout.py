@@ -1,7 +1,7 @@
 """Where everything lies at start of day, in pseudo-physical frames (tools/libs/guest/xg_dom_{core,x86}.c).
 
 The order is fixed: kernel, mapped ramdisk, P2M list (unless INIT_P2M), start_info, XenStore ring, console ring,
-bootstrap page tables (L4 first), boot stack; the region's end is rounded up to 4 MiB with at least 512 KiB behind
+bootstrap page tables (the root first), boot stack; the region's end is rounded up to 4 MiB with at least 512 KiB behind
 the stack. Beyond the region, unmapped there: the ramdisk of a kernel with MOD_START_PFN, the P2M list at INIT_P2M
 and its page tables. Everywhere in the region VA = VIRT_BASE + PFN * 4096.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stub.abi.arch_x86 import HYPERVISOR_VIRT_START_PAE
 from stub.errors import ConfigError
 from stub.image import Image
 from stub.units import MIB, PAGE_SHIFT, PAGE_SIZE, page_up, pages
@@ -70,18 +71,25 @@ class Layout:
         } | {"nr_pages": self.nr_pages, "pages used": self.end}
 
 
-def tables_for(start: int, end: int) -> dict[int, int]:
-    """How many tables of each level below the root map [start, end): level → count."""
-    return {level: ((end - 1) >> _LEVEL_SHIFT[level]) - (start >> _LEVEL_SHIFT[level]) + 1 for level in (3, 2, 1)}
+def tables_for(start: int, end: int, bits: int = 64) -> dict[int, int]:
+    """How many tables of each level below the root map [start, end): level → count.
+
+    A 32-bit guest's L2s go on to the end of the address space: the last one has to be there, for Xen's part.
+    """
+    levels, ends = ((3, 2, 1), {}) if bits == 64 else ((2, 1), {2: 1 << 32})
+    return {
+        level: ((ends.get(level, end) - 1) >> _LEVEL_SHIFT[level]) - (start >> _LEVEL_SHIFT[level]) + 1
+        for level in levels
+    }
 
 
-def _region_end(base: int, allocated: int) -> tuple[int, dict[int, int]]:
+def _region_end(base: int, allocated: int, bits: int) -> tuple[int, dict[int, int]]:
     """Where the initial region ends, and how many tables map it: it has to hold them, the boot stack and some room."""
     extra = 1 + _SCRATCH // PAGE_SIZE
     wanted = extra
     while True:
         end = (allocated + wanted * PAGE_SIZE + _REGION_ALIGN - 1) & ~(_REGION_ALIGN - 1)
-        counts = tables_for(base, end)
+        counts = tables_for(base, end, bits)
         wanted = extra + 1 + sum(counts.values())
         if allocated + wanted * PAGE_SIZE <= end:
             return end, counts
@@ -106,9 +114,14 @@ def plan(image: Image, nr_pages: int, ramdisk_size: int) -> Layout:
         ramdisk = take(pages(ramdisk_size))
     own_p2m = parms.init_p2m is None or parms.init_p2m >= base
     if own_p2m:
-        p2m = take(pages(nr_pages * 8))
+        p2m = take(pages(nr_pages * image.bits // 8))
     start_info, xenstore, console = take(1), take(1), take(1)
-    end, counts = _region_end(base, base + (cursor << PAGE_SHIFT))
+    end, counts = _region_end(base, base + (cursor << PAGE_SHIFT), image.bits)
+    if image.bits == 32 and end > HYPERVISOR_VIRT_START_PAE:
+        raise ConfigError(
+            f"{image.path}: kernel and ramdisk would reach to {end:#x}, past {HYPERVISOR_VIRT_START_PAE:#x},"
+            " where Xen's part begins; use a smaller ramdisk"
+        )
     tables = take(1 + sum(counts.values()))
     stack = take(1)
     region = Span(0, (end - base) >> PAGE_SHIFT, base)
@@ -140,7 +153,7 @@ def plan(image: Image, nr_pages: int, ramdisk_size: int) -> Layout:
         xenstore=xenstore,
         console=console,
         tables=tables,
-        tables_by_level={4: 1, **counts},
+        tables_by_level={4 if image.bits == 64 else 3: 1, **counts},
         stack=stack,
         p2m_tables=p2m_tables,
         end=cursor,

@@ -27,6 +27,10 @@ WAITED   where it was                            nothing to do: nothing ran, as 
 ``PATIENCE`` is a time of the host's monotonic clock, in ns: after it ``run`` comes back at once, and a reflex asks for
 a look. So a caller has the guest back soon whatever it does, within some 4 ms; 0 is for ever.
 
+``CODE_SWITCH`` says that the code segment in ``CS`` is of another kind or base than the one before; 4 that ``CS`` and
+``SS`` are to be loaded from ``CS_DESCRIPTOR`` and ``SS_DESCRIPTOR`` (8 bytes each, good for that) at the privilege
+level that ``CS`` has.
+
 The CPU sees the page tables as they are after a new ``CR3``, and after the caller set ``FLUSH``; other changes to them
 it may see late.
 
@@ -53,7 +57,8 @@ RETIRED, TIME_SKEW, DEADLINE, FLUSH = range(36, 40)
 LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE = range(40, 44)
 TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES, WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE = range(44, 51)
 WATCH2_ADDRESS, WATCH2_SIZE, WATCH2_WRITE, STEP, PATIENCE = range(51, 56)
-N_WORDS = 56
+CS_DESCRIPTOR, SS_DESCRIPTOR = 56, 57
+N_WORDS = 58
 
 NAMES = tuple(
     "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()  # noqa: SIM905

@@ -16,12 +16,13 @@ enum {
     /* FLUSH: have the TLB agree with the page tables on resume; LEARN_*: a question to the caller */
     FLUSH, LEARN_SLOT, LEARN_START, LEARN_END, LEARN_SIZE,
     /* CODE_SWITCH: the code segment that CS leads to from now on is another: 1 64-bit, 2 32-bit, 3 16-bit code, and its
-     * base in the upper half; 0: it is not */
+     * base in the upper half; 4: CS and SS are loaded from the descriptors below; 0: it is not */
     TSC_AUX, CODE_SWITCH, RDTSCS, FLUSHES,
     WATCH_ADDRESS, WATCH_SIZE, WATCH_WRITE, /* the watched access of an instruction; size 0: none */
     WATCH2_ADDRESS, WATCH2_SIZE, WATCH2_WRITE, /* the same for ranges of the second group */
     STEP, /* not 0: #DB after one instruction */
     PATIENCE, /* CLOCK_MONOTONIC, in ns, after which run() comes back before it runs anything; 0: never */
+    CS_DESCRIPTOR, SS_DESCRIPTOR,
     N_WORDS
 };
 

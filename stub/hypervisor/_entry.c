@@ -48,29 +48,32 @@ static PyObject *py_iret(Entry *e, PyObject *unused)
     return Py_BuildValue("iy#", outcome, (const char *)&frame, (Py_ssize_t)sizeof frame);
 }
 
-/* call() -> (nr, a1, a2, a3, a4, a5), of the hypercall that left the guest; None if it was user code's system call. It
- * is kept for the record that answer() makes, when the handler has changed the registers. */
+/* call() -> (nr, a1, a2, a3, a4, a5), of the hypercall that left the guest; None if it was user code's system call (a
+ * 32-bit guest's hypercalls are no syscall instructions, so that those are none of its calls). It is kept for the record
+ * that answer() makes, when the handler has changed the registers. */
 static PyObject *py_call(Entry *e, PyObject *unused)
 {
     (void)unused;
-    static const int from[6] = {RAX, RDI, RSI, RDX, R10, R8};
+    static const int from64[6] = {RAX, RDI, RSI, RDX, R10, R8}, from32[6] = {RAX, RBX, RCX, RDX, RSI, RDI};
+    const int *from = e->compat ? from32 : from64;
+    const uint64_t mask = e->compat ? 0xffffffff : ~0ULL;
     uint64_t *w = registers(e);
-    if (!e->kernel_mode)
+    if (e->compat ? !w[EXIT_SOFTWARE] : !e->kernel_mode)
         Py_RETURN_NONE;
-    if (w[CS] != FLAT_KERNEL_CS && is_runnable(e, w[CS], 0)) { /* the instruction forgets what the segments were */
+    if (!e->compat && w[CS] != FLAT_KERNEL_CS && is_runnable(e, w[CS], 0)) { /* the instruction forgets what the segments were */
         w[CS] = FLAT_KERNEL_CS;
         w[SS] = FLAT_KERNEL_SS;
     }
     PyObject *call = PyTuple_New(6);
     for (int i = 0; call && i < 6; i++) {
-        PyObject *number = PyLong_FromUnsignedLongLong(w[from[i]]);
+        PyObject *number = PyLong_FromUnsignedLongLong(w[from[i]] & mask);
         if (!number || PyTuple_SetItem(call, i, number) < 0)
             Py_CLEAR(call);
     }
     e->call[0] = now(w);
     e->call[1] = w[RIP] - 2;
     for (int i = 0; i < 6; i++)
-        e->call[i + 2] = w[from[i]];
+        e->call[i + 2] = w[from[i]] & mask;
     return call;
 }
 
@@ -84,9 +87,11 @@ static PyObject *py_answer(Entry *e, PyObject *const *args, Py_ssize_t n)
         const uint64_t rc = PyLong_AsUnsignedLongLongMask(args[0]);
         if (PyErr_Occurred())
             return NULL;
-        w[RAX] = rc;
+        w[RAX] = e->compat ? rc & 0xffffffff : rc;
+        e->call[8] = rc;
+    } else {
+        e->call[8] = w[RAX];
     }
-    e->call[8] = w[RAX];
     if (!recorder_call(e->log, KIND_HYPERCALL, e->call, args[1], args[2]))
         return NULL;
     Py_RETURN_NONE;
@@ -231,6 +236,7 @@ static PyMethodDef methods[] = {
 
 #define MEMBER(name, kind, flags) {#name, kind, offsetof(Entry, name), flags, NULL}
 static PyMemberDef members[] = {
+    MEMBER(compat, T_BOOL, 0),
     MEMBER(kernel_mode, T_BOOL, 0),
     MEMBER(nmi_masked, T_BOOL, 0),
     MEMBER(writable_pagetables, T_BOOL, 0),

@@ -18,6 +18,7 @@ class Entry:
     """What of a virtual CPU its entries need; outcomes are the constants above."""
 
     kernel_mode: bool
+    compat: bool
     nmi_masked: bool
     writable_pagetables: bool
     architectural_iopl: bool

@@ -21,6 +21,7 @@ from stub.memory.frames import (
     FREE,
     GUEST,
     L1,
+    L2,
     L4,
     PINNED,
     SEG_DESC,
@@ -28,6 +29,7 @@ from stub.memory.frames import (
     WRITABLE,
     XEN,
     XEN_HEAP,
+    XEN_L2,
 )
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ class View:
         block = domain.ram.table[tables]
         if level == L4:
             block[:, e.XEN_FIRST_SLOT : e.XEN_LAST_SLOT + 1] = 0
+        elif level == L2:
+            block[frames.np_flags[tables] & XEN_L2 != 0, e.PAE_FIRST_XEN_SLOT :] = 0
         row, slot = np.nonzero(block & _P)
         return Entries(level, tables[row], slot, block[row, slot])
 
@@ -131,6 +135,10 @@ def _tables(view: View) -> Iterator[str]:
         slots = domain.ram.table[root, e.XEN_FIRST_SLOT : e.XEN_LAST_SLOT + 1].tolist()
         if slots[1:] != domain.types.xen_slots[1:] or slots[0] not in (0, domain.types.xen_slots[0]):
             yield f"the L4 table {root:#x} has other entries in Xen's slots than Xen's"
+    last = (frames.np_type == L2) & (frames.np_type_count != 0) & (frames.np_flags & XEN_L2 != 0)
+    for table in np.flatnonzero(last).tolist():
+        if domain.ram.table[table, e.PAE_FIRST_XEN_SLOT :].tolist() != domain.types.xen_slots:
+            yield f"the L2 table {table:#x} has other entries in Xen's slots than Xen's"
 
 
 def _pinned(view: View) -> Iterator[str]:
@@ -181,7 +189,7 @@ def _held(xen: Hypervisor) -> Iterator[tuple[int, int, str]]:
     vcpu = xen.vcpu
     for root, why in ((vcpu.kernel_root, "the kernel runs on it"), (vcpu.user_root, "user code runs on it")):
         if root:
-            yield root, L4, why
+            yield root, xen.types.root_level, why
     for mfn in (*vcpu.gdt_frames, *xen.ldt_frames.values()):
         yield mfn, SEG_DESC, "the GDT or the LDT"
     for mfn, times in xen.domain.types.held.items():

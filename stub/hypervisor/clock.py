@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import struct
 
+from stub.abi.xen import SharedInfo
 from stub.engine.base import DEADLINE, NEVER, RETIRED, TIME_SKEW
 from stub.memory.ram import Ram
 
 _TIME_INFO = struct.Struct("<I4xQQIbBxx")  # struct pvclock_vcpu_time_info
 _MUL, _SHIFT = 0x8000_0000, 1  # 1 GHz: ns = (ticks << 1) * 2^31 >> 32
 SECOND = 1_000_000_000
-WC_VERSION, WC_SEC, WC_NSEC, WC_SEC_HI = 3072, 3076, 3080, 3084  # byte offsets in shared_info
 
 
 class Clock:
@@ -100,14 +100,12 @@ class Clock:
         now = self.now
         _TIME_INFO.pack_into(self._ram.map, at, self._version, now, now, _MUL, _SHIFT, 0)
 
-    def write_wallclock(self, shared_info: int, epoch_ns: int) -> None:
-        """Set the time of day at system time 0, in the shared_info at byte ``shared_info``."""
+    def write_wallclock(self, shared_info: int, bits: int, epoch_ns: int) -> None:
+        """Set the time of day at system time 0, in the shared_info at byte ``shared_info`` of a guest of ``bits``."""
         seconds, nanoseconds = divmod(epoch_ns, SECOND)
-        version = int.from_bytes(self._ram.bytes[shared_info + WC_VERSION : shared_info + WC_VERSION + 4], "little")
-        for offset, value in (
-            (WC_VERSION, (version + 2) & 0xFFFFFFFE),
-            (WC_SEC, seconds & 0xFFFFFFFF),
-            (WC_NSEC, nanoseconds),
-            (WC_SEC_HI, seconds >> 32),
-        ):
-            self._ram.bytes[shared_info + offset : shared_info + offset + 4] = value.to_bytes(4, "little")
+        layout = SharedInfo.of(bits)
+        version = layout.unpack_from(self._ram.bytes, shared_info).wc_version + 2 & 0xFFFFFFFE
+        low, high = seconds & 0xFFFFFFFF, seconds >> 32
+        layout.pack_into(
+            self._ram.bytes, shared_info, wc_version=version, wc_sec=low, wc_nsec=nanoseconds, wc_sec_hi=high
+        )

@@ -37,6 +37,7 @@ typedef struct {
     Py_buffer words;
     Walk *memory;
     Recorder *log;
+    char compat; /* a 32-bit guest: its entries are Python's, but for its hypercalls' registers */
     char kernel_mode, nmi_masked, writable_pagetables, architectural_iopl, watches_ports;
     unsigned char iopl;
     unsigned long long kernel_root, user_root; /* MFNs; 0 for none */

@@ -39,7 +39,7 @@ def page_fault(xen: Hypervisor, address: int, code: int) -> None:
         if _map_ldt(xen, address):
             return
         offset = address - LDT_VA
-        address, code = (xen.vcpu.ldt_base + offset) & U64, 0
+        address, code = (xen.vcpu.ldt_base + offset) & (0xFFFFFFFF if xen.vcpu.compat else U64), 0
         if not is_canonical(address):  # of the LDT's own place (handle_ldt_mapping_fault)
             traps.inject(xen, X86_EXC_GP, offset & 0xFFF8 | _LDT_SELECTOR)
             return
@@ -98,7 +98,7 @@ def _map_ldt(xen: Hypervisor, address: int) -> bool:
     if page * 512 >= vcpu.ldt_entries:
         return False
     try:
-        mfn = domain.guest.locate_from(vcpu.kernel_root << 12, vcpu.ldt_base + page * 4096) >> 12
+        mfn = domain.guest.locate_from(vcpu.kernel_tables, vcpu.ldt_base + page * 4096) >> 12
     except GuestFault:
         return False
     if domain.types.get_page_and_type(mfn, SEG_DESC):

@@ -41,7 +41,7 @@ def io_allowed(xen: Hypervisor, port: int, size: int) -> bool:
     bits = 0
     for i in range(2):
         try:
-            at = guest.locate_from(vcpu.kernel_root << 12, (vcpu.io_bitmap + port // 8 + i) & U64)
+            at = guest.locate_from(vcpu.kernel_tables, (vcpu.io_bitmap + port // 8 + i) & U64)
             bits |= xen.ram_bytes[at] << 8 * i
         except GuestFault:
             bits |= 0xFF << 8 * i

@@ -40,11 +40,11 @@ from stub.hypervisor import cpuid, segments, traps
 from stub.hypervisor.debugregs import read_debug, write_debug
 from stub.hypervisor.ports import iopl_suffices
 from stub.hypervisor.stackfaults import by_way_of_stack
-from stub.hypervisor.vcpu import VCPU_INFO_CR2
 from stub.memory.frames import WRITABLE
 from stub.units import PAGE_SIZE, U64, is_canonical
 
 if TYPE_CHECKING:
+    from stub.hypervisor.vcpu import Vcpu
     from stub.hypervisor.xen import Hypervisor
 
 _M32 = 0xFFFFFFFF
@@ -113,7 +113,7 @@ def _write_hypercall_page(xen: Hypervisor, value: int) -> bool:
     if value & 0xFFF or types.get_page_and_type(mfn, WRITABLE):
         return False
     at = mfn << 12
-    xen.ram_bytes[at : at + PAGE_SIZE] = hypercall_page()
+    xen.ram_bytes[at : at + PAGE_SIZE] = hypercall_page(xen.domain.bits)
     types.put_page_and_type(mfn)
     xen.engine.flush_code(at, PAGE_SIZE)
     return True
@@ -174,13 +174,24 @@ def _mov_from_cr(xen: Hypervisor, modrm: int) -> bool:
     elif number == 2:
         value = vcpu.cr2
     elif number == 3:
-        value = vcpu.kernel_root << 12
+        value = _cr3(vcpu)
     elif number == 4:
         value = GUEST_CR4 | vcpu.cr4
     else:
         return False
-    words[modrm & 7 | xen.rex_b] = value
+    words[modrm & 7 | xen.rex_b] = value & _M32 if vcpu.compat else value
     return True
+
+
+def _cr3(vcpu: Vcpu) -> int:
+    """The root's frame as the guest sees it: a 32-bit one has the bits from 32 on at the bottom (compat_pfn_to_cr3)."""
+    mfn = vcpu.kernel_root
+    return (mfn << 12 | mfn >> 20) & _M32 if vcpu.compat else mfn << 12
+
+
+def _root_of(vcpu: Vcpu, cr3: int) -> int:
+    """The reverse of ``_cr3``."""
+    return cr3 >> 12 | (cr3 & 0xFFF) << 20 if vcpu.compat else cr3 >> 12
 
 
 def _mov_to_cr(xen: Hypervisor, modrm: int) -> bool:
@@ -191,10 +202,9 @@ def _mov_to_cr(xen: Hypervisor, modrm: int) -> bool:
             return False
         set_task_switched(xen, bool(value & X86_CR0_TS))
     elif number == 2:
-        vcpu.cr2 = value
-        xen.domain.ram.words[(vcpu.info_at + VCPU_INFO_CR2) >> 3] = value
+        vcpu.set_cr2(value)
     elif number == 3:
-        return segments.new_base_pointer(xen, value >> 12) == 0
+        return segments.new_base_pointer(xen, _root_of(vcpu, value)) == 0
     elif number == 4:
         changed = value ^ (GUEST_CR4 | vcpu.cr4)
         if changed & ~_CR4_MAY_CHANGE:
@@ -210,7 +220,7 @@ def _mov_from_dr(xen: Hypervisor, modrm: int) -> bool:
     value = read_debug(xen.vcpu, modrm >> 3 & 7 | xen.rex_r)
     if value < 0:
         return False
-    xen.words[modrm & 7 | xen.rex_b] = value
+    xen.words[modrm & 7 | xen.rex_b] = value & _M32 if xen.vcpu.compat else value
     return True
 
 

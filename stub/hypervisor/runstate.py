@@ -13,7 +13,7 @@ from stub.memory.guest import GuestFault
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-_RUNSTATE = struct.Struct("<I4xQ4Q")  # struct vcpu_runstate_info
+_RUNSTATE = {64: struct.Struct("<I4xQ4Q"), 32: struct.Struct("<IQ4Q")}  # struct vcpu_runstate_info
 RUNNING, BLOCKED = 0, 2
 
 
@@ -74,7 +74,7 @@ def current(xen: Hypervisor) -> bytes:
     vcpu, now = xen.vcpu, xen.clock.now
     times = list(vcpu.runstate_times)
     times[vcpu.runstate] += now - vcpu.runstate_since
-    return _RUNSTATE.pack(vcpu.runstate, vcpu.runstate_since, *times)
+    return _RUNSTATE[xen.width.bits].pack(vcpu.runstate, vcpu.runstate_since, *times)
 
 
 def write(xen: Hypervisor) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from stub.abi.x86_defns import X86_EXC_GP, X86_EXC_NP, X86_EXC_SS
 from stub.domain.xenarea import GDT_VA, LDT_SLOT, LDT_VA
-from stub.engine.base import CODE_SWITCH, CR3, FLUSH, GS, GS_BASE
-from stub.memory.frames import L4
+from stub.engine.base import CODE_SWITCH, CR3, CS, CS_DESCRIPTOR, FLUSH, GS, GS_BASE, SS, SS_DESCRIPTOR
 from stub.memory.guest import GuestFault
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_RUNNABLE = 4096
 TO_64, TO_32, TO_16 = 1, 2, 3  # with a segment's base in the upper half
+TO_DESCRIPTORS = 4
 _WIDE_32 = 1 << 54  # a code segment's D bit
 
 
@@ -26,7 +26,7 @@ def new_base_pointer(xen: Hypervisor, mfn: int) -> int:
     vcpu, types = xen.vcpu, xen.domain.types
     old = vcpu.kernel_root
     if mfn != old:
-        rc = types.get_page_and_type(mfn, L4)
+        rc = types.get_page_and_type(mfn, types.root_level)
         if rc:
             return rc
         if not types.m2p_strict:
@@ -34,7 +34,11 @@ def new_base_pointer(xen: Hypervisor, mfn: int) -> int:
         vcpu.kernel_root = mfn
         types.put_page_and_type(old)
         drop_ldt_pages(xen)
-        xen.words[CR3] = xen.domain.guest.root = mfn << 12
+        if vcpu.compat:
+            xen.domain.area.run_on(mfn)
+            types.stale = True
+        else:
+            xen.words[CR3] = xen.domain.guest.root = mfn << 12
     if types.stale:  # said besides CR3, which may be back where it was before the CPU sees it
         xen.words[FLUSH] = 1
         types.stale = False
@@ -73,7 +77,7 @@ def descriptor(xen: Hypervisor, selector: int) -> int:
         if at >= xen.vcpu.ldt_entries * 8:
             return 0
         try:
-            maddr = guest.locate_from(xen.vcpu.kernel_root << 12, xen.vcpu.ldt_base + at)
+            maddr = guest.locate_from(xen.vcpu.kernel_tables, xen.vcpu.ldt_base + at)
         except GuestFault:
             return 0
         return xen.domain.ram.words[maddr >> 3]
@@ -99,6 +103,17 @@ def select_code_width(xen: Hypervisor, old: int, new: int) -> None:
     elif new != old:
         found = descriptor(xen, new)
         xen.words[CODE_SWITCH] = _base(found) << 32 | (TO_32 if found & _WIDE_32 else TO_16)
+
+
+def load_code_and_stack(xen: Hypervisor) -> bool:
+    """Have the CPU load CS and SS, of a 32-bit guest, as they are now; whether it can."""
+    words = xen.words
+    cs, ss = words[CS], words[SS]
+    if (cs, ss) not in xen.runnable and return_fault(xen, cs, ss) is not None:
+        return False
+    words[CS_DESCRIPTOR], words[SS_DESCRIPTOR] = descriptor(xen, cs), descriptor(xen, ss)
+    words[CODE_SWITCH] = TO_DESCRIPTORS
+    return True
 
 
 def _base(descriptor: int) -> int:
@@ -128,18 +143,20 @@ _WIDTHS = 3 << 53  # L and D: not both
 
 
 def return_fault(xen: Hypervisor, cs: int, ss: int) -> tuple[int, int] | None:
-    """The exception and error code of an iretq to ring 3 with this CS and SS (RPL 3); None if it can be done.
+    """The exception and error code of an iretq from ring 0 with this CS and SS; None if it can be done.
 
     The order of the checks is the CPU's (x86 manual, vol. 2, IRET). What is found good is kept.
     """
     found = descriptor(xen, cs)
     code, data = found >> 40 & 0xFF, descriptor(xen, ss) >> 40 & 0xFF
+    ring, level = cs & 3, code >> 5 & 3
     is_code = code & (_SYSTEM_NOT | _CODE) == _SYSTEM_NOT | _CODE
-    if not is_code or not (code & _CONFORMING or code >> 5 & 3 == 3) or found & _WIDTHS == _WIDTHS:
+    in_ring = level <= ring if code & _CONFORMING else level == ring
+    if not is_code or not in_ring or found & _WIDTHS == _WIDTHS:
         return X86_EXC_GP, cs & 0xFFFC
     if not code & _PRESENT:
         return X86_EXC_NP, cs & 0xFFFC
-    if data & (_SYSTEM_NOT | _CODE | _RW | 0x60) != _SYSTEM_NOT | _RW | 0x60:
+    if ss & 3 != ring or data & (_SYSTEM_NOT | _CODE | _RW | 0x60) != _SYSTEM_NOT | _RW | ring << 5:
         return X86_EXC_GP, ss & 0xFFFC
     if not data & _PRESENT:
         return X86_EXC_SS, ss & 0xFFFC
@@ -153,10 +170,11 @@ def return_fault(xen: Hypervisor, cs: int, ss: int) -> tuple[int, int] | None:
 
 
 def is_loadable(xen: Hypervisor, selector: int) -> bool:
-    """Whether DS, ES, FS or GS can be loaded with it in ring 3: null, or present data or readable code of ring 3."""
+    """Whether DS, ES, FS or GS can be loaded with it: null, or present data or readable code in the ring's reach."""
     if selector <= 3:
         return True
     access = descriptor(xen, selector) >> 40 & 0xFF
     readable = not access & _CODE or access & _RW
-    in_reach = access >> 5 & 3 == 3 or access & (_CODE | _CONFORMING) == _CODE | _CONFORMING
+    ring = max(xen.words[CS] & 3, selector & 3)
+    in_reach = access >> 5 & 3 >= ring or access & (_CODE | _CONFORMING) == _CODE | _CONFORMING
     return bool(access & _PRESENT and access & _SYSTEM_NOT and readable and in_reach)

@@ -14,7 +14,7 @@ import numpy as np
 
 from stub.engine.base import RIP
 from stub.errors import UsageError
-from stub.memory.frames import GUEST, L4, PINNED
+from stub.memory.frames import GUEST, PINNED
 from stub.trace.pagetables.moments import NOW, Moment, Root
 from stub.trace.pagetables.snapshot import Facts, Snapshot, capture
 from stub.trace.pagetables.store import Keeper
@@ -37,17 +37,18 @@ Act = Callable[[Moment], object]
 
 
 def roots_of(xen: Hypervisor) -> Iterable[Root]:
-    """The vCPU's root tables, and all other L4 tables that Xen knows."""
-    frames, vcpu = xen.domain.frames, xen.vcpu
+    """The vCPU's root tables, and all others that Xen knows: L4 tables, or a 32-bit guest's L3 tables."""
+    frames, vcpu, level = xen.domain.frames, xen.vcpu, xen.types.root_level
     own: dict[int, list[str]] = {}
-    named = (("in use", xen.domain.guest.root >> PAGE_SHIFT), ("kernel", vcpu.kernel_root), ("user", vcpu.user_root))
+    in_use = vcpu.kernel_root if vcpu.compat else xen.domain.guest.root >> PAGE_SHIFT
+    named = (("in use", in_use), ("kernel", vcpu.kernel_root), ("user", vcpu.user_root))
     for name, mfn in named:
         if mfn:
             own.setdefault(mfn, []).append(name)
-    held = (frames.np_type == L4) & (frames.np_type_count > 0) & (frames.np_owner == GUEST)
+    held = (frames.np_type == level) & (frames.np_type_count > 0) & (frames.np_owner == GUEST)
     for mfn in [*own, *(mfn for mfn in np.flatnonzero(held).tolist() if mfn not in own)]:
         pinned = ["pinned"] if frames.flags[mfn] & PINNED else []
-        yield Root(mfn << PAGE_SHIFT, "long", tuple(own.get(mfn, []) + pinned))
+        yield Root(mfn << PAGE_SHIFT, "pae" if vcpu.compat else "long", tuple(own.get(mfn, []) + pinned))
 
 
 class Snapshots:

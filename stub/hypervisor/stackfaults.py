@@ -30,6 +30,8 @@ def _decoder() -> Any:
 def by_way_of_stack(xen: Hypervisor) -> bool:
     """Whether the instruction at RIP, which raised #GP(0) in 64-bit code, did so by its use of the stack."""
     words = xen.words
+    if xen.vcpu.compat:
+        return False
     code = xen.domain.guest.read_available(words[RIP], 15)
     for instruction in _decoder().disasm(code, words[RIP], 1):
         name = instruction.mnemonic

@@ -1,5 +1,7 @@
 """Entering and leaving the guest kernel: exceptions, event upcalls, system calls, the iret hypercall.
 
+A 32-bit guest's entries are in ``compat.py``; what both have in common is here.
+
 A 64-bit guest's kernel and user code both run in ring 3; which of the two is running is ``vcpu.kernel_mode``, and
 each has its own root table and GS base. What goes on the kernel's stack, low address first: rcx, r11, [error code],
 rip, cs (with the event mask in byte 4), rflags, rsp, ss. The C part pushes it (``_entry.c``); here stands what it is
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stub.abi.arch_x86 import FLAT_KERNEL_CS, FLAT_USER_CS32, FLAT_USER_SS
+from stub.abi.arch_x86 import FLAT_KERNEL_CS, FLAT_RING3_CS, FLAT_RING3_SS, FLAT_USER_CS32, FLAT_USER_SS
 from stub.abi.x86_defns import (
     VECTORS,
     X86_EFLAGS_DF,
@@ -23,9 +25,10 @@ from stub.abi.x86_defns import (
     X86_EXC_OF,
     X86_EXC_UD,
 )
-from stub.engine.base import CS, DS, ES, FS, FS_BASE, GS, GS_BASE, RFLAGS, RIP, SS
+from stub.engine.base import CS, DS, ES, FS, FS_BASE, GS, GS_BASE, RFLAGS, RIP, SS, Exit
 from stub.hypervisor import _entry, segments
-from stub.hypervisor.vcpu import DR6_SINGLE_STEP
+from stub.hypervisor.compat import HYPERCALL_VECTOR, RING_0
+from stub.hypervisor.vcpu import DR6_SINGLE_STEP, Gate
 from stub.units import U64, is_canonical
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ _CRASHES = {
     _entry.TOO_MANY: f"{_entry.TRAPS_IN_A_ROW} traps in a row without an instruction between",
     _entry.FRAME_FAULT: "fault at {at:#x} while reading the iret frame",
     _entry.NO_USER_TABLE: "iret to user mode without a user page table",
+    _entry.NO_HANDLER: "the handler's code segment is the null one",
+    RING_0: "iret to ring 0",
 }
 _AT_AN_ADDRESS = {_entry.STACK_FAULT, _entry.FRAME_FAULT}
 
@@ -49,19 +54,29 @@ def _crash(xen: Hypervisor, outcome: int, cr2: int | None = None) -> None:
     xen.crash(_CRASHES[outcome].format(at=at), at if outcome in _AT_AN_ADDRESS else cr2)
 
 
-def bounce(xen: Hypervisor, address: int, masks_events: bool, extra: tuple[int, ...] = (), clear: int = 0) -> bool:
-    """create_bounce_frame: push a frame and run the guest's handler at ``address``; False: the domain was crashed.
+def bounce(xen: Hypervisor, gate: Gate, masks_events: bool, extra: tuple[int, ...] = (), clear: int = 0) -> bool:
+    """create_bounce_frame: push a frame and run the guest's handler at ``gate``; False: the domain was crashed.
 
     ``extra`` goes below rip; the flags ``clear`` are cleared. ``vcpu.came_rip`` and ``came_rsp`` hold where it was.
     """
     cs = xen.words[CS]
-    outcome = xen.vcpu.bounce(address, masks_events, extra, clear)
+    outcome = xen.vcpu.enter(gate, masks_events, extra, clear)
     if outcome:
         _crash(xen, outcome)
         return False
-    if cs != FLAT_KERNEL_CS:
-        segments.select_code_width(xen, cs, FLAT_KERNEL_CS)
-    return True
+    return _in_kernel(xen, cs)
+
+
+def _in_kernel(xen: Hypervisor, old_cs: int) -> bool:
+    """Have the CPU's segments follow where a frame was pushed; False: they cannot, and the domain was crashed."""
+    if not xen.vcpu.compat:
+        if old_cs != FLAT_KERNEL_CS:
+            segments.select_code_width(xen, old_cs, FLAT_KERNEL_CS)
+        return True
+    if segments.load_code_and_stack(xen):
+        return True
+    xen.crash(f"the guest's handler cannot run with cs {xen.words[CS]:#06x} and ss {xen.words[SS]:#06x}")
+    return False
 
 
 def inject(
@@ -86,17 +101,21 @@ def inject(
         xen.crash(f"Unhandled: vec {vector}, {name}[{error_code or 0:04x}]: the guest has no handler for it", cr2)
     elif outcome:
         _crash(xen, outcome, cr2)
-    elif cs != FLAT_KERNEL_CS:
-        segments.select_code_width(xen, cs, FLAT_KERNEL_CS)
+    else:
+        _in_kernel(xen, cs)
 
 
 def software_interrupt(xen: Hypervisor, vector: int) -> None:
     """``int n``, with RIP behind it: to the handler if its DPL allows it, else #GP (do_general_protection).
 
+    A 32-bit guest's hypercalls come this way.
+
     Xen's own gates let anybody in for int3, into and ``int $0x80``; the others' #GP is where it looks at the DPL.
     """
     words, gate = xen.words, xen.vcpu.traps[vector]
-    if vector in (X86_EXC_BP, X86_EXC_OF) or (vector == _INT80 and gate is not None):
+    if vector == HYPERCALL_VECTOR and xen.vcpu.compat and xen.vcpu.kernel_mode:
+        xen.exits[Exit.SYSCALL]()
+    elif vector in (X86_EXC_BP, X86_EXC_OF) or (vector == _INT80 and gate is not None):
         inject(xen, vector, is_fault=False)
     elif gate is not None and gate.dpl >= (1 if xen.vcpu.kernel_mode else 3):
         inject(xen, vector, is_fault=True)
@@ -133,11 +152,11 @@ def step_over(xen: Hypervisor, rip: int) -> None:
 def deliver_upcall(xen: Hypervisor) -> None:
     """Run the guest's event callback; its gate always masks events."""
     vcpu = xen.vcpu
-    if not vcpu.event.address:
+    if not vcpu.has(vcpu.event):
         xen.crash("an event is pending and unmasked, and the guest has no event callback")
         return
     user = not vcpu.kernel_mode
-    if bounce(xen, vcpu.event.address, True):
+    if bounce(xen, vcpu.event, True):
         xen.log.upcall(xen.clock.now, vcpu.came_rip, vcpu.came_rsp, vcpu.event.address, user)
 
 
@@ -154,6 +173,9 @@ def system_call(xen: Hypervisor) -> None:
     The instruction does not keep the caller's segments: the frame has the flat ones of its width.
     """
     words, vcpu = xen.words, xen.vcpu
+    if vcpu.compat:
+        _compat_system_call(xen)
+        return
     is_wide = segments.is_64bit_code(xen, words[CS])
     gate = vcpu.syscall if is_wide else vcpu.syscall32
     words[CS] = FLAT_KERNEL_CS if is_wide else FLAT_USER_CS32
@@ -162,7 +184,18 @@ def system_call(xen: Hypervisor) -> None:
         words[RIP] = (words[RIP] - 2) & U64
         inject(xen, X86_EXC_UD, is_fault=False)
         return
-    bounce(xen, gate.address, gate.masks_events, clear=X86_EFLAGS_DF)
+    bounce(xen, gate, gate.masks_events, clear=X86_EFLAGS_DF)
+
+
+def _compat_system_call(xen: Hypervisor) -> None:
+    """A ``syscall`` in a 32-bit guest, whoever made it: Xen takes it for user code's (cstar_enter)."""
+    words, gate = xen.words, xen.vcpu.syscall32
+    words[CS], words[SS] = FLAT_RING3_CS, FLAT_RING3_SS
+    if xen.vcpu.has(gate):
+        bounce(xen, gate, gate.masks_events, clear=X86_EFLAGS_DF)
+    else:
+        words[RIP] = (words[RIP] - 2) & U64
+        inject(xen, X86_EXC_GP, 0, is_fault=False)
 
 
 def iret(xen: Hypervisor) -> None:
@@ -187,7 +220,10 @@ def iret(xen: Hypervisor) -> None:
     if refused is not None:
         vector, code = refused
         inject(xen, vector, code, is_fault=False)
-        segments.select_code_width(xen, old_cs, FLAT_KERNEL_CS)
+        if not xen.vcpu.compat:
+            segments.select_code_width(xen, old_cs, FLAT_KERNEL_CS)
+    elif xen.vcpu.compat:
+        segments.load_code_and_stack(xen)
     elif old_cs != cs:
         segments.select_code_width(xen, old_cs, cs)
 
@@ -210,4 +246,4 @@ def reload_selectors(xen: Hypervisor) -> None:
         words[at] = 0
     words[FS_BASE], words[GS_BASE] = bases
     gate = xen.vcpu.failsafe
-    bounce(xen, gate.address, gate.masks_events, selectors)
+    bounce(xen, gate, gate.masks_events, selectors)

@@ -11,6 +11,7 @@ from stub.hypervisor import cpuid
 from stub.hypervisor._entry import Entry
 from stub.memory.guest import GuestMemory
 from stub.trace.writer import HypercallLog
+from stub.units import PAGE_SHIFT
 
 VCPU_INFO_MASK, VCPU_INFO_SELECTOR, VCPU_INFO_CR2, VCPU_INFO_TIME = 1, 8, 16, 32  # byte offsets in vcpu_info
 
@@ -20,10 +21,14 @@ DR6_SINGLE_STEP = 1 << 14
 
 @dataclass(frozen=True)
 class Gate:
-    """An entry point that the guest registered: where, and whether events are masked on the way in."""
+    """An entry point that the guest registered: where, and whether events are masked on the way in.
+
+    ``cs`` is a 32-bit guest's; a null one says that there is no entry point, as address 0 does for a 64-bit guest.
+    """
 
     address: int = 0
     masks_events: bool = False
+    cs: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,16 @@ class Vcpu(Entry):
     ``writable_pagetables`` and ``architectural_iopl``.
     """
 
+    kernel_rpl = 3
+    """The ring that the guest's kernel runs in (GUEST_KERNEL_RPL)."""
+
     def __new__(cls, words: memoryview, memory: GuestMemory, log: HypercallLog, info_at: int) -> Self:
         return super().__new__(cls, words, memory, log)
 
     def __init__(self, words: memoryview, memory: GuestMemory, log: HypercallLog, info_at: int) -> None:
         self._set_cpuid(cpuid.rows())
         self.info_at = info_at
+        self._memory = memory
         self.info_registered = False
         self.number = 0
         self.kernel_ss = FLAT_KERNEL_SS
@@ -79,6 +88,29 @@ class Vcpu(Entry):
     def syscall(self, gate: Gate) -> None:
         self._syscall = gate
         self._set_syscall(gate.address, gate.masks_events)
+
+    @property
+    def kernel_tables(self) -> int:
+        """The machine address of the root table that the kernel runs on."""
+        return self.kernel_root << PAGE_SHIFT
+
+    def has(self, gate: Gate) -> bool:
+        """Whether something was registered there."""
+        return bool(gate.cs & ~3) if self.compat else gate.address != 0
+
+    def fixed(self, selector: int) -> int:
+        """A code or stack selector of the guest's kernel, with the kernel's RPL at least (fixup_guest_selector)."""
+        return (selector if selector & 3 >= self.kernel_rpl else selector & ~3 | self.kernel_rpl) & 0xFFFF
+
+    def enter(self, gate: Gate, masks_events: bool, extra: tuple[int, ...] = (), clear: int = 0) -> int:
+        """Push a frame with ``extra`` below rip and go to ``gate``; an outcome of ``_entry``'s."""
+        return self.bounce(gate.address, masks_events, extra, clear)
+
+    def set_cr2(self, cr2: int) -> None:
+        """What the guest reads as CR2, in vcpu_info and by mov."""
+        self.cr2 = cr2
+        at = self.info_at + VCPU_INFO_CR2
+        self._memory.ram_bytes[at : at + 8] = cr2.to_bytes(8, "little")
 
     def set_trap(self, vector: int, gate: TrapGate | None) -> None:
         """Register the handler of an exception, or none."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from stub.abi import sched
 from stub.abi.errno import ENOSYS
+from stub.abi.widths import WIDTHS
 from stub.abi.x86_defns import X86_EXC_UD
 from stub.abi.xen import VIRQ_TIMER, Hypercall
 from stub.devices.console import Console
@@ -30,6 +32,8 @@ from stub.engine.base import (
     FLUSH,
     R8,
     R10,
+    RBX,
+    RCX,
     RDI,
     RDX,
     RIP,
@@ -46,10 +50,12 @@ from stub.hypervisor import (
     ports,
     privileged,
     runstate,
+    segments,
     traps,
     xenstore,
 )
 from stub.hypervisor.clock import SECOND, Clock
+from stub.hypervisor.compat import CompatVcpu
 from stub.hypervisor.events import INTERDOMAIN, EventChannels, Port
 from stub.hypervisor.grants import GrantTable
 from stub.hypervisor.onlookers import Onlookers
@@ -58,7 +64,6 @@ from stub.hypervisor.registry import HYPERCALLS
 from stub.hypervisor.stops import Stops
 from stub.hypervisor.vcpu import VCPU_INFO_MASK, Vcpu
 from stub.hypervisor.verdict import Verdict
-from stub.memory.frames import L4
 from stub.trace.writer import HypercallLog
 from stub.units import PAGE_SIZE, U64
 
@@ -66,7 +71,7 @@ _ENGINE_CR0 = 0x8001_0033  # PE MP ET NE WP PG
 _ENGINE_CR4 = 0x0000_0668  # DE PAE MCE OSFXSR OSXMMEXCPT
 _TIME_UPDATE = SECOND
 _MOST_NAMES = 64  # of hypercalls that are not there: the guest makes the numbers up
-_ARGUMENTS = (RDI, RSI, RDX, R10, R8)
+_ARGUMENTS = {64: ((RDI, RSI, RDX, R10, R8), U64), 32: ((RBX, RCX, RDX, RSI, RDI), 0xFFFFFFFF)}
 _FAULT = struct.Struct("<216xQ16xQQQ").unpack_from  # cr2, vector, error code, software
 _NAMES = {int(number): number.name for number in Hypercall}
 _BACKEND_DELAY = 50_000  # ns
@@ -92,13 +97,14 @@ class Hypervisor:
 
     def __init__(self, domain: Domain, engine: Engine, log: HypercallLog, on_output: Callable[[bytes], None]) -> None:
         self.domain = domain
+        self.width = WIDTHS[domain.bits]
         self.types = domain.types
         self.engine = engine
         self.words = engine.words
         self.log = log
         self.ram_bytes = domain.ram.bytes
         self.clock = Clock(engine.words, domain.ram)
-        self.vcpu = Vcpu(engine.words, domain.guest, log, domain.area.shared_info * PAGE_SIZE)
+        self.vcpu = self._make_vcpu()
         self.events = EventChannels(domain.ram, domain.area.shared_info, self.vcpu)
         self.grants = GrantTable(domain)
         self.events.polled = self._polled_port
@@ -154,6 +160,13 @@ class Hypervisor:
 
     # -- start
 
+    def _make_vcpu(self) -> Vcpu:
+        words, domain, log = self.words, self.domain, self.log
+        info_at = domain.area.shared_info * PAGE_SIZE
+        if domain.bits == 64:
+            return Vcpu(words, domain.guest, log, info_at)
+        return CompatVcpu(words, domain.guest, log, info_at, self.clock, partial(segments.descriptor, self))
+
     def _connect_devices(self, on_output: Callable[[bytes], None]) -> None:
         domain, layout = self.domain, self.domain.layout
         self.console = Console(
@@ -177,14 +190,14 @@ class Hypervisor:
         shared_info = vcpu.info_at
         for number in range(32):
             self.ram_bytes[shared_info + 64 * number + VCPU_INFO_MASK] = 1
-        self.clock.write_wallclock(shared_info, domain.config.epoch * SECOND)
+        self.clock.write_wallclock(shared_info, domain.bits, domain.config.epoch * SECOND)
         runstate.update_time(self)
         vcpu.kernel_root = domain.root
-        domain.types.get_page_and_type(domain.root, L4)
+        domain.types.get_page_and_type(domain.root, domain.types.root_level)
         domain.types.show_m2p(domain.root)
         vcpu.kernel_sp = registers["rsp"]
-        domain.guest.root = domain.root << 12
-        words[CR0], words[CR3], words[CR4] = _ENGINE_CR0, domain.root << 12, _ENGINE_CR4
+        domain.guest.root = (domain.area.monitor or domain.root) << 12
+        words[CR0], words[CR3], words[CR4] = _ENGINE_CR0, domain.guest.root, _ENGINE_CR4
         words[RSI] = registers["rsi"]
         stack = domain.area.entry_frame(
             registers["rip"], registers["cs"], registers["rflags"], registers["rsp"], registers["ss"]
@@ -476,8 +489,9 @@ class Hypervisor:
             return 0
         words = self.words
         words[RIP] = (words[RIP] - 2) & U64
-        for register, value in zip(_ARGUMENTS, arguments, strict=False):
-            words[register] = value & U64
+        registers, mask = _ARGUMENTS[self.domain.bits]
+        for register, value in zip(registers, arguments, strict=False):
+            words[register] = value & mask
         self.pause = True
         return number
 

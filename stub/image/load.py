@@ -52,7 +52,7 @@ def load_image(path: Path, *, cache: Path | None = None) -> Image:
     """The kernel in the file ``path``, checked and ready to be laid out.
 
     ``cache`` is the folder in which decompressed kernels are kept. Raises ``ImageError`` (one line: file, fault,
-    remedy) for everything that pvstub cannot boot, 32-bit guests included.
+    remedy) for everything that pvstub cannot boot.
     """
     try:
         image = read_image(Path(path), cache=cache)
@@ -100,10 +100,9 @@ def assemble(path: Path, file: KernelFile, inner: Unwrapped) -> Image:
 
 
 def check_supported(image: Image) -> None:
-    """``Fault`` for a good Xen PV kernel of a kind that pvstub does not run yet."""
-    if image.bits == 32:
-        kind, why = ("PAE", "not supported yet") if image.parms.pae else ("non-PAE", "not started by any Xen since 3.4")
-        raise Fault(f"a 32-bit {kind} Xen PV guest, {why}", "use a 64-bit kernel")
+    """``Fault`` for a good Xen PV kernel of a kind that no Xen starts any more."""
+    if image.bits == 32 and not image.parms.pae:
+        raise Fault("a 32-bit non-PAE Xen PV guest, not started by any Xen since 3.4", "use a PAE or a 64-bit kernel")
 
 
 def refuse_lguest(inner: Unwrapped) -> None:

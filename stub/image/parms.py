@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from stub.abi import elfnote, features
-from stub.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
+from stub.abi.arch_x86 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, HYPERVISOR_VIRT_START_PAE
 from stub.image.elf import EM_386, SPAN_LIMIT, Elf
 from stub.image.faults import Fault, c_string, printable
 from stub.image.legacy import c_number, find_guest_string, parse_guest_string
@@ -223,8 +223,8 @@ def check_addresses(segments: tuple[Segment, ...], parms: XenParms, bits: int) -
         raise Fault(f"{where} does not begin on a page", BUILD_AGAIN)
     if segments[-1].paddr + segments[-1].memsz - parms.paddr_offset > SPAN_LIMIT:
         raise Fault(f"{where} ends more than {SPAN_LIMIT // GIB} GiB above VIRT_BASE {base:#x}", BUILD_AGAIN)
-    if bits == 32 and end > 4 * GIB:
-        raise Fault(f"{where} reaches past 4 GiB in a 32-bit guest", BUILD_AGAIN)
+    if bits == 32 and end > HYPERVISOR_VIRT_START_PAE:
+        raise Fault(f"{where} reaches past {HYPERVISOR_VIRT_START_PAE:#x}, where Xen's part begins", BUILD_AGAIN)
     if bits == 64 and not (is_canonical(base) and is_canonical(start) and is_canonical(end)):
         raise Fault(f"{where} has addresses that are not canonical", BUILD_AGAIN)
     if bits == 64 and base < HYPERVISOR_VIRT_END and end > HYPERVISOR_VIRT_START:

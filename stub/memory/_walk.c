@@ -228,11 +228,17 @@ static PyGetSetDef properties[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMemberDef members[] = {
+    {"limit", T_ULONGLONG, offsetof(Walk, limit), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot slots[] = {
     {Py_tp_new, walk_new},
     {Py_tp_dealloc, walk_dealloc},
     {Py_tp_methods, methods},
     {Py_tp_getset, properties},
+    {Py_tp_members, members},
     {0, NULL},
 };
 

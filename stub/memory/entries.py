@@ -28,9 +28,17 @@ UPPER_DISALLOW = PWT | PCD | PSE | G
 # Changes that never need the target looked at again (FASTPATH_FLAG_WHITELIST, without RW: linear tables are on).
 FASTPATH_FLAGS = NX | AVAIL | AVAIL_HIGH | G | D | A | US
 
+# The same of a 32-bit guest's third level, which has no NX either (l3_disallow_mask).
+PAE_L3_DISALLOW = UPPER_DISALLOW | AVAIL_HIGH | NX
+
 # L4 slots that belong to Xen: 256 is the read-only M2P, the others its own (x86_64/config.h).
 XEN_FIRST_SLOT = 256
 XEN_LAST_SLOT = 271
+
+# A 32-bit guest's third level has four entries; the L2 of the last one belongs to Xen from this slot on
+# (COMPAT_L2_PAGETABLE_FIRST_XEN_SLOT).
+PAE_ROOT_ENTRIES = 4
+PAE_FIRST_XEN_SLOT = 428
 
 
 _NAMES = {P: "P", RW: "RW", US: "US", PWT: "PWT", PCD: "PCD", A: "A", D: "D", PSE: "PSE", G: "G", NX: "NX"}
@@ -62,6 +70,19 @@ def adjust_upper(entry: int, level: int) -> int:
     An L4 entry is marked accessed at once, as if the CPU had it in its TLB.
     """
     return entry | _ADDED[level] if entry & P else entry
+
+
+def keep_l1e(entry: int) -> int:
+    """What is stored for an L1 entry that a 32-bit guest wrote, whose kernel has a ring of its own."""
+    return entry
+
+
+def adjust_pae(entry: int, level: int) -> int:
+    """What is stored for an L2 or L3 entry that a 32-bit guest wrote (adjust_guest_l3e).
+
+    PAE's third level has no rights; the CPU, which walks four levels, takes it for one that has.
+    """
+    return entry | US | RW if level == 3 and entry & P else entry
 
 
 def index(vaddr: int, level: int) -> int:

@@ -21,8 +21,8 @@ TYPE_NAMES = {NONE: "none", L1: "l1", L2: "l2", L3: "l3", L4: "l4", SEG_DESC: "s
 
 INVALID_M2P_ENTRY = (1 << 64) - 1
 
-# Flags
-PINNED, ALLOCATED, XEN_HEAP = 1, 2, 4
+# Flags. XEN_L2: an l2 with Xen's part of a 32-bit guest's address space (PGT_pae_xen_l2)
+PINNED, ALLOCATED, XEN_HEAP, XEN_L2 = 1, 2, 4, 8
 
 
 class FrameTable:
@@ -38,6 +38,8 @@ class FrameTable:
         self.free: dict[int, None] = {}  # in the order in which they became free
         self.m2p: npt.NDArray[np.uint64] | None = None
         """The machine-to-physical table, once there is one: a frame that becomes free has no PFN any more."""
+        self.compat_m2p: npt.NDArray[np.uint32] | None = None
+        """The same in the 32-bit guest's form, where there is one."""
         self.np_owner: npt.NDArray[np.uint8] = np.frombuffer(self.owner, dtype=np.uint8)
         self.np_type: npt.NDArray[np.uint8] = np.frombuffer(self.type, dtype=np.uint8)
         self.np_flags: npt.NDArray[np.uint8] = np.frombuffer(self.flags, dtype=np.uint8)
@@ -93,6 +95,8 @@ class FrameTable:
         self.free[mfn] = None
         if self.m2p is not None:
             self.m2p[mfn] = INVALID_M2P_ENTRY
+        if self.compat_m2p is not None:
+            self.compat_m2p[mfn] = INVALID_M2P_ENTRY & 0xFFFFFFFF
 
     def take(self, order: int, count: int, limit: int | None = None) -> list[range]:
         """Up to ``count`` blocks of 1 << ``order`` free frames, aligned to their size; they are no longer free.

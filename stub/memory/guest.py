@@ -23,7 +23,8 @@ class GuestFault(Exception):
 class GuestMemory(Walk):
     """Reads and writes at guest virtual addresses; :class:`GuestFault` where one does not translate.
 
-    ``root`` is the machine address of the L4 in use. The methods are:
+    ``root`` is the machine address of the L4 in use; ``limit`` where a 32-bit guest's own addresses end, else 0. The
+    methods are:
 
     - ``locate(vaddr, write=False)``: the machine address of a byte; ``locate_from(root, vaddr)``: through another
       root; ``locate_any(vaddr)``: also in Xen's own part of the address space (for fetching code);
@@ -32,5 +33,9 @@ class GuestMemory(Walk):
     - ``read_u32``, ``read_u64``, ``write_u32``, ``write_u64``: little-endian numbers, cut to their size.
     """
 
+    ram_bytes: memoryview
+
     def __new__(cls, ram: Ram) -> Self:
-        return super().__new__(cls, ram.map, GuestFault)
+        made = super().__new__(cls, ram.map, GuestFault)
+        made.ram_bytes = ram.bytes
+        return made

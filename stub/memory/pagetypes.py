@@ -1,4 +1,4 @@
-"""Xen's page-type rules for a 64-bit PV guest (xen/arch/x86/mm.c).
+"""Xen's page-type rules for a PV guest (xen/arch/x86/mm.c); what differs for a 32-bit one is in ``paetypes.py``.
 
 The law: a frame that serves as a page table is validated when it takes that type and is never mapped writable
 while it holds it; every entry it holds owns a reference to (and where writable, or a table, a type of) its target.
@@ -10,8 +10,10 @@ flush cannot wait for the guest.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from stub.abi.errno import EBUSY, EINVAL, EPERM
 from stub.memory import entries as e
@@ -42,6 +44,11 @@ class PageTypes:
     ``xen_slots`` are the sixteen entries that every L4 carries from slot 256 on. ``m2p_strict`` is the vm_assist: the
     first of them, the M2P, is entered when a table becomes an L4, not when the kernel first runs on it.
     """
+
+    bits = 64
+    root_level = L4
+    adjust_l1e: Callable[[int], int] = staticmethod(e.adjust_l1e)
+    adjust_upper: Callable[[int, int], int] = staticmethod(e.adjust_upper)
 
     def __init__(self, ram: Ram, frames: FrameTable, xen_slots: list[int]) -> None:
         self.words = ram.words
@@ -154,7 +161,7 @@ class PageTypes:
         """Every descriptor of a page, its privilege level mended in place."""
         base = mfn * e.ENTRIES
         for slot in np.flatnonzero(self.table[mfn]).tolist():
-            mended = checked(self.words[base + slot])
+            mended = checked(self.words[base + slot], self.bits)
             if mended is None:
                 found = self.words[base + slot]
                 self.refusal = f"descriptor {found:#018x} in frame {mfn:#x} is no code, data or call gate"
@@ -178,12 +185,17 @@ class PageTypes:
         frames.np_type[writable] = WRITABLE
         np.add.at(frames.np_type_count, writable, 1)
         np.add.at(frames.np_refs, targets, 1)
+        table[present] = self._adjusted(values)
+        return 0
+
+    @staticmethod
+    def _adjusted(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """``adjust_l1e`` for many entries, all of them present."""
         kernel = (values & _US) == 0
         user = ~kernel & ((values & _MARK) == 0)
         values[kernel] |= _KERNEL
         values[user] |= _G
-        table[present] = values
-        return 0
+        return values
 
     def _validate_one_by_one(self, mfn: int) -> int:
         """The same in order, for a table with an entry that is refused: its error is the table's."""
@@ -198,29 +210,34 @@ class PageTypes:
                     if self.words[j] & e.P:
                         self._put_from_l1e(self.words[j])
                 return rc
-            self.words[i] = e.adjust_l1e(entry)
+            self.words[i] = self.adjust_l1e(entry)
         return 0
 
     def _validate_upper(self, mfn: int, level: int) -> int:
         words, base = self.words, mfn * e.ENTRIES
         taken: list[int] = []
-        for slot in np.flatnonzero(self.table[mfn] & _P).tolist():
-            if level == 4 and e.XEN_FIRST_SLOT <= slot <= e.XEN_LAST_SLOT:
-                continue
+        for slot in self._guest_slots(mfn, level):
             entry = words[base + slot]
-            rc = self._get_from_upper(mfn, entry, level)
+            rc = self._get_from_upper(mfn, entry, level, slot)
             if rc:
                 for target in taken:
                     self._put_table(mfn, target)
                 return rc
             taken.append((entry >> 12) & e.FRAME_MASK)
-            words[base + slot] = e.adjust_upper(entry, level)
+            words[base + slot] = self.adjust_upper(entry, level)
         if level == 4:
             for i, value in enumerate(self.xen_slots):
                 words[base + e.XEN_FIRST_SLOT + i] = value
             if not self.m2p_strict:
                 self.hide_m2p(mfn)
         return 0
+
+    def _guest_slots(self, mfn: int, level: int) -> list[int]:
+        """The slots of an upper table with a present entry that is not Xen's."""
+        present: list[int] = np.flatnonzero(self.table[mfn] & _P).tolist()
+        if level == L4:
+            return [slot for slot in present if not e.XEN_FIRST_SLOT <= slot <= e.XEN_LAST_SLOT]
+        return present
 
     def show_m2p(self, root: int) -> None:
         """Enter the read-only M2P in a root table that the kernel runs on (fill_ro_mpt)."""
@@ -236,9 +253,7 @@ class PageTypes:
             self._devalidate_l1(mfn)
             return
         words, base = self.words, mfn * e.ENTRIES
-        for slot in np.flatnonzero(self.table[mfn] & _P).tolist():
-            if level == 4 and e.XEN_FIRST_SLOT <= slot <= e.XEN_LAST_SLOT:
-                continue
+        for slot in self._guest_slots(mfn, level):
             self._put_table(mfn, (words[base + slot] >> 12) & e.FRAME_MASK)
 
     def _devalidate_l1(self, mfn: int) -> None:
@@ -286,7 +301,7 @@ class PageTypes:
             frames.refs[mfn] = 1
             frames.put(mfn)
 
-    def _get_from_upper(self, table: int, entry: int, level: int) -> int:
+    def _get_from_upper(self, table: int, entry: int, level: int, slot: int) -> int:
         """Take the table that an L2, L3 or L4 entry leads to (get_page_from_l2e and on)."""
         if entry & e.UPPER_DISALLOW:
             self.refusal = f"l{level}e {entry:#x} sets {e.names(entry & e.UPPER_DISALLOW, level)}: no guest may"
@@ -305,10 +320,10 @@ class PageTypes:
         words = self.words
         old = words[at]
         if new & e.P:
-            if (old & e.P) and not (old ^ e.adjust_l1e(new)) & ~e.FASTPATH_FLAGS:
+            if (old & e.P) and not (old ^ self.adjust_l1e(new)) & ~e.FASTPATH_FLAGS:
                 if new & e.L1_DISALLOW:
                     return self._get_from_l1e(new)
-                stored = e.adjust_l1e(new)
+                stored = self.adjust_l1e(new)
                 if preserve_ad:
                     stored |= old & (e.A | e.D)
                 words[at] = stored
@@ -318,7 +333,7 @@ class PageTypes:
             rc = self._get_from_l1e(new, io)
             if rc:
                 return rc
-            stored = e.adjust_l1e(new)
+            stored = self.adjust_l1e(new)
             words[at] = stored | (old & (e.A | e.D)) if preserve_ad else stored
         else:
             words[at] = new
@@ -337,15 +352,15 @@ class PageTypes:
         old = words[at]
         if new & e.P:
             if new & e.UPPER_DISALLOW:
-                return self._get_from_upper(0, new, level)
-            stored = e.adjust_upper(new, level)
+                return self._get_from_upper(0, new, level, slot)
+            stored = self.adjust_upper(new, level)
             if preserve_ad:
                 stored |= old & (e.A | e.D)
             if old & e.P and not (old ^ stored) & ~e.FASTPATH_FLAGS:
                 words[at] = stored
                 self.stale = True
                 return 0
-            rc = self._get_from_upper(at // e.ENTRIES, new, level)
+            rc = self._get_from_upper(at // e.ENTRIES, new, level, slot)
             if rc:
                 return rc
             words[at] = stored

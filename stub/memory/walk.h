@@ -22,7 +22,8 @@ enum { WALK_FOUND, WALK_ABSENT, WALK_REFUSED };
 typedef struct {
     PyObject_HEAD
     Py_buffer ram;
-    unsigned long long root; /* machine address of the L4 in use */
+    unsigned long long root;  /* machine address of the L4 in use */
+    unsigned long long limit; /* where a 32-bit guest's addresses end and Xen's begin; 0: a 64-bit guest */
     PyObject *fault;         /* raised with (vaddr, write, present) */
 } Walk;
 
@@ -33,6 +34,8 @@ static inline int walk_translate(const Walk *w, uint64_t root, uint64_t vaddr, i
 {
     uint64_t *words = w->ram.buf, table = root, rights = PTE_RW, at = 0;
     if (vaddr >= LOW_END && vaddr < HYPERVISOR_END && !(how == WALK_ANYWHERE && vaddr >= HYPERVISOR_START))
+        return WALK_ABSENT;
+    if (w->limit && vaddr >= w->limit && how != WALK_ANYWHERE)
         return WALK_ABSENT;
     for (int shift = 39; shift >= 12; shift -= 9) {
         at = (table >> 3) + (vaddr >> shift & 511);

@@ -12,14 +12,11 @@ from dataclasses import dataclass, field
 from enum import Flag
 from typing import Final
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Layout, Struct
 from stub.trace.styles import Style, hexadecimal
 
 PAYLOAD_CAP: Final = 4096
 """No more bytes than this are captured of one argument: 256 mmu_update requests."""
-
-Layouts = tuple[Struct, Struct]
-"""A structure as a 64-bit and as a 32-bit guest lays it out."""
 
 Span = tuple[int, int]
 """A guest virtual address and a length in bytes."""
@@ -51,7 +48,7 @@ class Pointed:
     """
 
     arg: int
-    layouts: Layouts
+    structure: Layout
     flow: Flow = Flow.IN
     count: int | None = None
     per: int = 1
@@ -60,7 +57,7 @@ class Pointed:
 
     def layout(self, bits: int) -> Struct:
         """The structure in a guest of that width."""
-        return self.layouts[bits == 32]
+        return self.structure.of(bits)
 
     def size(self, args: Sequence[int], bits: int) -> int:
         """How many bytes it takes, before any cap."""

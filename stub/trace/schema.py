@@ -11,7 +11,7 @@ from typing import Final
 
 from stub.abi import arch_x86 as arch
 from stub.abi import callback, event_channel, grant_table, memory, nmi, physdev, platform, sched, vcpu, version, xen
-from stub.abi.layout import Struct
+from stub.abi.layout import Layout, Struct, Twin
 from stub.abi.xen import Hypercall
 from stub.trace.rows import PAYLOAD_CAP, Arg, Call, Flow, Pointed, Span, registry
 from stub.trace.styles import decimal, domid, foreign_domain, hexadecimal, named, packed, pointer, signed, uvm_flags
@@ -19,45 +19,39 @@ from stub.trace.styles import decimal, domid, foreign_domain, hexadecimal, named
 IN, OUT, BOTH = Flow.IN, Flow.OUT, Flow.BOTH
 
 BYTE: Final = Struct("Byte", 1, value=(0, "B"))
-WORD64: Final = Struct("Word64", 8, value=(0, "Q"))
-WORD32: Final = Struct("Word32", 4, value=(0, "I"))
+WORD: Final = Twin(Struct("Word64", 8, value=(0, "Q")), Struct("Word32", 4, value=(0, "I")))
 
 
 def _text(name: str, size: int) -> Struct:
     return Struct(name, size, text=(0, f"{size}s"))
 
 
-def _one(
-    arg: int, rows: Mapping[int, tuple[Struct, Flow] | tuple[Struct, Struct, Flow]], count: int | None = None
-) -> dict[int | None, Pointed]:
-    """Commands whose pointer is in argument ``arg``: the 64-bit layout, the 32-bit one if it differs, the flow."""
-    return {
-        command: Pointed(arg, (layouts[0], layouts[-1]), flow, count)
-        for command, (*layouts, flow) in rows.items()
-    }  # fmt: skip
+def _one(arg: int, rows: Mapping[int, tuple[Layout, Flow]], count: int | None = None) -> dict[int | None, Pointed]:
+    """Commands whose pointer is in argument ``arg``: what it points to, and the flow."""
+    return {command: Pointed(arg, structure, flow, count) for command, (structure, flow) in rows.items()}
 
 
 _DONE = Arg("done", pointer, label=True)
 _MEMORY = _one(1, {
-    memory.XENMEM_increase_reservation: (memory.XenMemoryReservation64, memory.XenMemoryReservation32, IN),
-    memory.XENMEM_decrease_reservation: (memory.XenMemoryReservation64, memory.XenMemoryReservation32, IN),
-    memory.XENMEM_populate_physmap: (memory.XenMemoryReservation64, memory.XenMemoryReservation32, IN),
-    memory.XENMEM_exchange: (memory.XenMemoryExchange64, memory.XenMemoryExchange32, BOTH),
+    memory.XENMEM_increase_reservation: (memory.XenMemoryReservation, IN),
+    memory.XENMEM_decrease_reservation: (memory.XenMemoryReservation, IN),
+    memory.XENMEM_populate_physmap: (memory.XenMemoryReservation, IN),
+    memory.XENMEM_exchange: (memory.XenMemoryExchange, BOTH),
     memory.XENMEM_current_reservation: (memory.XenMemoryDomain, IN),
     memory.XENMEM_maximum_reservation: (memory.XenMemoryDomain, IN),
     memory.XENMEM_maximum_gpfn: (memory.XenMemoryDomain, IN),
-    memory.XENMEM_machphys_mfn_list: (memory.XenMachphysMfnList64, memory.XenMachphysMfnList32, BOTH),
-    memory.XENMEM_machphys_compat_mfn_list: (memory.XenMachphysMfnList64, memory.XenMachphysMfnList32, BOTH),
-    memory.XENMEM_machphys_mapping: (memory.XenMachphysMapping64, memory.XenMachphysMapping32, OUT),
-    memory.XENMEM_add_to_physmap: (memory.XenAddToPhysmap64, memory.XenAddToPhysmap32, BOTH),
-    memory.XENMEM_add_to_physmap_batch: (memory.XenAddToPhysmapBatch64, memory.XenAddToPhysmapBatch32, IN),
-    memory.XENMEM_remove_from_physmap: (memory.XenRemoveFromPhysmap64, memory.XenRemoveFromPhysmap32, IN),
-    memory.XENMEM_memory_map: (memory.XenMemoryMap64, memory.XenMemoryMap32, BOTH),
-    memory.XENMEM_machine_memory_map: (memory.XenMemoryMap64, memory.XenMemoryMap32, BOTH),
-    memory.XENMEM_set_memory_map: (memory.XenForeignMemoryMap64, memory.XenForeignMemoryMap32, IN),
-    memory.XENMEM_set_pod_target: (memory.XenPodTarget64, memory.XenPodTarget32, BOTH),
-    memory.XENMEM_get_pod_target: (memory.XenPodTarget64, memory.XenPodTarget32, BOTH),
-    memory.XENMEM_acquire_resource: (memory.XenMemAcquireResource64, memory.XenMemAcquireResource32, BOTH),
+    memory.XENMEM_machphys_mfn_list: (memory.XenMachphysMfnList, BOTH),
+    memory.XENMEM_machphys_compat_mfn_list: (memory.XenMachphysMfnList, BOTH),
+    memory.XENMEM_machphys_mapping: (memory.XenMachphysMapping, OUT),
+    memory.XENMEM_add_to_physmap: (memory.XenAddToPhysmap, BOTH),
+    memory.XENMEM_add_to_physmap_batch: (memory.XenAddToPhysmapBatch, IN),
+    memory.XENMEM_remove_from_physmap: (memory.XenRemoveFromPhysmap, IN),
+    memory.XENMEM_memory_map: (memory.XenMemoryMap, BOTH),
+    memory.XENMEM_machine_memory_map: (memory.XenMemoryMap, BOTH),
+    memory.XENMEM_set_memory_map: (memory.XenForeignMemoryMap, IN),
+    memory.XENMEM_set_pod_target: (memory.XenPodTarget, BOTH),
+    memory.XENMEM_get_pod_target: (memory.XenPodTarget, BOTH),
+    memory.XENMEM_acquire_resource: (memory.XenMemAcquireResource, BOTH),
     memory.XENMEM_get_vnumainfo: (memory.XenVnumaTopologyInfo, BOTH),
 })  # fmt: skip
 
@@ -83,7 +77,7 @@ _VERSION = _one(1, {
     version.XENVER_compile_info: (version.XenCompileInfo, OUT),
     version.XENVER_capabilities: (_text("XenCapabilitiesInfo", version.XEN_CAPABILITIES_INFO_LEN), OUT),
     version.XENVER_changeset: (_text("XenChangesetInfo", version.XEN_CHANGESET_INFO_LEN), OUT),
-    version.XENVER_platform_parameters: (version.XenPlatformParameters64, version.XenPlatformParameters32, OUT),
+    version.XENVER_platform_parameters: (version.XenPlatformParameters, OUT),
     version.XENVER_get_features: (version.XenFeatureInfo, BOTH),
     version.XENVER_commandline: (_text("XenCommandline", version.XEN_COMMANDLINE_LEN), OUT),
     version.XENVER_build_id: (version.XenBuildId, BOTH),
@@ -92,34 +86,33 @@ _VERSION = _one(1, {
 _GNTTAB = _one(1, {
     grant_table.GNTTABOP_map_grant_ref: (grant_table.GnttabMapGrantRef, BOTH),
     grant_table.GNTTABOP_unmap_grant_ref: (grant_table.GnttabUnmapGrantRef, BOTH),
-    grant_table.GNTTABOP_setup_table: (grant_table.GnttabSetupTable64, grant_table.GnttabSetupTable32, BOTH),
+    grant_table.GNTTABOP_setup_table: (grant_table.GnttabSetupTable, BOTH),
     grant_table.GNTTABOP_dump_table: (grant_table.GnttabDumpTable, BOTH),
-    grant_table.GNTTABOP_transfer: (grant_table.GnttabTransfer64, grant_table.GnttabTransfer32, BOTH),
-    grant_table.GNTTABOP_copy: (grant_table.GnttabCopy64, grant_table.GnttabCopy32, BOTH),
+    grant_table.GNTTABOP_transfer: (grant_table.GnttabTransfer, BOTH),
+    grant_table.GNTTABOP_copy: (grant_table.GnttabCopy, BOTH),
     grant_table.GNTTABOP_query_size: (grant_table.GnttabQuerySize, BOTH),
     grant_table.GNTTABOP_unmap_and_replace: (grant_table.GnttabUnmapAndReplace, BOTH),
     grant_table.GNTTABOP_set_version: (grant_table.GnttabSetVersion, BOTH),
-    grant_table.GNTTABOP_get_status_frames:
-        (grant_table.GnttabGetStatusFrames64, grant_table.GnttabGetStatusFrames32, BOTH),
+    grant_table.GNTTABOP_get_status_frames: (grant_table.GnttabGetStatusFrames, BOTH),
     grant_table.GNTTABOP_get_version: (grant_table.GnttabGetVersion, BOTH),
     grant_table.GNTTABOP_swap_grant_ref: (grant_table.GnttabSwapGrantRef, BOTH),
     grant_table.GNTTABOP_cache_flush: (grant_table.GnttabCacheFlush, IN),
 }, count=2)  # fmt: skip
 
 _VCPU = _one(2, {
-    vcpu.VCPUOP_get_runstate_info: (vcpu.VcpuRunstateInfo64, vcpu.VcpuRunstateInfo32, OUT),
+    vcpu.VCPUOP_get_runstate_info: (vcpu.VcpuRunstateInfo, OUT),
     vcpu.VCPUOP_register_runstate_memory_area: (vcpu.VcpuRegisterRunstateMemoryArea, IN),
     vcpu.VCPUOP_set_periodic_timer: (vcpu.VcpuSetPeriodicTimer, IN),
-    vcpu.VCPUOP_set_singleshot_timer: (vcpu.VcpuSetSingleshotTimer64, vcpu.VcpuSetSingleshotTimer32, IN),
+    vcpu.VCPUOP_set_singleshot_timer: (vcpu.VcpuSetSingleshotTimer, IN),
     vcpu.VCPUOP_register_vcpu_info: (vcpu.VcpuRegisterVcpuInfo, IN),
     vcpu.VCPUOP_get_physid: (vcpu.VcpuGetPhysid, OUT),
     vcpu.VCPUOP_register_vcpu_time_memory_area: (vcpu.VcpuRegisterTimeMemoryArea, IN),
-    vcpu.VCPUOP_initialise: (arch.VcpuGuestContext64, arch.VcpuGuestContext32, IN),
+    vcpu.VCPUOP_initialise: (arch.VcpuGuestContext, IN),
 })  # fmt: skip
 
 _SCHED = _one(1, {
     sched.SCHEDOP_shutdown: (sched.SchedShutdown, IN),
-    sched.SCHEDOP_poll: (sched.SchedPoll64, sched.SchedPoll32, IN),
+    sched.SCHEDOP_poll: (sched.SchedPoll, IN),
     sched.SCHEDOP_remote_shutdown: (sched.SchedRemoteShutdown, IN),
     sched.SCHEDOP_shutdown_code: (sched.SchedShutdown, IN),
     sched.SCHEDOP_watchdog: (sched.SchedWatchdog, IN),
@@ -128,16 +121,16 @@ _SCHED = _one(1, {
 
 _PHYSDEV = _one(1, {
     physdev.PHYSDEVOP_eoi: (physdev.PhysdevEoi, IN),
-    physdev.PHYSDEVOP_pirq_eoi_gmfn_v1: (physdev.PhysdevPirqEoiGmfn64, physdev.PhysdevPirqEoiGmfn32, IN),
-    physdev.PHYSDEVOP_pirq_eoi_gmfn_v2: (physdev.PhysdevPirqEoiGmfn64, physdev.PhysdevPirqEoiGmfn32, IN),
+    physdev.PHYSDEVOP_pirq_eoi_gmfn_v1: (physdev.PhysdevPirqEoiGmfn, IN),
+    physdev.PHYSDEVOP_pirq_eoi_gmfn_v2: (physdev.PhysdevPirqEoiGmfn, IN),
     physdev.PHYSDEVOP_irq_status_query: (physdev.PhysdevIrqStatusQuery, BOTH),
     physdev.PHYSDEVOP_set_iopl: (physdev.PhysdevSetIopl, IN),
-    physdev.PHYSDEVOP_set_iobitmap: (physdev.PhysdevSetIobitmap64, physdev.PhysdevSetIobitmap32, IN),
-    physdev.PHYSDEVOP_apic_read: (physdev.PhysdevApic64, physdev.PhysdevApic32, BOTH),
-    physdev.PHYSDEVOP_apic_write: (physdev.PhysdevApic64, physdev.PhysdevApic32, IN),
+    physdev.PHYSDEVOP_set_iobitmap: (physdev.PhysdevSetIobitmap, IN),
+    physdev.PHYSDEVOP_apic_read: (physdev.PhysdevApic, BOTH),
+    physdev.PHYSDEVOP_apic_write: (physdev.PhysdevApic, IN),
     physdev.PHYSDEVOP_alloc_irq_vector: (physdev.PhysdevIrq, BOTH),
     physdev.PHYSDEVOP_free_irq_vector: (physdev.PhysdevIrq, IN),
-    physdev.PHYSDEVOP_map_pirq: (physdev.PhysdevMapPirq64, physdev.PhysdevMapPirq32, BOTH),
+    physdev.PHYSDEVOP_map_pirq: (physdev.PhysdevMapPirq, BOTH),
     physdev.PHYSDEVOP_unmap_pirq: (physdev.PhysdevUnmapPirq, IN),
     physdev.PHYSDEVOP_manage_pci_add: (physdev.PhysdevManagePci, IN),
     physdev.PHYSDEVOP_manage_pci_remove: (physdev.PhysdevManagePci, IN),
@@ -155,7 +148,7 @@ _PHYSDEV = _one(1, {
 })  # fmt: skip
 
 _CALLBACK = _one(1, {
-    callback.CALLBACKOP_register: (callback.CallbackRegister64, callback.CallbackRegister32, IN),
+    callback.CALLBACKOP_register: (callback.CallbackRegister, IN),
     callback.CALLBACKOP_unregister: (callback.CallbackUnregister, IN),
 })  # fmt: skip
 
@@ -163,7 +156,6 @@ _UPDATE_VA = (Arg("va"), Arg("pte", label=True), Arg("flags", uvm_flags))
 _UPDATE_VA32 = (Arg("va"), Arg("pte_lo", label=True), Arg("pte_hi", label=True), Arg("flags", uvm_flags))
 _OTHER_DOMAIN = Arg("domid", domid)
 _COMPAT = Arg("op", pointer)
-_NATIVE_FRAME = arch.IretContext64
 
 
 def _command(table: Mapping[int, str]) -> Arg:
@@ -172,12 +164,12 @@ def _command(table: Mapping[int, str]) -> Arg:
 
 _ROWS: Final = (
     Call(Hypercall.set_trap_table, (Arg("traps", pointer),),
-         pointed={None: Pointed(0, (arch.TrapInfo64, arch.TrapInfo32), terminated=True)}),
+         pointed={None: Pointed(0, arch.TrapInfo, terminated=True)}),
     Call(Hypercall.mmu_update,
          (Arg("req", pointer), Arg("count", decimal), _DONE, Arg("foreigndom", foreign_domain)),
-         pointed={None: Pointed(0, (xen.MmuUpdate, xen.MmuUpdate), count=1)}),
+         pointed={None: Pointed(0, xen.MmuUpdate, count=1)}),
     Call(Hypercall.set_gdt, (Arg("frames", pointer), Arg("entries", decimal)),
-         pointed={None: Pointed(0, (WORD64, WORD32), count=1, per=512)}),
+         pointed={None: Pointed(0, WORD, count=1, per=512)}),
     Call(Hypercall.stack_switch, (Arg("ss"), Arg("sp"))),
     Call(Hypercall.set_callbacks,
          (Arg("event", label=True), Arg("failsafe", label=True), Arg("syscall", label=True)),
@@ -185,7 +177,7 @@ _ROWS: Final = (
     Call(Hypercall.fpu_taskswitch, (Arg("set", decimal),)),
     Call(Hypercall.sched_op_compat, (_command(sched.SCHED_OPS), Arg("arg")), 0, commands=sched.SCHED_OPS),
     Call(Hypercall.platform_op, (_COMPAT,),
-         pointed={None: Pointed(0, (platform.XenPlatformOp, platform.XenPlatformOp), BOTH)}),
+         pointed={None: Pointed(0, platform.XenPlatformOp, BOTH)}),
     Call(Hypercall.set_debugreg, (Arg("reg", decimal), Arg("value"))),
     Call(Hypercall.get_debugreg, (Arg("reg", decimal),), result=hexadecimal),
     Call(Hypercall.update_descriptor, (Arg("maddr"), Arg("desc")),
@@ -197,15 +189,15 @@ _ROWS: Final = (
     Call(Hypercall.update_va_mapping, _UPDATE_VA, args32=_UPDATE_VA32),
     Call(Hypercall.set_timer_op, (Arg("timeout", signed),), args32=(Arg("timeout_lo"), Arg("timeout_hi"))),
     Call(Hypercall.event_channel_op_compat, (_COMPAT,),
-         pointed={None: Pointed(0, (event_channel.EvtchnOp, event_channel.EvtchnOp), BOTH)}),
+         pointed={None: Pointed(0, event_channel.EvtchnOp, BOTH)}),
     Call(Hypercall.xen_version, (_command(version.VERSION_OPS), Arg("arg", pointer)), 0,
          commands=version.VERSION_OPS, pointed=_VERSION, result=packed),
     Call(Hypercall.console_io, (_command(xen.CONSOLEIO_OPS), Arg("count", signed), Arg("buffer", pointer)), 0,
          commands=xen.CONSOLEIO_OPS, pointed={
-             xen.CONSOLEIO_write: Pointed(2, (BYTE, BYTE), count=1, text=True),
-             xen.CONSOLEIO_read: Pointed(2, (BYTE, BYTE), OUT, count=1, text=True)}),
+             xen.CONSOLEIO_write: Pointed(2, BYTE, count=1, text=True),
+             xen.CONSOLEIO_read: Pointed(2, BYTE, OUT, count=1, text=True)}),
     Call(Hypercall.physdev_op_compat, (_COMPAT,),
-         pointed={None: Pointed(0, (physdev.PhysdevOp64, physdev.PhysdevOp32), BOTH)}),
+         pointed={None: Pointed(0, physdev.PhysdevOp, BOTH)}),
     Call(Hypercall.grant_table_op,
          (_command(grant_table.GNTTAB_OPS), Arg("uop", pointer), Arg("count", decimal)), 0,
          commands=grant_table.GNTTAB_OPS, pointed=_GNTTAB),
@@ -219,9 +211,9 @@ _ROWS: Final = (
          commands=vcpu.VCPU_OPS, pointed=_VCPU),
     Call(Hypercall.set_segment_base, (Arg("which", named(arch.SEGBASES)), Arg("base")), 0, commands=arch.SEGBASES),
     Call(Hypercall.mmuext_op, (Arg("op", pointer), Arg("count", decimal), _DONE, Arg("foreigndom", foreign_domain)),
-         pointed={None: Pointed(0, (xen.MmuextOp64, xen.MmuextOp32), count=1)}),
+         pointed={None: Pointed(0, xen.MmuextOp, count=1)}),
     Call(Hypercall.nmi_op, (_command(nmi.NMI_OPS), Arg("arg", pointer)), 0, commands=nmi.NMI_OPS,
-         pointed=_one(1, {nmi.XENNMI_register_callback: (nmi.XennmiCallback64, nmi.XennmiCallback32, IN)})),
+         pointed=_one(1, {nmi.XENNMI_register_callback: (nmi.XennmiCallback, IN)})),
     Call(Hypercall.sched_op, (_command(sched.SCHED_OPS), Arg("arg", pointer)), 0, commands=sched.SCHED_OPS,
          pointed=_SCHED),
     Call(Hypercall.callback_op, (_command(callback.CALLBACK_OPS), Arg("arg", pointer)), 0,

@@ -95,7 +95,7 @@ class _Chance:
         assert rc in (0, -EBUSY, -ERANGE)
         answer = self.xen.domain.guest.read(self.list, len(data))
         operation = grant_table.LIST_OPS.get(command)
-        self.done[command] += not rc and (operation is None or not operation.layout.unpack_from(answer).status)
+        self.done[command] += not rc and (operation is None or not operation.layout.of(64).unpack_from(answer).status)
         return answer
 
     def place(self) -> tuple[int, int]:

@@ -19,8 +19,9 @@ from typing import NamedTuple
 import pytest
 
 import stub.abi
-from stub.abi.layout import Field, Struct
+from stub.abi.layout import Field, Struct, Twin
 from stub.abi.names import value_names
+from stub.abi.widths import WIDTHS
 from stub.abi.xen import Hypercall
 from suites.unit.abi_probe import probe
 
@@ -31,6 +32,9 @@ MODULES: Mapping[str, ModuleType] = {
 }
 STRUCTS: Mapping[str, Struct] = {
     name: value for module in MODULES.values() for name, value in vars(module).items() if isinstance(value, Struct)
+}
+TWINS: Mapping[str, Twin] = {
+    name: value for module in MODULES.values() for name, value in vars(module).items() if isinstance(value, Twin)
 }
 CONSTANTS: Mapping[str, int] = {
     name: value for module in MODULES.values() for name, value in vars(module).items() if type(value) is int
@@ -48,6 +52,13 @@ UNCONFIRMED = {
     r"MEMOP_.*": "in Xen's own xen/hypercall.h",
     r"TI_.*": "in the header as accessor macros, TI_GET_DPL and TI_GET_IF",
     r"X86_EXC_.*|X86_XEC_.*|PFEC_.*|MSR_.*|XEN_MSR_PAT": "the architecture's; no public header has them",
+}
+
+# Structures that end like a width and have no twin: why.
+NO_TWINS = {
+    r"IretContext64": "what a 32-bit guest's iret takes off the stack is no structure of the headers",
+    r"XenCallback32": "a 64-bit guest's is an address",
+    r"XenpfSettime(32|64)": "two commands",
 }
 
 # C types whose name is not the Python name in lower case.
@@ -247,6 +258,21 @@ def contradictions() -> dict[str, list[str]]:
 def test_layout_is_the_headers(name: str, wrong_answers: dict[str, list[str]]) -> None:
     assert STRUCTS[name].name == name
     assert wrong_answers[name] == []
+
+
+def test_what_differs_by_width_has_a_twin() -> None:
+    alone = {
+        name for name in STRUCTS if re.search("(64|32)$", name) and not any(re.fullmatch(row, name) for row in NO_TWINS)
+    }
+    assert alone == {f"{name}{bits}" for name in TWINS for bits in WIDTHS}
+    for name, twin in TWINS.items():
+        assert {bits: twin.of(bits) for bits in WIDTHS} == {bits: STRUCTS[f"{name}{bits}"] for bits in WIDTHS}
+
+
+def test_both_widths_have_the_same_members() -> None:
+    """Who reads a structure by its twin need not know the width; the rest says itself which one it reads."""
+    differ = {name for name, twin in TWINS.items() if twin.of(64).fields.keys() != twin.of(32).fields.keys()}
+    assert differ == {"ArchSharedInfo", "CallbackRegister", "CpuUserRegs", "VcpuGuestContext"}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

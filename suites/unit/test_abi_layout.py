@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from stub.abi.layout import Struct
+from stub.abi.layout import Struct, Twin
 
 MIXED = Struct("Mixed", 32, kind=(0, "B"), size=(4, "I"), words=(8, "3H"), text=(16, "4s"), status=(22, "h"))
 UNION = Struct("Union", 16, tag=(0, "I"), whole=(8, "Q"), low=(8, "I"), high=(12, "I"))
@@ -62,3 +62,12 @@ def test_a_value_that_does_not_fit_is_refused(values: dict[str, object], fault: 
 def test_a_field_past_the_end_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Short\.b ends at 12, past the 8 bytes of Short"):
         Struct("Short", 8, a=(0, "Q"), b=(8, "I"))
+
+
+def test_a_guest_has_its_own_of_two_layouts() -> None:
+    wide, narrow = Struct("Word64", 8, value=(0, "Q")), Struct("Word32", 4, value=(0, "I"))
+    word = Twin(wide, narrow)
+    assert (word.name, word.of(64), word.of(32)) == ("Word", wide, narrow)
+    assert (MIXED.of(64), MIXED.of(32)) == (MIXED, MIXED)
+    with pytest.raises(ValueError, match="Word32 and Word64 are no twins"):
+        Twin(narrow, wide)

@@ -53,7 +53,9 @@ ALLOWED: dict[str, frozenset[str]] = {
 EDGES: dict[str, frozenset[str]] = {
     "unicorn": frozenset({"stub/engine/unicorn/__init__.py"}),
     "stub.engine.unicorn._core": frozenset({"stub/engine/unicorn/__init__.py"}),
-    "stub.hypervisor._entry": frozenset({"stub/hypervisor/traps.py", "stub/hypervisor/vcpu.py"}),
+    "stub.hypervisor._entry": frozenset(
+        {"stub/hypervisor/compat.py", "stub/hypervisor/traps.py", "stub/hypervisor/vcpu.py"}
+    ),
     "stub.memory._walk": frozenset({"stub/memory/guest.py"}),
     "stub.trace._recorder": frozenset({"stub/trace/writer.py"}),
     "socket": frozenset(

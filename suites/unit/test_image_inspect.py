@@ -130,12 +130,14 @@ def test_kernel_info_is_found(tmp_path: Path) -> None:
     }
 
 
-def test_a_32_bit_guest_is_shown_though_it_is_refused(tmp_path: Path) -> None:
+def test_a_32_bit_guest_needs_pae(tmp_path: Path) -> None:
     notes = xen_notes(PAE_MODE="yes", VIRT_BASE=0xC0000000, ENTRY=0xC1000000)
     report = report_of(tmp_path, elf(notes=notes, bits=32))
-    assert (report["bootable"], report["verdict"]) == (False, "Xen PV 32-bit PAE")
-    assert "not supported yet" in report["reason"]
+    assert (report["bootable"], report["verdict"]) == (True, "Xen PV 32-bit PAE")
     assert report["parms"]["virt_base"] == "0xc0000000"
+    report = report_of(tmp_path, elf(notes=xen_notes(VIRT_BASE=0xC0000000, ENTRY=0xC1000000), bits=32))
+    assert (report["bootable"], report["verdict"]) == (False, "Xen PV 32-bit")
+    assert "non-PAE" in report["reason"]
 
 
 def test_a_pvh_kernel_is_named_so(tmp_path: Path) -> None:

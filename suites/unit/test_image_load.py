@@ -159,14 +159,16 @@ def test_a_stripped_or_damaged_symbol_table_is_empty(tmp_path: Path) -> None:
     assert len(load_bytes(tmp_path, build.elf(notes=build.xen_notes(), sections=sections)).symbols()) == 0
 
 
-def test_a_32_bit_kernel_is_read_but_not_loaded(tmp_path: Path) -> None:
+def test_a_32_bit_kernel_has_to_use_pae(tmp_path: Path) -> None:
     path = tmp_path / "kernel"
     notes = build.xen_notes(PAE_MODE="yes", VIRT_BASE=0xC0000000, ENTRY=0xC1000000)
     path.write_bytes(build.elf(notes=notes, bits=32))
     image = load.read_image(path)
     assert (image.bits, image.machine, image.parms.pae) == (32, "x86 (32-bit)", "extended-cr3")
     assert (image.virt_kstart, image.entry) == (0xC1000000, 0xC1000000)
-    with pytest.raises(ImageError, match="32-bit PAE Xen PV guest, not supported yet"):
+    assert load_image(path).bits == 32
+    path.write_bytes(build.elf(notes=build.xen_notes(VIRT_BASE=0xC0000000, ENTRY=0xC1000000), bits=32))
+    with pytest.raises(ImageError, match="32-bit non-PAE Xen PV guest, not started by any Xen"):
         load_image(path)
 
 

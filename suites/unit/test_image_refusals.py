@@ -122,8 +122,8 @@ ELF_FAULTS = {
         notes=xen_notes(PHYS32_ENTRY=0x1000850, VIRT_BASE=None, ENTRY=None)
     ),
     "for lguest": elf([Load(PSTART, PAGE_OF_CODE + b"GenuineLguest")]),
-    "32-bit PAE Xen PV guest, not supported yet": elf(
-        notes=xen_notes(PAE_MODE="yes", VIRT_BASE=0xC0000000, ENTRY=0xC1000000), bits=32
+    "reaches past 0xf5800000, where Xen's part begins": elf(
+        notes=xen_notes(PAE_MODE="yes", VIRT_BASE=0xF4800000, ENTRY=0xF5800000), bits=32
     ),
     "32-bit non-PAE Xen PV guest": elf(notes=xen_notes(VIRT_BASE=0xC0000000, ENTRY=0xC1000000), bits=32),
 }

@@ -29,6 +29,34 @@ def test_variations_are_found(tmp_path: Path) -> None:
     assert small_guests.variations(tmp_path)[0].id == f"{tmp_path.name}-one"
 
 
+def test_a_test_is_for_the_widths_that_it_names(tmp_path: Path) -> None:
+    """What stands between #if BITS == … and #endif is for guests of that width; other conditions do not count."""
+    (tmp_path / "a.c").write_text("""
+#if BITS == 64
+VARIATION(wide, "64 bits")
+#if X
+VARIATION(wide_too, "x")
+#endif
+#else
+VARIATION(narrow, "32 bits")
+#endif
+#ifdef ANYTHING
+VARIATION(both, "any")
+#else
+#endif
+""")
+    names = {bits: [v.name for v in small_guests.variations(tmp_path, [bits])] for bits in small_guests.BOTH}
+    assert names == {64: ["wide", "wide_too", "both"], 32: ["narrow", "both"]}
+    found = small_guests.variations(tmp_path, small_guests.BOTH)
+    assert [v.id.removeprefix(tmp_path.name) for v in found] == [
+        "-wide",
+        "-wide_too",
+        "-both",
+        "-narrow-32",
+        "-both-32",
+    ]
+
+
 @pytest.mark.parametrize("text", ["int main;\n", 'VARIATION(a, "x")\nVARIATION(a, "y")\n'])
 def test_a_test_has_variations_of_different_names(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.c").write_text(text)

@@ -40,7 +40,8 @@ int strcmp(const char *a, const char *b);
 
 /* -- hypercalls. The counts that mmu_update and mmuext_op report come in `done`. */
 
-#define hypercall(number, ...) HYPERCALL_(number, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define hypercall(number, ...) HYPERCALL(number, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define HYPERCALL(...) HYPERCALL_(__VA_ARGS__) /* a VALUE() becomes the arguments that it is */
 #define HYPERCALL_(number, a, b, c, d, e, f, ...) \
     hypercall6(number, (word)(a), (word)(b), (word)(c), (word)(d), (word)(e), (word)(f))
 enum { UNTOUCHED = 0x5a5a5a5a };
@@ -60,11 +61,10 @@ sword event_channel_op(word command, void *argument);
 enum { P = 1, RW = 2, US = 4, PWT = 8, PCD = 16, A = 32, D = 64, PSE = 128, G = 256 };
 #define PAT 128ull
 #define NX (1ull << 63)
-#define KERNEL_PAGE (1ull << 52) /* Xen's mark on what the guest mapped without US */
 #define ENTRY_FLAGS 0xfff0000000000fffull
 /* Xen stores these as they are. */
-#define DATA (P | RW | US | A | KERNEL_PAGE)
-#define DATA_RO (P | US | A | KERNEL_PAGE)
+#define DATA (P | RW | A | KERNEL_BITS)
+#define DATA_RO (P | A | KERNEL_BITS)
 #define USER_DATA_FLAGS (P | RW | US | A | D)
 #define USER_CODE_FLAGS (P | US | A)
 #define TABLE (P | RW | US | A | D)
@@ -134,7 +134,7 @@ void check_single_reference(void *page, const char *name);
 enum { DE = 0, DB = 1, NMI = 2, BP = 3, OF = 4, BR = 5, UD = 6, NM = 7, DF = 8, TS = 10, NP = 11, SS = 12, GP = 13,
        PF = 14, MF = 16, AC = 17, MC = 18, XM = 19 };
 /* Ways in that are no exceptions. */
-enum { FROM_EVENT = 256, FROM_SYSCALL, FROM_SYSENTER, FROM_SYSCALL32, FROM_FAILSAFE, FROM_KINDS };
+enum { FROM_EVENT = 256, FROM_SYSCALL = SYSTEM_CALL, FROM_SYSENTER = 258, FROM_SYSCALL32, FROM_FAILSAFE, FROM_KINDS };
 
 /* The trap that TRY, caught() or user() met. */
 struct fault {

@@ -4,8 +4,6 @@
 
 #define PROBE TEST_AREA(0) /* where watched pages are tried; the kit's own */
 #define MOST_PAGES (1 << 15)
-#define SLOT_OF_HOLE entry_index(HOLE, LEVELS)
-#define SLOTS_OF_HOLE (entry_index(HOLE_END, LEVELS) - SLOT_OF_HOLE)
 
 static word next_page = 1, last_spare;
 
@@ -161,7 +159,7 @@ static u64 hash_tables(word mfn, int level, u64 hash, u8 *visited)
         return hash;
     visited[pfn / 8] |= 1 << pfn % 8;
     for (int i = 0; i < ENTRIES; i++) {
-        if (level == LEVELS && i >= SLOT_OF_HOLE && i < SLOT_OF_HOLE + SLOTS_OF_HOLE)
+        if (XENS_PART(level, i))
             continue;
         u64 value = at[i] & ~(u64)(A | D); /* the CPU's to set */
         if (!value)

@@ -6,6 +6,7 @@
 void console_start(void);
 void pages_start(void);
 void traps_start(void);
+u64 *make_user_root(void);
 void say_values(const char *format, va_list values);
 
 extern char boot_stack_top[], trap_entries[];

@@ -128,7 +128,7 @@ void take_all_traps(void)
 
 sword set_callback(unsigned type, unsigned flags, word address)
 {
-    struct callback_register callback = {type, flags, address};
+    struct callback_register callback = CALLBACK(type, flags, address);
     return hypercall(CALLBACK_OP, 0, &callback);
 }
 
@@ -137,7 +137,9 @@ void traps_start(void)
     take_all_traps();
     MUST(set_callback(CALLBACKTYPE_event, 0, (word)event_callback));
     MUST(set_callback(CALLBACKTYPE_failsafe, 0, (word)failsafe_callback));
+#if BITS == 64
     MUST(set_callback(CALLBACKTYPE_syscall, 0, (word)syscall_callback));
+#endif
 }
 
 /* -- user code */
@@ -167,13 +169,8 @@ void make_user(void)
         map_user(user_address(at), (const void *)at, USER_CODE_FLAGS);
     map_user(USER_DATA, page(), USER_DATA_FLAGS);
     map_user(USER_STACK_TOP - PAGE, page(), USER_DATA_FLAGS);
-    u64 *root = page();
-    root[entry_index(USER_CODE, LEVELS)] = entry(USER_CODE, LEVELS);
-    MUST(read_only(root));
-    MUST(mmuext(PIN_L4_TABLE, mfn_of(root), 0));
-    MUST(mmuext(NEW_USER_BASEPTR, mfn_of(root), 0));
     MUST(hypercall(STACK_SWITCH, FLAT_KERNEL_SS, entry_stack_top));
-    user_root = root;
+    user_root = make_user_root();
 }
 
 word user_as(const void *code, word argument, word cs, word rflags)

@@ -115,6 +115,6 @@ struct vcpu_info {
 struct shared_info {
     struct vcpu_info vcpu[32];
     word pending[8 * sizeof(word)], mask[8 * sizeof(word)];
-    u32 wc_version, wc_sec, wc_nsec, wc_sec_hi;
-    word max_pfn, frame_list_list, nmi_reason;
+    u32 wc_version, wc_sec, wc_nsec;
+    SHARED_INFO_TAIL;
 };

@@ -38,6 +38,25 @@ static int provoke_in(Core *c, uc_context *clean, uint64_t selector, uint64_t ri
     return provoke(c, clean, far_return, sizeof far_return - 1, words, n) == 0x80;
 }
 
+/* Whether a word of the three kinds of code is what the CPU keeps of its mode: ring 3, and the code's width. */
+static int is_mode(const uint32_t *in)
+{
+    return (in[0] & in[1] & in[2] & HIDDEN_CPL) == HIDDEN_CPL && in[0] & HIDDEN_CS64 && in[1] & HIDDEN_CS32 &&
+           !(in[2] & HIDDEN_CS32) && !((in[1] | in[2]) & HIDDEN_CS64);
+}
+
+/* Whether segments lie where load_segments() writes them: the code segment's selector before its base, and the stack
+ * segment's a segment further on. */
+static int find_segments(Core *c, const int32_t *context)
+{
+    const size_t selector = c->at_code_base / 4 - 2;
+    int found = 0;
+    for (int i = 0; i < c->n_modes; i++)
+        if (is_mode(c->modes[i].in))
+            c->at_hidden_flags = c->modes[i].at, found++;
+    return found == 1 && context[selector] == CODE32 && context[selector + 6] == 0x1b;
+}
+
 /* The words in which contexts of 64-bit, 32-bit and 16-bit code differ, the selectors themselves apart; and the code
  * segment's base. */
 static int find_modes(Core *c, uc_context *clean, size_t n)
@@ -62,9 +81,10 @@ static int find_modes(Core *c, uc_context *clean, size_t n)
             c->modes[c->n_modes++] =
                 (__typeof__(c->modes[0])){k * 4, {(uint32_t)w[0][k], (uint32_t)w[1][k], (uint32_t)w[2][k]}};
     }
+    good = good && c->n_modes >= 2 && bases == 1 && find_segments(c, w[1]);
     for (int i = 0; i < 4; i++)
         free(w[i]);
-    return good && c->n_modes >= 2 && bases == 1;
+    return good;
 }
 
 int calibrate(Core *c)

@@ -10,6 +10,7 @@
 #include <Python.h>
 #include <dlfcn.h>
 #include <setjmp.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,11 @@
 #include "stub/engine/engine.h"
 
 enum { TF = 0x100 }; /* RFLAGS */
+/* Places of segments in a saved context; of bits in what the CPU keeps of its mode, and in a descriptor's upper half. */
+enum { CODE_SEGMENT = 1, STACK_SEGMENT = 2, DATA_SEGMENT = 3 };
+enum { HIDDEN_CPL = 3, HIDDEN_CS32 = 1 << 4, HIDDEN_SS32 = 1 << 5, HIDDEN_BASES = 1 << 6, HIDDEN_CS64 = 1 << 15 };
+enum { DESCRIPTOR_B = 1 << 22, DESCRIPTOR_G = 1 << 23 };
+enum { CODE_SWITCH_LOAD = 4 };
 enum { AT_SYSCALL, AT_LOOP, AT_BLOCK, AT_MIDDLE };
 
 extern const int register_ids[N_REGISTERS];
@@ -119,6 +125,7 @@ typedef struct {
     size_t at_error_code, at_is_software, at_old_exception, at_code_base, context_data;
     struct { size_t at; uint32_t in[3]; } modes[8]; /* 64-bit, 32-bit and 16-bit code */
     int n_modes;
+    size_t at_hidden_flags; /* what the CPU keeps of its mode beside the segments */
     uint64_t last_interrupt;
     /* the two stacks */
     jmp_buf caller, engine;

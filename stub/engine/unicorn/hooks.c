@@ -11,6 +11,7 @@ void on_syscall(uc_engine *uc, void *data)
     c->word[RETIRED] = counted(); /* a syscall ends its block */
     hot.current = NULL;
     c->seen[RIP] += 2;
+    c->word[EXIT_SOFTWARE] = 0;
     c->word[RIP] = c->seen[RIP];
     c->word[RCX] = c->seen[RIP];
     c->word[R11] = c->seen[RFLAGS];

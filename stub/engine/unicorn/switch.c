@@ -66,6 +66,41 @@ static void switch_code_width(Core *c, uint64_t wanted)
     lib.uc_context_restore(c->uc, c->context);
 }
 
+/* How a saved context keeps a segment: es, cs, ss, ds, fs, gs lie in this order. */
+typedef struct {
+    uint32_t selector, unused;
+    uint64_t base;
+    uint32_t limit, flags; /* flags: the descriptor's upper half */
+} Segment;
+
+static Segment *segment(Core *c, int index)
+{
+    return (Segment *)((char *)c->context + c->at_code_base - offsetof(Segment, base)) + (index - CODE_SEGMENT);
+}
+
+static void load_segment(Segment *s, uint64_t selector, uint64_t descriptor)
+{
+    const uint32_t low = (uint32_t)descriptor, high = (uint32_t)(descriptor >> 32);
+    const uint32_t limit = (low & 0xffff) | (high & 0xf0000);
+    *s = (Segment){(uint32_t)selector & 0xffff, 0, low >> 16 | (high & 0xff) << 16 | (high & 0xff000000),
+                   high & DESCRIPTOR_G ? limit << 12 | 0xfff : limit, high};
+}
+
+/* Code and stack segment of a guest whose rings differ, with all that the CPU derives from them when it loads them. */
+static void load_segments(Core *c)
+{
+    lib.uc_context_save(c->uc, c->context);
+    load_segment(segment(c, CODE_SEGMENT), c->word[CS], c->word[CS_DESCRIPTOR]);
+    load_segment(segment(c, STACK_SEGMENT), c->word[SS], c->word[SS_DESCRIPTOR]);
+    const int wide = (segment(c, CODE_SEGMENT)->flags & DESCRIPTOR_B) != 0;
+    const uint64_t bases = segment(c, STACK_SEGMENT)->base | segment(c, DATA_SEGMENT)->base | segment(c, 0)->base;
+    uint32_t *hidden = (uint32_t *)((char *)c->context + c->at_hidden_flags);
+    *hidden = (*hidden & ~(uint32_t)(HIDDEN_CPL | HIDDEN_CS32 | HIDDEN_SS32 | HIDDEN_BASES | HIDDEN_CS64)) |
+              (c->word[CS] & HIDDEN_CPL) | (wide ? HIDDEN_CS32 : 0) |
+              (segment(c, STACK_SEGMENT)->flags & DESCRIPTOR_B ? HIDDEN_SS32 : 0) | (bases || !wide ? HIDDEN_BASES : 0);
+    lib.uc_context_restore(c->uc, c->context);
+}
+
 /* Puts the caller's changes into the CPU. Order: plain registers, selectors before the bases that they would reset,
  * control registers, and RIP last in the way that the place allows. */
 static void apply(Core *c)
@@ -88,7 +123,10 @@ static void apply(Core *c)
     if (c->flush_code && c->where != AT_MIDDLE)
         drop_code(c);
     if (c->word[CODE_SWITCH]) {
-        switch_code_width(c, c->word[CODE_SWITCH]);
+        if (c->word[CODE_SWITCH] == CODE_SWITCH_LOAD)
+            load_segments(c);
+        else
+            switch_code_width(c, c->word[CODE_SWITCH]);
         c->word[CODE_SWITCH] = 0;
     }
     if (moved || memcmp(c->word, c->seen, sizeof c->seen) != 0) {

@@ -142,7 +142,7 @@ def ldt(context: Context) -> str:
     rows: list[tuple[str, str, str]] = []
     for i in range(v.ldt_entries):
         try:
-            maddr = xen.domain.guest.locate_from(v.kernel_root << 12, v.ldt_base + 8 * i)
+            maddr = xen.domain.guest.locate_from(v.kernel_tables, v.ldt_base + 8 * i)
         except GuestFault:
             continue
         value = xen.domain.ram.words[maddr >> 3]

@@ -15,7 +15,7 @@ def dmesg(context: Context, n: int | None = None) -> str:
     """Linux 3.5 and later; all that it needs is symbols: monitor xen dmesg works on Debian's kernels as they come."""
     xen = context.xen
     memory = GuestMemory(xen.domain.ram)
-    memory.root = xen.vcpu.kernel_root << 12  # user code runs on tables that have nothing of the kernel
+    memory.root = xen.vcpu.kernel_tables  # user code runs on tables that have nothing of the kernel
     try:
         lines = read_log(context.symbols.address_of, memory.read_available, n)
     except TargetError as error:

@@ -9,6 +9,7 @@ from stub.abi.arch_x86 import FIRST_RESERVED_GDT_ENTRY
 from stub.abi.errno import EFAULT, EINVAL
 from stub.abi.xen import Hypercall
 from stub.hypervisor import segments
+from stub.hypervisor.arguments import numbers
 from stub.hypervisor.registry import hypercall
 from stub.memory.descriptors import checked
 from stub.memory.frames import SEG_DESC, WRITABLE
@@ -28,10 +29,10 @@ def set_gdt(xen: Hypervisor, frame_list: int, entries: int, _: int, __: int, ___
         return -EINVAL
     count = (entries + 511) // 512
     try:
-        data = xen.payload = xen.domain.guest.read(frame_list, 8 * count)
+        data = xen.payload = xen.domain.guest.read(frame_list, xen.width.word * count)
     except GuestFault:
         return -EFAULT
-    frames = list(struct.unpack(f"<{count}Q", data))
+    frames = list(struct.unpack(f"<{count}{xen.width.code}", data))
     types = xen.domain.types
     taken: list[int] = []
     for mfn in frames:
@@ -51,11 +52,12 @@ def set_gdt(xen: Hypervisor, frame_list: int, entries: int, _: int, __: int, ___
 
 
 @hypercall(Hypercall.update_descriptor)
-def update_descriptor(xen: Hypervisor, maddr: int, descriptor: int, _: int, __: int, ___: int) -> int:
+def update_descriptor(xen: Hypervisor, a1: int, a2: int, a3: int, a4: int, _: int) -> int:
     """Write one descriptor at a machine address."""
+    maddr, descriptor = numbers(xen, a1, a2, a3, a4)[:2]
     mfn = maddr >> 12
     frames = xen.domain.frames
-    value = checked(descriptor)
+    value = checked(descriptor, xen.width.bits)
     if maddr & 7 or value is None or not frames.get(mfn):
         return -EINVAL
     rc = 0

@@ -110,14 +110,13 @@ def transfer_page(xen: Hypervisor, r: Record) -> int:
     if frames.refs[mfn] != 1:
         return refused(xen, abi.GNTST_bad_page, f"frame {mfn:#x} is still mapped or in use")
     status = _accepts(xen, r.domid, r.ref)
-    m2p = domain.area.m2p_word + mfn
     if status:
         frames.disown(mfn)
-        domain.ram.words[m2p] = INVALID_M2P_ENTRY
+        domain.area.set_m2p(mfn, INVALID_M2P_ENTRY)
         return status
     frames.type[mfn] = NONE
     xen.grants.set_flags(r.ref, abi.GTF_transfer_committed)
-    domain.ram.words[m2p] = xen.grants.entry(r.ref).frame
+    domain.area.set_m2p(mfn, xen.grants.entry(r.ref).frame)
     xen.grants.set_frame(r.ref, mfn)
     xen.grants.set_flags(r.ref, abi.GTF_transfer_completed)
     return abi.GNTST_okay

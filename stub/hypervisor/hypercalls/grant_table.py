@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stub.abi import grant_table as abi
 from stub.abi.errno import EFAULT, EILSEQ, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
-from stub.abi.layout import Struct
+from stub.abi.layout import Layout, Record
 from stub.abi.xen import Hypercall
+from stub.hypervisor.arguments import Numbers, Words, take
 from stub.hypervisor.grants import MAX_FRAMES
 from stub.hypervisor.hypercalls.grant_copy import copy_grant, transfer_page
 from stub.hypervisor.hypercalls.grant_mapping import map_grant, unmap_grant
 from stub.hypervisor.hypercalls.mmu import flush_if_stale
-from stub.hypervisor.pointers import handle_okay
+from stub.hypervisor.pointers import handle_okay, structure_okay, translated_okay
 from stub.hypervisor.refusals import bad_pointer, refuse, refused
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.memory.frames import GUEST
@@ -32,6 +33,9 @@ A_TIME = 512  # elements of a list before the guest is made to ask again
 _COMMAND = 0xFFF  # GNTTABOP_CMD_MASK; what is above belongs to a cache_flush that goes on
 _PAYLOAD_CAP = 4096
 _ONE_ELEMENT = frozenset({abi.GNTTABOP_setup_table, abi.GNTTABOP_query_size, abi.GNTTABOP_get_status_frames})
+# Those of them that Xen, translating a 32-bit guest's, does not even look at when there is no element.
+_NONE_WILL_DO = {64: frozenset[int](), 32: frozenset({abi.GNTTABOP_setup_table, abi.GNTTABOP_get_status_frames})}
+_TRANSLATED = 8192  # bytes of 64-bit elements that it makes of a 32-bit guest's at a time (COMPAT_ARG_XLAT_SIZE)
 
 
 class ListOp(NamedTuple):
@@ -40,30 +44,27 @@ class ListOp(NamedTuple):
     ``whole``: the element goes back to the guest as it became, else its status only.
     """
 
-    layout: Struct
-    act: Callable[[Hypervisor, bytearray], int]
+    layout: Layout
+    act: Callable[[Hypervisor, Record, bytearray], int]
     whole: bool = False
 
 
-def _map(xen: Hypervisor, data: bytearray) -> int:
-    status, handle, maddr = map_grant(xen, abi.GnttabMapGrantRef.unpack_from(data))
+def _map(xen: Hypervisor, r: Record, data: bytearray) -> int:
+    status, handle, maddr = map_grant(xen, r)
     if status == abi.GNTST_okay:
         abi.GnttabMapGrantRef.pack_into(data, 0, handle=handle, dev_bus_addr=maddr)
     return status
 
 
-def _unmap(xen: Hypervisor, data: bytearray) -> int:
-    r = abi.GnttabUnmapGrantRef.unpack_from(data)
+def _unmap(xen: Hypervisor, r: Record, _: bytearray) -> int:
     return unmap_grant(xen, r.handle, r.host_addr, r.dev_bus_addr, 0)
 
 
-def _unmap_and_replace(xen: Hypervisor, data: bytearray) -> int:
-    r = abi.GnttabUnmapAndReplace.unpack_from(data)
+def _unmap_and_replace(xen: Hypervisor, r: Record, _: bytearray) -> int:
     return unmap_grant(xen, r.handle, r.host_addr, 0, r.new_addr)
 
 
-def _swap(xen: Hypervisor, data: bytearray) -> int:
-    r = abi.GnttabSwapGrantRef.unpack_from(data)
+def _swap(xen: Hypervisor, r: Record, _: bytearray) -> int:
     status = xen.grants.swap(r.ref_a, r.ref_b)
     if status:
         xen.refusal = xen.grants.refusal
@@ -75,10 +76,8 @@ LIST_OPS: dict[int, ListOp] = {
     abi.GNTTABOP_unmap_grant_ref: ListOp(abi.GnttabUnmapGrantRef, _unmap),
     abi.GNTTABOP_unmap_and_replace: ListOp(abi.GnttabUnmapAndReplace, _unmap_and_replace),
     abi.GNTTABOP_swap_grant_ref: ListOp(abi.GnttabSwapGrantRef, _swap),
-    abi.GNTTABOP_copy: ListOp(abi.GnttabCopy64, lambda xen, data: copy_grant(xen, abi.GnttabCopy64.unpack_from(data))),
-    abi.GNTTABOP_transfer: ListOp(
-        abi.GnttabTransfer64, lambda xen, data: transfer_page(xen, abi.GnttabTransfer64.unpack_from(data))
-    ),
+    abi.GNTTABOP_copy: ListOp(abi.GnttabCopy, lambda xen, r, _: copy_grant(xen, r)),
+    abi.GNTTABOP_transfer: ListOp(abi.GnttabTransfer, lambda xen, r, _: transfer_page(xen, r)),
 }
 
 
@@ -96,16 +95,20 @@ def grant_table_op(xen: Hypervisor, command: int, arg: int, count: int, _: int, 
     if operation is None:
         if command not in GRANT_OPS.handlers:
             return xen.not_there(Hypercall.grant_table_op, command)
+        if not count and command in _NONE_WILL_DO[xen.width.bits]:
+            return 0
         if command in _ONE_ELEMENT and count != 1:
             return refuse(xen, EINVAL, f"grant_table_op {command} takes one element, not {count}")
         return GRANT_OPS.dispatch(xen, command, arg)
-    if not handle_okay(arg, count, operation.layout.size):
+    if not handle_okay(arg, count, operation.layout.of(xen.width.bits).size):
         return refuse(xen, EFAULT, f"a list of {count} elements cannot begin at {arg:#x}")
     return _each(xen, command, arg, count, operation)
 
 
 def _each(xen: Hypervisor, command: int, arg: int, count: int, operation: ListOp) -> int:
-    layout, guest = operation.layout, xen.domain.guest
+    layout, guest = operation.layout.of(xen.width.bits), xen.domain.guest
+    wide = operation.layout.of(64)
+    read_first = 0 if layout is wide else _TRANSLATED // wide.size  # a part is read before any of it is done
     status_at = layout.offset("status")
     before, after = bytearray(), bytearray()
     why = ""
@@ -114,11 +117,13 @@ def _each(xen: Hypervisor, command: int, arg: int, count: int, operation: ListOp
         xen.work += min(count, A_TIME)
         for i in range(min(count, A_TIME)):
             at = (arg + i * layout.size) & U64
+            if read_first and i % read_first == 0:
+                guest.read(at, min(read_first, count - i) * layout.size)
             data = bytearray(guest.read(at, layout.size))
             if len(before) < _PAYLOAD_CAP:
                 before += data
             xen.refusal = xen.types.refusal = ""
-            status = operation.act(xen, data)
+            status = operation.act(xen, layout.unpack_from(data), data)
             if status and not why:
                 why = f"element {i}, {abi.GNTST_NAMES[status]}: {xen.refusal or xen.types.refusal}"
             layout.pack_into(data, 0, status=status)
@@ -153,9 +158,9 @@ def _other_domain(xen: Hypervisor, domid: int) -> int:
     return refused(xen, abi.GNTST_bad_domain, f"there is no domain {domid}") if error else abi.GNTST_okay
 
 
-def _answer(xen: Hypervisor, arg: int, layout: Struct, status: int) -> int:
+def _answer(xen: Hypervisor, arg: int, structure: Layout, status: int) -> int:
     """Put the status (16 bits) into the request; the operation itself has done its work."""
-    guest = xen.domain.guest
+    guest, layout = xen.domain.guest, structure.of(xen.width.bits)
     guest.write((arg + layout.offset("status")) & U64, (status & 0xFFFF).to_bytes(2, "little"))
     xen.out = guest.read_available(arg, layout.size)
     if status:
@@ -164,12 +169,12 @@ def _answer(xen: Hypervisor, arg: int, layout: Struct, status: int) -> int:
     return 0
 
 
-def _list_frames(xen: Hypervisor, at: int, frames: list[int]) -> int:
+def _list_frames(xen: Hypervisor, target: Numbers, frames: list[int]) -> int:
     """Write a list of frames; the status. Those that can be written are, whatever becomes of the others."""
     status = abi.GNTST_okay
     for i, mfn in enumerate(frames):
         try:
-            xen.domain.guest.write_u64((at + 8 * i) & U64, mfn)
+            target[i] = mfn
         except GuestFault as fault:
             bad_pointer(xen, fault)
             status = abi.GNTST_bad_virt_addr
@@ -180,30 +185,27 @@ def _list_frames(xen: Hypervisor, at: int, frames: list[int]) -> int:
 def setup_table(xen: Hypervisor, arg: int) -> int:
     """Have a number of frames, and tell where they are."""
     table = xen.grants
-    xen.payload = xen.domain.guest.read(arg, abi.GnttabSetupTable64.size)
-    request = abi.GnttabSetupTable64.unpack_from(xen.payload)
-    if not handle_okay(request.frame_list, request.nr_frames, 8):
+    request = take(xen, abi.GnttabSetupTable, arg)
+    if not structure_okay(xen, request.frame_list, request.nr_frames, xen.width.word):
         return refuse(xen, EFAULT, f"a list of frames cannot begin at {request.frame_list:#x}")
     status = _other_domain(xen, request.dom)
     if not status:
         if table.grow(request.nr_frames):
-            status = _list_frames(xen, request.frame_list, table.frames[: request.nr_frames])
+            status = _list_frames(xen, Words(xen, request.frame_list), table.frames[: request.nr_frames])
         else:
             xen.refusal = f"{request.nr_frames} frames are more than the {MAX_FRAMES} that the domain may have"
             status = abi.GNTST_general_error
-    return _answer(xen, arg, abi.GnttabSetupTable64, status)
+    return _answer(xen, arg, abi.GnttabSetupTable, status)
 
 
 @GRANT_OPS(abi.GNTTABOP_query_size)
 def query_size(xen: Hypervisor, arg: int) -> int:
     """How many frames there are, and how many there may be."""
-    guest = xen.domain.guest
-    xen.payload = guest.read(arg, abi.GnttabQuerySize.size)
-    status = _other_domain(xen, abi.GnttabQuerySize.unpack_from(xen.payload).dom)
+    status = _other_domain(xen, take(xen, abi.GnttabQuerySize, arg).dom)
     if not status:
         data = bytearray(xen.payload)
         abi.GnttabQuerySize.pack_into(data, 0, nr_frames=len(xen.grants.frames), max_nr_frames=MAX_FRAMES)
-        guest.write(arg, bytes(data))
+        xen.domain.guest.write(arg, bytes(data))
     return _answer(xen, arg, abi.GnttabQuerySize, status)
 
 
@@ -211,24 +213,24 @@ def query_size(xen: Hypervisor, arg: int) -> int:
 def get_status_frames(xen: Hypervisor, arg: int) -> int:
     """Where the status words of version 2 are."""
     frames = xen.grants.status_frames
-    xen.payload = xen.domain.guest.read(arg, abi.GnttabGetStatusFrames64.size)
-    request = abi.GnttabGetStatusFrames64.unpack_from(xen.payload)
+    request = take(xen, abi.GnttabGetStatusFrames, arg)
+    if not translated_okay(xen, request.frame_list, request.nr_frames, 8):
+        return refuse(xen, EFAULT, f"a list of frames cannot begin at {request.frame_list:#x}")
     status = _other_domain(xen, request.dom)
     if not status:
         if request.nr_frames <= len(frames):
-            status = _list_frames(xen, request.frame_list, frames[: request.nr_frames])
+            status = _list_frames(xen, Numbers(xen, request.frame_list), frames[: request.nr_frames])
         else:
             xen.refusal = f"there are {len(frames)} status frames, not {request.nr_frames}"
             status = abi.GNTST_general_error
-    return _answer(xen, arg, abi.GnttabGetStatusFrames64, status)
+    return _answer(xen, arg, abi.GnttabGetStatusFrames, status)
 
 
 @GRANT_OPS(abi.GNTTABOP_set_version)
 def set_version(xen: Hypervisor, arg: int) -> int:
     """Use entries of version 1 or 2; the version in use is written back, whatever comes of it."""
     guest, table = xen.domain.guest, xen.grants
-    xen.payload = guest.read(arg, abi.GnttabSetVersion.size)
-    wanted = abi.GnttabSetVersion.unpack_from(xen.payload).version
+    wanted = take(xen, abi.GnttabSetVersion, arg).version
     rc = 0
     if wanted not in (1, 2):
         rc = refuse(xen, EINVAL, f"there is no version {wanted}")
@@ -244,8 +246,7 @@ def set_version(xen: Hypervisor, arg: int) -> int:
 @GRANT_OPS(abi.GNTTABOP_get_version)
 def get_version(xen: Hypervisor, arg: int) -> int:
     """The version in use; the one operation whose refusal is the call's."""
-    xen.payload = xen.domain.guest.read(arg, abi.GnttabGetVersion.size)
-    status = _other_domain(xen, abi.GnttabGetVersion.unpack_from(xen.payload).dom)
+    status = _other_domain(xen, take(xen, abi.GnttabGetVersion, arg).dom)
     if status:
         return -EPERM if status == abi.GNTST_permission_denied else -ESRCH
     xen.domain.guest.write_u32((arg + abi.GnttabGetVersion.offset("version")) & U64, xen.grants.version)

@@ -14,6 +14,7 @@ from stub.abi.errno import EINVAL, ENOSYS
 from stub.abi.xen import Hypercall
 from stub.engine.base import FS_BASE, GS_BASE
 from stub.hypervisor import segments, traps
+from stub.hypervisor.arguments import numbers
 from stub.hypervisor.debugregs import read_debug, write_debug
 from stub.hypervisor.hypercalls.event_channel import event_channel_op
 from stub.hypervisor.privileged import set_task_switched
@@ -26,6 +27,7 @@ from stub.units import U64, is_canonical
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
+_TRAP_INFO = {64: arch.TrapInfo64, 32: arch.TrapInfo32}
 A_TIME = 1024  # entries of a trap table before the guest is made to ask again
 _VM_ASSISTS = frozenset({0, 1, 2, 3, 4, 5, 32})
 
@@ -38,19 +40,21 @@ def set_trap_table(xen: Hypervisor, table: int, second: int, _: int, __: int, __
         for vector in range(256):
             vcpu.set_trap(vector, None)
         return 0
-    seen = []
+    seen, layout = [], _TRAP_INFO[xen.domain.bits]
     try:
         for _i in range(A_TIME):
-            data = guest.read(table, arch.TrapInfo64.size)
+            data = guest.read(table, layout.size)
             seen.append(data)
-            trap = arch.TrapInfo64.unpack_from(data)
+            trap = layout.unpack_from(data)
             if not trap.address:
                 return 0
             if not is_canonical(trap.address):
                 return refuse(xen, EINVAL, f"handler {trap.address:#x} of vector {trap.vector} is not canonical")
-            gate = TrapGate(trap.cs | 3, trap.address, trap.flags & arch.TI_DPL_MASK, bool(trap.flags & arch.TI_IF))
+            gate = TrapGate(
+                vcpu.fixed(trap.cs), trap.address, trap.flags & arch.TI_DPL_MASK, bool(trap.flags & arch.TI_IF)
+            )
             vcpu.set_trap(trap.vector, gate)
-            table = (table + arch.TrapInfo64.size) & U64
+            table = (table + layout.size) & U64
     except GuestFault as fault:
         return bad_pointer(xen, fault)
     finally:
@@ -61,7 +65,7 @@ def set_trap_table(xen: Hypervisor, table: int, second: int, _: int, __: int, __
 @hypercall(Hypercall.stack_switch)
 def stack_switch(xen: Hypervisor, ss: int, sp: int, _: int, __: int, ___: int) -> int:
     """The stack that the next entry from user mode uses."""
-    xen.vcpu.kernel_ss, xen.vcpu.kernel_sp = (ss | 3) & 0xFFFF, sp
+    xen.vcpu.kernel_ss, xen.vcpu.kernel_sp = xen.vcpu.fixed(ss & 0xFFFF), sp
     return 0
 
 
@@ -88,6 +92,8 @@ def get_debugreg(xen: Hypervisor, number: int, _: int, __: int, ___: int, ____: 
 @hypercall(Hypercall.set_segment_base)
 def set_segment_base(xen: Hypervisor, which: int, base: int, _: int, __: int, ___: int) -> int:
     """FS base, either GS base, or the user's GS selector; a selector that cannot be loaded is no error."""
+    if xen.width.bits == 32:
+        return refuse(xen, ENOSYS, "segment bases are for 64-bit guests")
     words, vcpu = xen.words, xen.vcpu
     which &= 0xFFFFFFFF
     if which == arch.SEGBASE_GS_USER_SEL:
@@ -131,12 +137,12 @@ def iret(xen: Hypervisor, _: int, __: int, ___: int, ____: int, _____: int) -> N
 
 
 @hypercall(Hypercall.set_timer_op)
-def set_timer_op(xen: Hypervisor, when: int, _: int, __: int, ___: int, ____: int) -> int:
+def set_timer_op(xen: Hypervisor, time: int, upper: int, _: int, __: int, ___: int) -> int:
     """The vCPU's one-shot timer at an absolute system time, 0 to cancel; nonsense far ahead fires in 100 ms.
 
     It is the timer that VCPUOP_set_singleshot_timer sets (do_set_timer_op).
     """
-    now = xen.clock.now
+    now, when = xen.clock.now, numbers(xen, time, upper)[0]
     if when == 0:
         xen.clock.arm("singleshot", None)
     elif when >> 63 or when - now >= 1 << 50:

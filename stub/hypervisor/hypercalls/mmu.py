@@ -139,7 +139,7 @@ def _update_one(xen: Hypervisor, pointer: int, value: int, owner: int) -> int:
         xen.types.refusal = f"frame {mfn:#x} is not the domain's"
         return -EINVAL
     if command == abi.MMU_MACHPHYS_UPDATE:
-        domain.ram.words[domain.area.m2p_word + mfn] = value
+        domain.area.set_m2p(mfn, value)
         return 0
     preserve = command == abi.MMU_PT_UPDATE_PRESERVE_AD
     kind = frames.type[mfn] if frames.type_count[mfn] else 0
@@ -161,14 +161,21 @@ def _update_one(xen: Hypervisor, pointer: int, value: int, owner: int) -> int:
 
 
 @hypercall(Hypercall.update_va_mapping)
-def update_va_mapping(xen: Hypervisor, vaddr: int, value: int, flags: int, _: int, __: int) -> int:
-    """Write the L1 entry that maps ``vaddr`` in the current tables; -EINVAL, and nothing else, where there is none."""
+def update_va_mapping(xen: Hypervisor, vaddr: int, value: int, flags: int, last: int, _: int) -> int:
+    """Write the L1 entry that maps ``vaddr`` in the current tables; -EINVAL, and nothing else, where there is none.
+
+    A 32-bit guest gives the entry as two words.
+    """
+    if xen.domain.bits == 32:
+        value, flags = flags << 32 | value, last
     return _update_va(xen, vaddr, value, flags, False)
 
 
 @hypercall(Hypercall.update_va_mapping_otherdomain)
-def update_va_mapping_otherdomain(xen: Hypervisor, vaddr: int, value: int, flags: int, domid: int, _: int) -> int:
+def update_va_mapping_otherdomain(xen: Hypervisor, vaddr: int, value: int, flags: int, domid: int, last: int) -> int:
     """The same for a page of another domain's: a domU may name itself, as DOMID_SELF, and I/O space."""
+    if xen.domain.bits == 32:
+        value, flags, domid = flags << 32 | value, domid, last
     owner = page_owner(xen, domid & 0xFFFF)
     return owner if owner < 0 else _update_va(xen, vaddr, value, flags, owner == abi.DOMID_IO)
 

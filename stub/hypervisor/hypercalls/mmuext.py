@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import xen as abi
+from stub.abi.arch_x86 import HYPERVISOR_VIRT_START_PAE
 from stub.abi.errno import EACCES, EFAULT, EINVAL, EOPNOTSUPP, EPERM
 from stub.abi.xen import Hypercall
 from stub.hypervisor import segments
@@ -22,6 +23,7 @@ from stub.hypervisor.hypercalls.mmu import (
     settle,
 )
 from stub.hypervisor.pointers import handle_okay
+from stub.hypervisor.refusals import refuse
 from stub.hypervisor.registry import hypercall
 from stub.memory.frames import L4, WRITABLE
 from stub.memory.guest import GuestFault
@@ -30,7 +32,7 @@ from stub.units import PAGE_SIZE
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-_EXT = struct.Struct("<IIQQ")
+_EXT = {64: struct.Struct("<I4xQQ"), 32: struct.Struct("<III")}
 
 ExtHandler = Callable[["Hypervisor", int, int], int]
 MMUEXT: dict[int, ExtHandler] = {}
@@ -54,7 +56,9 @@ def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, foreign:
     foreign &= 0xFFFFFFFF
     if count == PREEMPTED and not operations:
         return foreign - ((foreign & 1 << 31) << 1)
-    count, before, rc = begin_list(xen, operations, count, 24, pdone)
+    layout = _EXT[xen.domain.bits]
+    size = layout.size
+    count, before, rc = begin_list(xen, operations, count, size, pdone)
     if rc:
         return rc
     owner = page_owner(xen, foreign & 0xFFFF)
@@ -68,11 +72,11 @@ def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, foreign:
             if done == A_TIME:
                 settle(xen)
                 end_list(xen, pdone, before + done, 0)
-                return xen.continue_later(Hypercall.mmuext_op, operations + 24 * done, count - done | PREEMPTED)
-            data = guest.read(operations + 24 * done, 24)
+                return xen.continue_later(Hypercall.mmuext_op, operations + size * done, count - done | PREEMPTED)
+            data = guest.read(operations + size * done, size)
             if len(payload) < PAYLOAD_CAP:
                 payload += data
-            command, _pad, arg1, arg2 = _EXT.unpack(data)
+            command, arg1, arg2 = layout.unpack(data)
             handler = MMUEXT.get(command)
             rc = handler(xen, arg1, arg2) if handler is not None else _pin(xen, command, arg1)
             if rc:
@@ -89,6 +93,8 @@ def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, foreign:
 def _pin(xen: Hypervisor, command: int, mfn: int) -> int:
     if command > abi.MMUEXT_PIN_L4_TABLE:
         return xen.not_there(Hypercall.mmuext_op, command)
+    if command + 1 > xen.types.root_level:  # a 32-bit guest has no such tables, and is not told
+        return 0
     return xen.domain.types.pin(mfn, command + 1)
 
 
@@ -105,6 +111,8 @@ def _new_baseptr(xen: Hypervisor, mfn: int, _: int) -> int:
 @_mmuext(abi.MMUEXT_NEW_USER_BASEPTR)
 def _new_user_baseptr(xen: Hypervisor, mfn: int, _: int) -> int:
     vcpu, types = xen.vcpu, xen.domain.types
+    if vcpu.compat:
+        return refuse(xen, EINVAL, "a 32-bit guest has one root table for its kernel and its programs")
     if mfn == vcpu.user_root:
         return 0
     if mfn:
@@ -154,7 +162,8 @@ def _flush_cache_global(_: Hypervisor, __: int, ___: int) -> int:
 def _set_ldt(xen: Hypervisor, address: int, entries: int) -> int:
     entries &= 0xFFFFFFFF
     address = address if entries else 0
-    if address & (PAGE_SIZE - 1) or entries > 8192 or not handle_okay(address, 0, 1):
+    is_xens = not handle_okay(address, 0, 1) or (xen.vcpu.compat and address >= HYPERVISOR_VIRT_START_PAE)
+    if address & (PAGE_SIZE - 1) or entries > 8192 or is_xens:
         xen.refusal = f"an LDT of {entries} entries at {address:#x} is not page-aligned, too long, or in Xen's part"
         return -EINVAL
     segments.set_ldt(xen, address, entries)

@@ -19,9 +19,8 @@ from stub.units import U64
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-_ENTRY = struct.Struct("<8Q")
-_RESULT = struct.Struct("<Q")
-_RESULT_AT, _ARGUMENTS_AT = 8, 16
+_ENTRY = {64: struct.Struct("<8Q"), 32: struct.Struct("<8I")}  # op, result, six arguments
+_RESULT = {64: struct.Struct("<Q"), 32: struct.Struct("<I")}
 A_TIME = 1024  # calls before the guest is made to ask again
 _WORK = 8192  # elements of their lists before that
 
@@ -32,7 +31,7 @@ def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int
     if xen.in_multicall:
         return refuse(xen, EINVAL, "a multicall within a multicall")
     count &= 0xFFFFFFFF
-    if not handle_okay(calls, count, _ENTRY.size):
+    if not handle_okay(calls, count, _ENTRY[xen.width.bits].size):
         return refuse(xen, EFAULT, f"a list of {count} calls cannot begin at {calls:#x}")
     xen.in_multicall, xen.work = True, 0
     try:
@@ -49,24 +48,26 @@ def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int
 
 
 def _run(xen: Hypervisor, calls: int, count: int) -> int | None:
-    guest = xen.domain.guest
+    guest, width = xen.domain.guest, xen.width
+    entry, result, mask = _ENTRY[width.bits], _RESULT[width.bits], width.mask
     for done in range(count):
         if done == A_TIME:
             return _go_on(xen, calls, count - done)
-        op, _result, *arguments = _ENTRY.unpack(guest.read(calls, _ENTRY.size))
+        op, _result, *arguments = entry.unpack(guest.read(calls, entry.size))
         rc = _call(xen, op, *arguments[:5])
         if rc is None:  # iret: what the call was made for is over
             with contextlib.suppress(GuestFault):
-                guest.write(calls + _RESULT_AT, _RESULT.pack(xen.words[RAX]))
+                guest.write(calls + width.word, result.pack(xen.words[RAX] & mask))
             return None
         if xen.verdict is not None:
             return 0
         if xen.rest is not None:
-            guest.write(calls + _ARGUMENTS_AT, struct.pack(f"<{len(xen.rest)}Q", *xen.rest))
+            rest = [value & mask for value in xen.rest]
+            guest.write(calls + 2 * width.word, struct.pack(f"<{len(rest)}{width.code}", *rest))
             xen.rest = None
             return _go_on(xen, calls, count - done)
-        guest.write(calls + _RESULT_AT, _RESULT.pack(rc & U64))
-        calls = (calls + _ENTRY.size) & U64
+        guest.write(calls + width.word, result.pack(rc & mask))
+        calls = (calls + entry.size) & U64
         if xen.work >= _WORK and done + 1 < count:
             return _go_on(xen, calls, count - done - 1)
     return 0

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from stub.abi import physdev as abi
 from stub.abi.errno import EBUSY, EINVAL, ENODEV, ENOSPC, ESRCH
-from stub.abi.layout import Struct
+from stub.abi.layout import Layout
 from stub.abi.xen import Hypercall
+from stub.hypervisor.arguments import give, take
 from stub.hypervisor.pirqs import GSIS, PIRQS
-from stub.hypervisor.pointers import handle_okay
+from stub.hypervisor.pointers import structure_okay
 from stub.hypervisor.refusals import bad_pointer, hardware_domains, refuse
 from stub.hypervisor.registry import SubOps, hypercall
 from stub.memory.guest import GuestFault
@@ -22,9 +23,9 @@ PHYSDEV_OPS = SubOps(Hypercall.physdev_op)
 _MAX_PORTS = 65536
 _BITMAP_BYTES = _MAX_PORTS // 8
 # Refused whatever they say, but a bad pointer is told apart; None: the argument is not looked at.
-_HARDWARE_ONLY: dict[int, Struct | None] = {
-    abi.PHYSDEVOP_apic_read: abi.PhysdevApic64,
-    abi.PHYSDEVOP_apic_write: abi.PhysdevApic64,
+_HARDWARE_ONLY: dict[int, Layout | None] = {
+    abi.PHYSDEVOP_apic_read: abi.PhysdevApic,
+    abi.PHYSDEVOP_apic_write: abi.PhysdevApic,
     abi.PHYSDEVOP_alloc_irq_vector: abi.PhysdevIrq,
     abi.PHYSDEVOP_manage_pci_add: abi.PhysdevManagePci,
     abi.PHYSDEVOP_manage_pci_remove: abi.PhysdevManagePci,
@@ -59,7 +60,8 @@ def physdev_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: in
         return xen.not_there(Hypercall.physdev_op, command)
     layout = _DEVICES[command] if command in _DEVICES else _HARDWARE_ONLY[command]
     try:
-        return _refused(xen, command, xen.domain.guest.read(arg, layout.size) if layout else b"")
+        data = xen.domain.guest.read(arg, layout.of(xen.width.bits).size) if layout else b""
+        return _refused(xen, command, data)
     except GuestFault as fault:
         return bad_pointer(xen, fault)
 
@@ -80,22 +82,22 @@ def _refused(xen: Hypervisor, command: int, data: bytes) -> int:
 
 @hypercall(Hypercall.physdev_op_compat)
 def physdev_op_compat(xen: Hypervisor, operation: int, _: int, __: int, ___: int, ____: int) -> int:
-    """The old form: a command and, 8 bytes on, its argument; it knows the six oldest commands."""
+    """The old form: a command and, a word on, its argument; it knows the six oldest commands."""
+    layout = abi.PhysdevOp.of(xen.width.bits)
     try:
-        data = xen.domain.guest.read(operation, abi.PhysdevOp64.size)
+        data = xen.domain.guest.read(operation, layout.size)
     except GuestFault as fault:
         return bad_pointer(xen, fault)
-    command = abi.PhysdevOp64.unpack_from(data).cmd
+    command = layout.unpack_from(data).cmd
     if command not in _OLD_OPS:
         return xen.not_there(Hypercall.physdev_op_compat, command)
-    return physdev_op(xen, command, (operation + abi.PhysdevOp64.offset("u")) & U64, 0, 0, 0) or 0
+    return physdev_op(xen, command, (operation + layout.offset("u")) & U64, 0, 0, 0) or 0
 
 
 @PHYSDEV_OPS(abi.PHYSDEVOP_set_iopl)
 def set_iopl(xen: Hypervisor, arg: int) -> int:
     """The vCPU's virtual I/O privilege level."""
-    xen.payload = xen.domain.guest.read(arg, abi.PhysdevSetIopl.size)
-    level = abi.PhysdevSetIopl.unpack_from(xen.payload).iopl
+    level = take(xen, abi.PhysdevSetIopl, arg).iopl
     if level > 3:
         return refuse(xen, EINVAL, f"there is no I/O privilege level {level}")
     xen.vcpu.iopl = level
@@ -105,9 +107,8 @@ def set_iopl(xen: Hypervisor, arg: int) -> int:
 @PHYSDEV_OPS(abi.PHYSDEVOP_set_iobitmap)
 def set_iobitmap(xen: Hypervisor, arg: int) -> int:
     """The vCPU's I/O permission bitmap, a guest pointer."""
-    xen.payload = xen.domain.guest.read(arg, abi.PhysdevSetIobitmap64.size)
-    request = abi.PhysdevSetIobitmap64.unpack_from(xen.payload)
-    if not handle_okay(request.bitmap, _BITMAP_BYTES, 1):
+    request = take(xen, abi.PhysdevSetIobitmap, arg)
+    if not structure_okay(xen, request.bitmap, _BITMAP_BYTES, 1):
         return refuse(xen, EINVAL, f"a bitmap cannot begin at {request.bitmap:#x}")
     if request.nr_ports > _MAX_PORTS:
         return refuse(xen, EINVAL, f"there are {_MAX_PORTS} ports, not {request.nr_ports}")
@@ -118,41 +119,33 @@ def set_iobitmap(xen: Hypervisor, arg: int) -> int:
 @PHYSDEV_OPS(abi.PHYSDEVOP_eoi)
 def eoi(xen: Hypervisor, arg: int) -> int:
     """The end of an interrupt: of one that the domain has the number of."""
-    xen.payload = xen.domain.guest.read(arg, abi.PhysdevEoi.size)
-    irq = abi.PhysdevEoi.unpack_from(xen.payload).irq
+    irq = take(xen, abi.PhysdevEoi, arg).irq
     return 0 if irq in xen.pirqs.allocated else refuse(xen, EINVAL, f"the domain has no interrupt {irq}")
 
 
 @PHYSDEV_OPS(abi.PHYSDEVOP_irq_status_query)
 def irq_status_query(xen: Hypervisor, arg: int) -> int:
     """Whether an interrupt needs an EOI, which Xen always says."""
-    xen.payload = xen.domain.guest.read(arg, abi.PhysdevIrqStatusQuery.size)
-    irq = abi.PhysdevIrqStatusQuery.unpack_from(xen.payload).irq
+    irq = take(xen, abi.PhysdevIrqStatusQuery, arg).irq
     if irq >= PIRQS:
         return refuse(xen, EINVAL, f"the domain has {PIRQS} interrupts, not {irq}")
-    xen.out = abi.PhysdevIrqStatusQuery.pack(irq=irq, flags=abi.XENIRQSTAT_needs_eoi)
-    xen.domain.guest.write(arg, xen.out)
-    return 0
+    return give(xen, abi.PhysdevIrqStatusQuery, arg, irq=irq, flags=abi.XENIRQSTAT_needs_eoi)
 
 
 @PHYSDEV_OPS(abi.PHYSDEVOP_get_free_pirq)
 def get_free_pirq(xen: Hypervisor, arg: int) -> int:
     """A number for an interrupt that could be mapped, had the domain the right."""
-    xen.payload = xen.domain.guest.read(arg, abi.PhysdevGetFreePirq.size)
-    kind = abi.PhysdevGetFreePirq.unpack_from(xen.payload).type
+    kind = take(xen, abi.PhysdevGetFreePirq, arg).type
     number = xen.pirqs.allocate(kind)
     if number is None:
         return refuse(xen, ENOSPC, "all interrupt numbers are taken")
-    xen.out = abi.PhysdevGetFreePirq.pack(type=kind, pirq=number)
-    xen.domain.guest.write(arg, xen.out)
-    return 0
+    return give(xen, abi.PhysdevGetFreePirq, arg, type=kind, pirq=number)
 
 
 @PHYSDEV_OPS(abi.PHYSDEVOP_map_pirq)
 def map_pirq(xen: Hypervisor, arg: int) -> int:
     """The toolstack's; the request goes back as it came."""
-    xen.payload = xen.domain.guest.read(arg, abi.PhysdevMapPirq64.size)
-    rc = _of_domain(xen, abi.PhysdevMapPirq64.unpack_from(xen.payload).domid, "map_pirq")
+    rc = _of_domain(xen, take(xen, abi.PhysdevMapPirq, arg).domid, "map_pirq")
     xen.domain.guest.write(arg, xen.payload)
     return rc
 
@@ -160,8 +153,7 @@ def map_pirq(xen: Hypervisor, arg: int) -> int:
 @PHYSDEV_OPS(abi.PHYSDEVOP_unmap_pirq)
 def unmap_pirq(xen: Hypervisor, arg: int) -> int:
     """The toolstack's."""
-    xen.payload = xen.domain.guest.read(arg, abi.PhysdevUnmapPirq.size)
-    return _of_domain(xen, abi.PhysdevUnmapPirq.unpack_from(xen.payload).domid, "unmap_pirq")
+    return _of_domain(xen, take(xen, abi.PhysdevUnmapPirq, arg).domid, "unmap_pirq")
 
 
 def _of_domain(xen: Hypervisor, domid: int, what: str) -> int:
@@ -174,8 +166,7 @@ def _of_domain(xen: Hypervisor, domid: int, what: str) -> int:
 @PHYSDEV_OPS(abi.PHYSDEVOP_pirq_eoi_gmfn_v2)
 def pirq_eoi_gmfn(xen: Hypervisor, arg: int) -> int:
     """A page in which Xen says which physical interrupts need an EOI: none does. There can be one such page."""
-    xen.payload = xen.domain.guest.read(arg, abi.PhysdevPirqEoiGmfn64.size)
-    mfn = abi.PhysdevPirqEoiGmfn64.unpack_from(xen.payload).gmfn
+    mfn = take(xen, abi.PhysdevPirqEoiGmfn, arg).gmfn
     types, pirqs = xen.domain.types, xen.pirqs
     if types.hold(mfn):
         return refuse(xen, EINVAL, f"frame {mfn:#x} cannot be written")

@@ -9,6 +9,7 @@ from stub.abi.errno import EFAULT, EINVAL, ENOSPC, ESRCH
 from stub.abi.xen import Hypercall
 from stub.domain.domain import HARDWARE_DOMAIN
 from stub.hypervisor import runstate, traps
+from stub.hypervisor.arguments import take
 from stub.hypervisor.clock import SECOND
 from stub.hypervisor.pointers import handle_okay
 from stub.hypervisor.refusals import hardware_domains, refuse
@@ -98,8 +99,7 @@ def _is_valid(xen: Hypervisor, port: int) -> bool:
 def poll(xen: Hypervisor, arg: int) -> int:
     """Sleep until a port is pending, or an event can be delivered, or a time (do_poll)."""
     guest, vcpu = xen.domain.guest, xen.vcpu
-    xen.payload = guest.read(arg, abi.SchedPoll64.size)
-    request = abi.SchedPoll64.unpack_from(xen.payload)
+    request = take(xen, abi.SchedPoll, arg)
     if request.nr_ports > _MAX_POLL_PORTS:
         return refuse(xen, EINVAL, f"{request.nr_ports} ports are more than {_MAX_POLL_PORTS}")
     if not handle_okay(request.ports, request.nr_ports, 4):

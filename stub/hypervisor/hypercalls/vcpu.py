@@ -6,23 +6,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import vcpu as abi
-from stub.abi.arch_x86 import VcpuGuestContext64
+from stub.abi.arch_x86 import VcpuGuestContext
 from stub.abi.errno import EEXIST, EFAULT, EINVAL, ENOENT, ENXIO
-from stub.abi.xen import VIRQ_TIMER, Hypercall
+from stub.abi.xen import VIRQ_TIMER, Hypercall, VcpuInfo, VcpuTimeInfo
 from stub.hypervisor import runstate
-from stub.hypervisor.pointers import handle_okay
+from stub.hypervisor.arguments import take
+from stub.hypervisor.pointers import structure_okay
 from stub.hypervisor.refusals import bad_pointer, refuse
 from stub.hypervisor.registry import hypercall
-from stub.hypervisor.vcpu import VCPU_INFO_SELECTOR
 from stub.memory.guest import GuestFault
-from stub.units import PAGE_SIZE, U64
+from stub.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 _MIN_PERIOD = 1_000_000  # ns
 _MAX_PERIOD = (1 << 62) - 1  # STIME_DELTA_MAX
-_INFO_SIZE = 64
 Handler = Callable[["Hypervisor", int, int], int]
 VCPU_HANDLERS: dict[int, Handler] = {}
 
@@ -55,7 +54,7 @@ def vcpu_op(xen: Hypervisor, command: int, vcpu: int, arg: int, _: int, __: int)
 @_op(abi.VCPUOP_initialise)
 def initialise(xen: Hypervisor, _: int, arg: int) -> int:
     """The only vCPU is initialised; what it was to begin with is read before that is seen."""
-    xen.domain.guest.read(arg, VcpuGuestContext64.size)
+    xen.domain.guest.read(arg, VcpuGuestContext.of(xen.width.bits).size)
     return refuse(xen, EEXIST, "the vCPU is initialised")
 
 
@@ -86,12 +85,17 @@ def get_runstate_info(xen: Hypervisor, _: int, arg: int) -> int:
     return 0
 
 
+def _area(xen: Hypervisor, arg: int) -> int:
+    """Where an area is that the guest registers: a pointer, whose upper half a 32-bit guest may leave as it is."""
+    xen.payload = xen.domain.guest.read(arg, xen.width.word)
+    return int.from_bytes(xen.payload, "little")
+
+
 @_op(abi.VCPUOP_register_runstate_memory_area)
 def register_runstate(xen: Hypervisor, _: int, arg: int) -> int:
     """Keep the times at a guest virtual address."""
-    xen.payload = xen.domain.guest.read(arg, abi.VcpuRegisterRunstateMemoryArea.size)
-    address = abi.VcpuRegisterRunstateMemoryArea.unpack_from(xen.payload).addr
-    if not handle_okay(address, 1, abi.VcpuRunstateInfo64.size):
+    address = _area(xen, arg)
+    if not structure_okay(xen, address, 1, abi.VcpuRunstateInfo.of(xen.width.bits).size):
         return refuse(xen, EFAULT, f"an area cannot begin at {address:#x}")
     xen.vcpu.runstate_at = address
     runstate.write(xen)
@@ -123,8 +127,7 @@ def set_singleshot(xen: Hypervisor, _: int, arg: int) -> int:
 
     (Later versions of Xen 4.17 ignore VCPU_SSHOTTMR_future.)
     """
-    xen.payload = xen.domain.guest.read(arg, abi.VcpuSetSingleshotTimer64.size)
-    when = abi.VcpuSetSingleshotTimer64.unpack_from(xen.payload).timeout_abs_ns
+    when = take(xen, abi.VcpuSetSingleshotTimer, arg).timeout_abs_ns
     if when < xen.clock.now or when >> 63:
         xen.clock.arm("singleshot", None)
         xen.events.raise_virq(VIRQ_TIMER)
@@ -144,20 +147,18 @@ def stop_singleshot(xen: Hypervisor, _: int, __: int) -> int:
 def register_vcpu_info(xen: Hypervisor, _: int, arg: int) -> int:
     """Move vcpu_info to a page of the guest's; the guest gets a spurious upcall so that no event is lost."""
     domain, vcpu = xen.domain, xen.vcpu
-    xen.payload = domain.guest.read(arg, abi.VcpuRegisterVcpuInfo.size)
-    request = abi.VcpuRegisterVcpuInfo.unpack_from(xen.payload)
-    if request.offset > PAGE_SIZE - _INFO_SIZE or request.offset & 7:
+    request, info = take(xen, abi.VcpuRegisterVcpuInfo, arg), VcpuInfo.of(xen.width.bits)
+    if request.offset > PAGE_SIZE - info.size or request.offset & xen.width.word - 1:
         return refuse(xen, ENXIO, f"vcpu_info does not fit at offset {request.offset:#x} of a page")
     if vcpu.info_registered:
         return refuse(xen, EINVAL, "vcpu_info was moved before")
     if domain.types.hold(request.mfn):
         return refuse(xen, EINVAL, f"frame {request.mfn:#x} cannot be written")
     old, new = vcpu.info_at, request.mfn * PAGE_SIZE + request.offset
-    xen.ram_bytes[new : new + _INFO_SIZE] = xen.ram_bytes[old : old + _INFO_SIZE]
+    xen.ram_bytes[new : new + info.size] = xen.ram_bytes[old : old + info.size]
     vcpu.info_at, vcpu.info_registered = new, True
     xen.pause = True  # the loop looks at the new place when it is entered
-    domain.ram.words[(new + VCPU_INFO_SELECTOR) >> 3] = U64
-    xen.ram_bytes[new] = 1
+    info.pack_into(xen.ram_bytes, new, evtchn_upcall_pending=1, evtchn_pending_sel=xen.width.mask)
     return 0
 
 
@@ -179,9 +180,8 @@ def get_physid(xen: Hypervisor, __: int, ___: int) -> int:
 @_op(abi.VCPUOP_register_vcpu_time_memory_area)
 def register_time_area(xen: Hypervisor, _: int, arg: int) -> int:
     """A second copy of the time information, at a guest virtual address; null drops it."""
-    xen.payload = xen.domain.guest.read(arg, abi.VcpuRegisterTimeMemoryArea.size)
-    address = abi.VcpuRegisterTimeMemoryArea.unpack_from(xen.payload).addr
-    if not handle_okay(address, 1, 1):
+    address = _area(xen, arg)
+    if not structure_okay(xen, address, 1, VcpuTimeInfo.size):
         return refuse(xen, EFAULT, f"an area cannot begin at {address:#x}")
     xen.time_area = address
     runstate.update_time(xen)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi import features, version
-from stub.abi.arch_x86 import HYPERVISOR_VIRT_START
 from stub.abi.errno import EINVAL
 from stub.abi.xen import Hypercall, VMASST_TYPE_pae_extended_cr3
+from stub.hypervisor.arguments import give, take
 from stub.hypervisor.refusals import bad_pointer, hardware_domains, refuse
 from stub.hypervisor.registry import hypercall
 from stub.memory.guest import GuestFault
@@ -34,7 +34,6 @@ _BUFFERS = {
     ),
     version.XENVER_capabilities: b"xen-3.0-x86_64 xen-3.0-x86_32p ".ljust(1024, b"\0"),
     version.XENVER_changeset: bytes(64),
-    version.XENVER_platform_parameters: HYPERVISOR_VIRT_START.to_bytes(8, "little"),
     version.XENVER_guest_handle: bytes(16),
     version.XENVER_commandline: b"<denied>\0",  # no more than that is written
 }
@@ -59,6 +58,8 @@ def xen_version(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
     try:
         if command == version.XENVER_get_features:
             return _get_features(xen, arg)
+        if command == version.XENVER_platform_parameters:
+            return give(xen, version.XenPlatformParameters, arg, virt_start=xen.width.hypervisor_start)
         answer = _BUFFERS.get(command)
         if answer is None:
             return xen.not_there(Hypercall.xen_version, command)
@@ -70,11 +71,7 @@ def xen_version(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
 
 
 def _get_features(xen: Hypervisor, arg: int) -> int:
-    guest = xen.domain.guest
-    xen.payload = guest.read(arg, version.XenFeatureInfo.size)
-    index = version.XenFeatureInfo.unpack_from(xen.payload).submap_idx
+    index = take(xen, version.XenFeatureInfo, arg).submap_idx
     if index:
         return refuse(xen, EINVAL, f"there is no submap {index} of features")
-    xen.out = version.XenFeatureInfo.pack(submap_idx=index, submap=_features(xen))
-    guest.write(arg, xen.out)
-    return 0
+    return give(xen, version.XenFeatureInfo, arg, submap_idx=index, submap=_features(xen))

@@ -19,9 +19,9 @@ VARIATION(ports, "a breakpoint on a port counts if any is enabled, itself or ano
     asm volatile("mov %%cr4, %0" : "=r"(cr4));
     asm volatile("mov %0, %%cr4" : : "r"(cr4 | 8));
     check_equal(set(7, PORT_0 | ENABLE_0), 0, "enabled with CR4.DE");
-    check_equal(TRY("movq $1, (%0)", : : "r"(memory) : "memory"), 0, "memory at that address is not watched");
+    check_equal(TRY("mov" W " $1, (%0)", : : "r"(memory) : "memory"), 0, "memory at that address is not watched");
     MUST(set(7, 1 << 16 | ENABLE_0));
-    check(TRY("movq $1, (%0)", : : "r"(memory) : "memory") && fault.vector == DB, "as it is otherwise", "%u", fault.vector);
+    check(TRY("mov" W " $1, (%0)", : : "r"(memory) : "memory") && fault.vector == DB, "as it is otherwise", "%u", fault.vector);
     MUST(set(7, 0));
     asm volatile("mov %0, %%cr4" : : "r"(cr4));
 }

@@ -68,9 +68,11 @@ VARIATION(long_table, "a trap table of any length is taken whole")
     check_equal(hypercall(SET_TRAP_TABLE, gates), 0, "3000 gates");
     asm volatile("int3");
     check_equal(breakpoints, 1, "the last one is in place");
+#if BITS == 64
     gates[COUNT - 1].address = NON_CANONICAL;
     check_equal(hypercall(SET_TRAP_TABLE, gates), -EINVAL, "the last one refused");
     gates[COUNT - 1].address = gate_address(BP);
+#endif
     struct multicall_entry call = {SET_TRAP_TABLE, 99, {(word)gates}};
     check_equal(hypercall(MULTICALL, &call, 1), 0, "3000 gates in a multicall");
     check_equal(call.result, 0, "its result");
@@ -88,6 +90,7 @@ CRASHING_VARIATION(no_table, "Unhandled: vec 3", "no table at all clears every g
     check(0, "still here", "%d", breakpoints);
 }
 
+#if BITS == 64
 static u16 gs(void)
 {
     u16 selector;
@@ -104,3 +107,4 @@ VARIATION(user_gs, "the user's GS selector gets its ring, and one that cannot be
     check_equal(hypercall(SET_SEGMENT_BASE, GS_USER_SEL, 2), 0, "the null selector");
     check_equal(gs(), 2, "stays as it is");
 }
+#endif

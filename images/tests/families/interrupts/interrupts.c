@@ -54,9 +54,9 @@ struct old {
     u32 command;
     union {
         u32 level;
-        struct { u64 bitmap; u32 ports; } bitmap;
+        struct { word bitmap; u32 ports; } bitmap;
         struct { u32 irq, flags; } status;
-    } __attribute__((aligned(8)));
+    } __attribute__((aligned(sizeof(word))));
 };
 
 VARIATION(old_form, "the old form has the six oldest commands")
@@ -84,7 +84,7 @@ VARIATION(ports, "single ports can be allowed by a bitmap")
     static u8 bitmap[8192];
     memset(bitmap, 0xff, sizeof bitmap);
     bitmap[0x80 / 8] &= ~1;
-    struct { u64 bitmap; u32 ports; } request = {(word)bitmap, 65536};
+    struct { word bitmap; u32 ports; } request = {(word)bitmap, 65536};
     check_equal(physdev(SET_IOBITMAP, &request), 0, "a bitmap");
     check_equal(TRY("in $0x80, %%al", : : : "rax"), 0, "one port can be read");
     check(TRY("in $0x81, %%al", : : : "rax") && fault.vector == GP, "the next cannot", "%u", fault.vector);

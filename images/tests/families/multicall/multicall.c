@@ -8,9 +8,9 @@ VARIATION(order, "calls are made in their order, and each result is where its ca
     make_path(AREA);
     void *a = page(), *b = page();
     struct multicall_entry calls[4] = {
-        {UPDATE_VA_MAPPING, 99, {AREA, address_of(a) | DATA, 0}},
-        {UPDATE_VA_MAPPING, 99, {AREA, address_of(b) | DATA, 0}},
-        {UPDATE_VA_MAPPING, 99, {TEST_AREA(9), 0, 0}},
+        {UPDATE_VA_MAPPING, 99, {AREA, VALUE(address_of(a) | DATA), 0}},
+        {UPDATE_VA_MAPPING, 99, {AREA, VALUE(address_of(b) | DATA), 0}},
+        {UPDATE_VA_MAPPING, 99, {TEST_AREA(9), VALUE(0), 0}},
         {XEN_VERSION, 99, {0, 0}},
     };
     check_equal(hypercall(MULTICALL, calls, 4), 0, "the call itself");
@@ -73,8 +73,8 @@ VARIATION(no_room, "a result that cannot be stored ends the list; what was done 
     make_path(AREA);
     struct multicall_entry *calls = page();
     void *a = page();
-    calls[0] = (struct multicall_entry){UPDATE_VA_MAPPING, 99, {AREA, address_of(a) | DATA, 0}};
-    calls[1] = (struct multicall_entry){UPDATE_VA_MAPPING, 99, {AREA + PAGE, address_of(a) | DATA, 0}};
+    calls[0] = (struct multicall_entry){UPDATE_VA_MAPPING, 99, {AREA, VALUE(address_of(a) | DATA), 0}};
+    calls[1] = (struct multicall_entry){UPDATE_VA_MAPPING, 99, {AREA + PAGE, VALUE(address_of(a) | DATA), 0}};
     MUST(read_only(calls));
     check_equal(hypercall(MULTICALL, calls, 2), -EFAULT, "the call fails");
     check(entry(AREA, 1) & P, "the first is done", "%llx", entry(AREA, 1));
@@ -88,9 +88,10 @@ VARIATION(iret, "iret ends the list: nothing behind it is called")
     void *a = page();
     struct multicall_entry calls[2] = {
         {IRET, 99, {0}},
-        {UPDATE_VA_MAPPING, 99, {AREA, address_of(a) | DATA, 0}},
+        {UPDATE_VA_MAPPING, 99, {AREA, VALUE(address_of(a) | DATA), 0}},
     };
     word rax = MULTICALL;
+#if BITS == 64
     asm volatile("mov %%rsp, %%r12\n"
                  "push $0xe02b\npush %%r12\npushfq\npush $0xe030\npush $1f\n"
                  "push $0\npush %%rcx\npush %%r11\npush $0x1234\n"
@@ -99,6 +100,15 @@ VARIATION(iret, "iret ends the list: nothing behind it is called")
                  : "+a"(rax)
                  : "D"(calls), "S"(2ul)
                  : "rcx", "r11", "r12", "memory");
+#else
+    asm volatile("push %%ebp\nmov %%esp, %%ebp\n"
+                 "pushf\npush $0xe019\npush $1f\npush $0x1234\n"
+                 "int $0x82\nud2\n"
+                 "1: mov %%ebp, %%esp\npop %%ebp\n"
+                 : "+a"(rax)
+                 : "b"(calls), "c"(2)
+                 : "memory");
+#endif
     check_equal(rax, 0x1234, "rax is what iret says");
     check_equal(calls[1].result, 99, "the second call was not made");
     check_equal(entry(AREA, 1), 0, "nor has it done anything");

@@ -33,14 +33,19 @@ static sword singleshot(u64 when, u32 flags)
     return vcpu_op(SET_SINGLESHOT, &timer);
 }
 
+static sword set_timer_op(u64 when)
+{
+    return hypercall(SET_TIMER_OP, VALUE(when));
+}
+
 static int pending(u32 which)
 {
-    return shared->pending[which / 64] >> which % 64 & 1;
+    return shared->pending[which / BITS] >> which % BITS & 1;
 }
 
 static void clear(u32 which)
 {
-    __atomic_and_fetch(&shared->pending[which / 64], ~(1ul << which % 64), __ATOMIC_SEQ_CST);
+    __atomic_and_fetch(&shared->pending[which / BITS], ~(1ul << which % BITS), __ATOMIC_SEQ_CST);
     shared->vcpu[0].pending_sel = 0;
     shared->vcpu[0].pending = 0;
 }
@@ -83,7 +88,7 @@ VARIATION(past, "a time that has passed is now, whatever the flags say")
     check_equal(singleshot(0, 0), 0, "at 0");
     check(pending(port), "pending", "it is not");
     clear(port);
-    hypercall(SET_TIMER_OP, now() - 1);
+    set_timer_op(now() - 1);
     check_equal(sleep(now() + MS), 0, "set_timer_op, waited for");
     check(pending(port), "pending by then", "it is not");
 }
@@ -93,7 +98,7 @@ VARIATION(one_timer, "set_timer_op and the one-shot timer are the same timer")
     set_up();
     u64 start = now();
     check_equal(singleshot(start + 10 * MS, 0), 0, "in 10 ms");
-    check_equal(hypercall(SET_TIMER_OP, start + 30 * MS), 0, "no, in 30 ms");
+    check_equal(set_timer_op(start + 30 * MS), 0, "no, in 30 ms");
     check_equal(sleep(start + 20 * MS), 0, "after 20 ms");
     check(!pending(port), "nothing yet", "it is pending");
     check(now() >= start + 20 * MS, "20 ms have passed", "%llu", now() - start);
@@ -101,12 +106,12 @@ VARIATION(one_timer, "set_timer_op and the one-shot timer are the same timer")
     check(pending(port), "it is pending", "it is not");
     check(now() >= start + 30 * MS && now() < start + 31 * MS, "30 ms have passed", "%llu", now() - start);
     clear(port);
-    hypercall(SET_TIMER_OP, now() + 5 * MS);
+    set_timer_op(now() + 5 * MS);
     check_equal(vcpu_op(STOP_SINGLESHOT, 0), 0, "stopped by the other call");
     check_equal(sleep(now() + 10 * MS), 0, "10 ms");
     check(!pending(port), "nothing came", "it is pending");
     singleshot(now() + 5 * MS, 0);
-    check_equal(hypercall(SET_TIMER_OP, 0), 0, "and the other way");
+    check_equal(set_timer_op(0), 0, "and the other way");
     check_equal(sleep(now() + 10 * MS), 0, "10 ms more");
     check(!pending(port), "nothing came either", "it is pending");
 }
@@ -115,13 +120,13 @@ VARIATION(far, "set_timer_op takes a time that cannot be meant for 100 ms")
 {
     set_up();
     u64 start = now();
-    check_equal(hypercall(SET_TIMER_OP, start + (1ull << 51)), 0, "in 26 days");
+    check_equal(set_timer_op(start + (1ull << 51)), 0, "in 26 days");
     check_equal(sleep(0), 0, "waited for");
     u64 passed = now() - start;
     check(passed >= 100 * MS && passed < 101 * MS, "it comes in 100 ms", "%llu", passed);
     clear(port);
     start = now();
-    check_equal(hypercall(SET_TIMER_OP, -5), 0, "before time began");
+    check_equal(set_timer_op(-5), 0, "before time began");
     check_equal(sleep(0), 0, "waited for, too");
     passed = now() - start;
     check(passed >= 100 * MS && passed < 101 * MS, "it comes in 100 ms as well", "%llu", passed);
@@ -171,7 +176,7 @@ VARIATION(poll, "what ends a sleep that waits for ports")
     SLEEP(3, others, 2, 50 * MS);
     clear(port);
     singleshot(now() + MS, 0);
-    shared->mask[port / 64] |= 1ul << port % 64;
+    shared->mask[port / BITS] |= 1ul << port % BITS;
     SLEEP(4, list, 1, 5 * MS);
     clear(port);
     singleshot(now() + MS, 0);

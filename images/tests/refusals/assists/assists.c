@@ -43,7 +43,7 @@ VARIATION(effects, "the assist for direct writes is on only while it is")
     make_path(area);
     u64 *l1 = table_at((entry(area, 2) & ~ENTRY_FLAGS) / PAGE);
     watch(page());
-#define STORE TRY("movq $0, (%0)", : : "r"(l1 + 3) : "memory")
+#define STORE TRY("mov" W " $0, (%0)", : : "r"(l1 + 3) : "memory")
     REFUSED_BY_TRAP("at the start it is off", PF, 3, (word)(l1 + 3), STORE);
     MUST(assist(ENABLE, 2));
     check(!STORE, "on", "trap %u", fault.vector);

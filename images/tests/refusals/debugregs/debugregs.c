@@ -24,6 +24,7 @@ static void refused(const char *name, word number, word value, int error)
           -error, before, after);
 }
 
+#if BITS == 64
 VARIATION(addresses, "where breakpoints may be")
 {
     for (word i = 0; i < 4; i++)
@@ -36,18 +37,23 @@ VARIATION(addresses, "where breakpoints may be")
     check_equal(get(0), HOLE_END, "it is there");
     ALLOWED("DR1 at the end of the lower half", set(1, NON_CANONICAL - 1));
 }
+#endif
 
 VARIATION(control, "DR6 and DR7")
 {
     MUST(set(7, 0));
+#if BITS == 64
     refused("DR6 with an upper half", 6, 1ul << 32, EINVAL);
     refused("DR7 with an upper half", 7, 1ul << 63, EINVAL);
+#endif
     refused("DR7 with GD", 7, 1 << 13, EPERM);
     refused("DR7 with a breakpoint on a port", 7, 2 << 16 | 3, EPERM);
     refused("DR7 with one on a port in the last place", 7, 2u << 28 | 3 << 6, EPERM);
+#if BITS == 64
     refused("DR4 with an upper half, as DR6", 6, 1ul << 40, EINVAL);
     check_equal(set(4, 1ul << 32), -EINVAL, "DR4 with an upper half");
     check_equal(set(5, 1ul << 32), -EINVAL, "DR5 with an upper half");
+#endif
     check_equal(set(5, 1 << 13), -EPERM, "DR5 with GD");
     ALLOWED("DR6 cleared", set(6, 0));
     check_equal(get(6), 0xffff0ff0, "the bits of DR6 that are 1");
@@ -58,7 +64,9 @@ VARIATION(control, "DR6 and DR7")
     word cr4;
     asm volatile("mov %%cr4, %0" : "=r"(cr4));
     asm volatile("mov %0, %%cr4" : : "r"(cr4 | 8));
+#if BITS == 64
     refused("DR4 with CR4.DE", 6, 1ul << 33, EINVAL);
+#endif
     check_equal(set(4, 0), -ENODEV, "DR4 is none with CR4.DE");
     check_equal(set(5, 0), -ENODEV, "DR5 is none with CR4.DE");
     check_equal(get(4), -ENODEV, "DR4 read with CR4.DE");

@@ -28,7 +28,7 @@ static sword set_gdt(const word *frames, word entries)
 
 static sword update_descriptor(u64 address, u64 descriptor)
 {
-    return hypercall(UPDATE_DESCRIPTOR, address, descriptor);
+    return hypercall(UPDATE_DESCRIPTOR, VALUE(address), VALUE(descriptor));
 }
 
 VARIATION(gdt, "which frames can be the GDT")
@@ -141,6 +141,6 @@ VARIATION(places, "where a descriptor may be written")
     REFUSED("the root", EINVAL, update_descriptor(frame_address(root_mfn()), DATA_32));
     REFUSED("not aligned", EINVAL, update_descriptor(address_of(plain) + 4, DATA_32));
     ALLOWED("a page that is no table", update_descriptor(address_of(plain + 6), DATA_32));
-    check_equal(plain[6], DATA_32, "it is there");
+    check(plain[6] == DATA_32, "it is there", "%llx", plain[6]);
     check_single_reference(plain, "no reference is left");
 }

@@ -21,17 +21,17 @@ static const struct family families[] = {
     {"domctl", DOMCTL, 0, 0, 144, 0},
     {"exchange", MEMORY_OP, XENMEM_exchange, 1, sizeof(struct memory_exchange), 0},
     {"current_reservation", MEMORY_OP, XENMEM_current_reservation, 1, 2, 0},
-    {"machphys_mapping", MEMORY_OP, XENMEM_machphys_mapping, 1, 24, 0},
-    {"add_to_physmap", MEMORY_OP, XENMEM_add_to_physmap, 1, 24, 0},
+    {"machphys_mapping", MEMORY_OP, XENMEM_machphys_mapping, 1, 3 * sizeof(word), 0},
+    {"add_to_physmap", MEMORY_OP, XENMEM_add_to_physmap, 1, 8 + 2 * sizeof(word), 0},
     {"xen_version", XEN_VERSION, 3, 1, 1024, 0},
     {"grant_table_op", GRANT_TABLE_OP, 6, 1, 16, 1},
     {"vcpu_op", VCPU_OP, 6, 2, 8, 0},
-    {"runstate", VCPU_OP, 4, 2, 48, 0},
-    {"sched_op", SCHED_OP, SCHED_poll, 1, 24, 0},
+    {"runstate", VCPU_OP, 4, 2, BITS == 64 ? 48 : 44, 0},
+    {"sched_op", SCHED_OP, SCHED_poll, 1, BITS == 64 ? 24 : 16, 0},
     {"callback_op", CALLBACK_OP, 0, 1, sizeof(struct callback_register), 0},
     {"event_channel_op", EVENT_CHANNEL_OP, EVTCHN_status, 1, 24, 0},
     {"physdev_op", PHYSDEV_OP, 6, 1, 4, 0},
-    {"nmi_op", NMI_OP, 0, 1, 16, 0},
+    {"nmi_op", NMI_OP, 0, 1, 2 * sizeof(word), 0},
 };
 #define FAMILIES (sizeof families / sizeof *families)
 
@@ -70,12 +70,14 @@ VARIATION(nothing, "the null pointer, where nothing is mapped at 0")
     each(0, "at 0");
 }
 
+#if BITS == 64
 VARIATION(no_address, "an address that the CPU does not have")
 {
     watch(page());
     each(NON_CANONICAL, "at no address");
     each(HOLE - 8, "below Xen's area");
 }
+#endif
 
 VARIATION(xen, "Xen's area, where the M2P can be read")
 {
@@ -97,6 +99,7 @@ VARIATION(unmapped, "an address that nothing is mapped at, and one half of which
     MUST(writable(behind));
 }
 
+#if BITS == 64 /* what user code can reach, a 32-bit kernel can */
 VARIATION(user_only, "a page of the user's root only")
 {
     make_user();
@@ -110,14 +113,15 @@ VARIATION(user_only, "a page of the user's root only")
     MUST(update(address_of(user_root + entry_index(area, 4)), address_of(l3) | TABLE));
     each(area, "mapped for user code only");
 }
+#endif
 
 /* Calls that write what they were asked for to where they were asked from. */
 static const struct family answers[] = {
-    {"machphys_mapping", MEMORY_OP, XENMEM_machphys_mapping, 1, 24, 0},
+    {"machphys_mapping", MEMORY_OP, XENMEM_machphys_mapping, 1, 3 * sizeof(word), 0},
     {"xen_version", XEN_VERSION, 3, 1, 1024, 0},
     {"get_features", XEN_VERSION, 6, 1, 8, 0},
     {"query_size", GRANT_TABLE_OP, 6, 1, 16, 1},
-    {"runstate", VCPU_OP, 4, 2, 48, 0},
+    {"runstate", VCPU_OP, 4, 2, BITS == 64 ? 48 : 44, 0},
     {"evtchn_status", EVENT_CHANNEL_OP, EVTCHN_status, 1, 24, 0},
 };
 

@@ -7,7 +7,10 @@
 
 #define AREA TEST_AREA(1)
 
-static u64 entry1, entry2, entry3, entry4; /* machine addresses of the entries of AREA */
+static u64 entry1, entry2, entry3; /* machine addresses of the entries of AREA */
+#if BITS == 64
+static u64 entry4;
+#endif
 static void *target;                       /* a page that AREA can map */
 
 static word nobody; /* a frame without an owner */
@@ -19,7 +22,9 @@ static void set_up(void)
     entry1 = entry_address(AREA, 1);
     entry2 = entry_address(AREA, 2);
     entry3 = entry_address(AREA, 3);
+#if BITS == 64
     entry4 = entry_address(AREA, 4);
+#endif
     target = page();
     watch(target);
 }
@@ -48,20 +53,25 @@ VARIATION(flags, "which flags an entry of each level may have")
         {G, {"G in an L2 entry", "G in an L3 entry", "G in an L4 entry"}},
     };
     for (unsigned i = 0; i < 4; i++)
-        for (int level = 2; level <= 4; level++)
+        for (int level = 2; level <= LEVELS; level++)
             REFUSED(bad[i].names[level - 2], EINVAL,
                     update(entry_address(AREA, level), entry(AREA, level) | bad[i].flag));
-    for (int level = 2; level <= 4; level++)
+    for (int level = 2; level <= LEVELS; level++)
         ALLOWED(level == 2 ? "A and D cleared in an L2 entry" : level == 3 ? "the same in L3" : "the same in L4",
                 update(entry_address(AREA, level), entry(AREA, level) & ~(u64)(A | D)));
     check_single_reference(target, "the target has one reference");
 }
 
+/* A frame that is Xen's: one of the M2P's tables. */
+static word xens_frame(void)
+{
+    return (entry(HOLE, BITS == 64 ? LEVELS : 2) & ~ENTRY_FLAGS) / PAGE;
+}
+
 VARIATION(frames, "which frames an entry may name")
 {
     set_up();
-    u64 *root = table_at(root_mfn());
-    word xen = (root[256] & ~ENTRY_FLAGS) / PAGE;
+    word xen = xens_frame();
     REFUSED("L1 entry for no RAM", EPERM, update(entry1, frame_address(NO_RAM) | DATA_RO));
     REFUSED("writable L1 entry for no RAM", EPERM, update(entry1, frame_address(NO_RAM) | DATA));
     REFUSED("L1 entry for the invalid frame", EINVAL, update(entry1, frame_address(INVALID_FRAME) | DATA_RO));
@@ -73,7 +83,7 @@ VARIATION(frames, "which frames an entry may name")
         {"L3 entry for no RAM", "L3 entry for the invalid frame", "L3 entry for nobody's frame"},
         {"L4 entry for no RAM", "L4 entry for the invalid frame", "L4 entry for nobody's frame"},
     };
-    for (int level = 2; level <= 4; level++) {
+    for (int level = 2; level <= LEVELS; level++) {
         u64 where = entry_address(AREA, level) + 8;
         REFUSED(names[level - 2][0], EINVAL, update(where, frame_address(NO_RAM) | TABLE));
         REFUSED(names[level - 2][1], EINVAL, update(where, frame_address(INVALID_FRAME) | TABLE));
@@ -86,9 +96,9 @@ VARIATION(types, "a frame has one use at a time: page table of one level, or wri
 {
     set_up();
     word tables[5];
-    for (int level = 1; level <= 3; level++)
+    for (int level = 1; level < LEVELS; level++)
         tables[level] = (entry(AREA, level + 1) & ~ENTRY_FLAGS) / PAGE;
-    tables[4] = root_mfn();
+    tables[LEVELS] = root_mfn();
     static const char *const writable_names[] = {
         0, "an L1 table mapped writable", "an L2 table mapped writable", "an L3 table mapped writable",
         "the root mapped writable",
@@ -101,26 +111,29 @@ VARIATION(types, "a frame has one use at a time: page table of one level, or wri
         0, "write access added to the L1 table", "write access added to the L2 table",
         "write access added to the L3 table", "write access added to the root",
     };
-    for (int level = 1; level <= 4; level++) {
+    for (int level = 1; level <= LEVELS; level++) {
         REFUSED(writable_names[level], EBUSY, update(entry1, frame_address(tables[level]) | DATA));
         ALLOWED(readable_names[level], update(entry1, frame_address(tables[level]) | DATA_RO));
         REFUSED(added_names[level], EBUSY, update(entry1, frame_address(tables[level]) | DATA));
     }
     MUST(update(entry1, 0));
-    u64 next2 = entry2 + 8, next3 = entry3 + 8, next4 = entry4 + 8;
+    u64 next2 = entry2 + 8, next3 = entry3 + 8;
     REFUSED("a page mapped writable as an L1 table", EINVAL, update(next2, address_of(target) | TABLE));
     REFUSED("a page mapped writable as an L2 table", EINVAL, update(next3, address_of(target) | TABLE));
-    REFUSED("a page mapped writable as an L3 table", EINVAL, update(next4, address_of(target) | TABLE));
     REFUSED("an L2 table as an L1 table, writable", EINVAL, update(next2, frame_address(tables[2]) | TABLE));
     REFUSED("an L3 table as an L1 table", EINVAL, update(next2, frame_address(tables[3]) | TABLE_RO));
-    REFUSED("the root as an L1 table", EINVAL, update(next2, frame_address(tables[4]) | TABLE_RO));
     REFUSED("an L1 table as an L2 table", EINVAL, update(next3, frame_address(tables[1]) | TABLE_RO));
+#if BITS == 64
+    u64 next4 = entry4 + 8;
+    REFUSED("the root as an L1 table", EINVAL, update(next2, frame_address(tables[4]) | TABLE_RO));
+    REFUSED("a page mapped writable as an L3 table", EINVAL, update(next4, address_of(target) | TABLE));
     REFUSED("the root as an L2 table", EINVAL, update(next3, frame_address(tables[4]) | TABLE_RO));
     REFUSED("an L1 table as an L3 table", EINVAL, update(next4, frame_address(tables[1]) | TABLE_RO));
     REFUSED("an L2 table as an L3 table", EINVAL, update(next4, frame_address(tables[2]) | TABLE_RO));
+    ALLOWED("one L3 table twice in the root", update(next4, frame_address(tables[3]) | TABLE));
+#endif
     ALLOWED("one L1 table twice in an L2 table", update(next2, frame_address(tables[1]) | TABLE));
     ALLOWED("one L2 table twice in an L3 table", update(next3, frame_address(tables[2]) | TABLE));
-    ALLOWED("one L3 table twice in the root", update(next4, frame_address(tables[3]) | TABLE));
 }
 
 VARIATION(new_tables, "a table is looked through when it is first used; what it was before a refusal it is after it")
@@ -132,10 +145,10 @@ VARIATION(new_tables, "a table is looked through when it is first used; what it 
     watch(second);
     watch(third);
     watch(shown);
-    u64 next2 = entry2 + 8, next3 = entry3 + 8, next4 = entry4 + 8;
+    u64 next2 = entry2 + 8, next3 = entry3 + 8;
     static const struct {
         u64 flags;
-        word frame;
+        u64 frame;
         int error;
         const char *names[3];
     } bad[] = {
@@ -151,7 +164,7 @@ VARIATION(new_tables, "a table is looked through when it is first used; what it 
          {"an L1 table that maps itself writable", "an L2 table above that", "an L3 table above that"}},
     };
     for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
-        word frame = bad[i].frame == 0   ? mfn_of(shown)
+        u64 frame = bad[i].frame == 0   ? mfn_of(shown)
                      : bad[i].frame == 1 ? root_mfn()
                      : bad[i].frame == 2 ? NO_RAM
                      : bad[i].frame == 3 ? mfn_of(first)
@@ -162,15 +175,18 @@ VARIATION(new_tables, "a table is looked through when it is first used; what it 
         MUST(update(address_of(third + 9), address_of(second) | TABLE));
         REFUSED(bad[i].names[0], bad[i].error, update(next2, address_of(first) | TABLE));
         REFUSED(bad[i].names[1], bad[i].error, update(next3, address_of(second) | TABLE));
-        REFUSED(bad[i].names[2], bad[i].error, update(next4, address_of(third) | TABLE));
+#if BITS == 64
+        REFUSED(bad[i].names[2], bad[i].error, update(entry4 + 8, address_of(third) | TABLE));
+#endif
     }
     check_untyped(shown, "what such a table maps is writable nowhere else");
     check_single_reference(shown, "what such a table maps has one reference");
     MUST(update(address_of(first + 5), 0));
     MUST(update(address_of(first + 500), 0));
-    ALLOWED("the mended tables", update(next4, address_of(third) | TABLE));
+    ALLOWED("the mended tables", update(next3, address_of(second) | TABLE));
 }
 
+#if BITS == 64
 VARIATION(reserved_slots, "the root's entries 256 to 271 are Xen's")
 {
     set_up();
@@ -185,6 +201,21 @@ VARIATION(reserved_slots, "the root's entries 256 to 271 are Xen's")
     ALLOWED("slot 255", update(root + 8 * 255, table3));
     ALLOWED("slot 272", update(root + 8 * 272, table3));
 }
+#else
+VARIATION(reserved_slots, "the L2 table of the top has entries of Xen's, and the root keeps that table")
+{
+    set_up();
+    u64 root = frame_address(root_mfn()), table1 = entry(AREA, 2), table2 = entry(AREA, 3);
+    REFUSED("the M2P's entry replaced", EPERM, update(entry_address(HOLE, 2), table1));
+    REFUSED("the M2P's entry cleared", EPERM, update(entry_address(HOLE, 2), 0));
+    REFUSED("the last entry", EPERM, update(entry_address(HOLE_END - PAGE, 2), table1));
+    ALLOWED("the one below Xen's", update(entry_address(HOLE - PAGE, 2), table1));
+    ALLOWED("it cleared", update(entry_address(HOLE - PAGE, 2), 0));
+    REFUSED("the root's last entry replaced", EINVAL, update(root + 8 * 3, table2));
+    REFUSED("the root's last entry cleared", EINVAL, update(root + 8 * 3, 0));
+    REFUSED("what a root does not have", EINVAL, update(root + 8 * 4, table2));
+}
+#endif
 
 VARIATION(places, "where an entry may be written, and with which command")
 {
@@ -194,18 +225,18 @@ VARIATION(places, "where an entry may be written, and with which command")
     REFUSED("an entry of no RAM", EINVAL, update(frame_address(NO_RAM), 0));
     REFUSED("an entry of nobody's frame", EINVAL, update(frame_address(nobody), 0));
     REFUSED("an entry of a frame of Xen's", EINVAL,
-            update(table_at(root_mfn())[256] & ~ENTRY_FLAGS, 0));
+            update(frame_address(xens_frame()), 0));
     static const char *const commands[] = {"command 4", "command 5", "command 6", "command 7"};
     for (int command = 4; command < 8; command++)
         REFUSED(commands[command - 4], ENOSYS, update(entry1 | command, 0));
     REFUSED("M2P of no RAM", EINVAL, update(frame_address(NO_RAM) | MACHPHYS_UPDATE, 5));
     REFUSED("M2P of nobody's frame", EINVAL, update(frame_address(nobody) | MACHPHYS_UPDATE, 5));
     word mfn = mfn_of(plain);
-    ALLOWED("M2P with a PFN that cannot be", update(frame_address(mfn) | MACHPHYS_UPDATE, 1ul << 40));
-    check_equal(M2P[mfn], 1l << 40, "the M2P has it");
+    ALLOWED("M2P with a PFN that cannot be", update(frame_address(mfn) | MACHPHYS_UPDATE, 1ul << 5 * BITS / 8));
+    check_equal(M2P[mfn], 1l << 5 * BITS / 8, "the M2P has it");
     MUST(update(frame_address(mfn) | MACHPHYS_UPDATE, pfn_of(plain)));
     ALLOWED("a word of a page that is no table", update(address_of(plain + 3), 0x1234567890abcdef));
-    check_equal(plain[3], 0x1234567890abcdef, "it is there as it was given");
+    check(plain[3] == 0x1234567890abcdef, "it is there as it was given", "%llx", plain[3]);
     MUST(read_only(segments));
     word list[1] = {mfn_of(segments)};
     MUST(hypercall(SET_GDT, list, 8));
@@ -235,8 +266,10 @@ VARIATION(counts, "it stops at the first request that is refused, and counts tho
     COUNTED(0, "an empty list has done nothing");
     check_equal(hypercall(MMU_UPDATE, requests, 3, 0, DOMID_SELF), -ENOSYS, "no place for the count");
     check_equal(hypercall(MMU_UPDATE, requests, 2, HOLE, DOMID_SELF), 0, "a place for the count that is Xen's");
+#if BITS == 64
     check_equal(hypercall(MMU_UPDATE, requests, 1ul << 32 | 2, &done, DOMID_SELF), 0, "the upper half of a count");
     COUNTED(2, "which does not count");
+#endif
 }
 
 VARIATION(continued, "bit 31 of a count is Xen's own mark of a call that it goes on with; a guest can set it too")
@@ -273,8 +306,10 @@ VARIATION(pointers, "the list must be the guest's to read")
     REFUSED_AT(1, "a list whose second request is not mapped", EFAULT, mmu_update(at, 2, DOMID_SELF));
     REFUSED_AT(0, "a list that is not mapped", EFAULT, mmu_update((void *)AREA + 5 * PAGE, 1, DOMID_SELF));
     REFUSED_AT(UNTOUCHED, "a list in Xen's area", EFAULT, mmu_update((void *)HOLE, 1, DOMID_SELF));
+#if BITS == 64
     REFUSED_AT(UNTOUCHED, "a list at an address that is none", EFAULT,
                mmu_update((void *)NON_CANONICAL, 1, DOMID_SELF));
+#endif
     MUST(writable(behind));
 }
 

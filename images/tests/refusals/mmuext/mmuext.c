@@ -9,7 +9,7 @@ VARIATION(flushes, "flushes of the TLB and of caches")
     make_path(AREA);
     watch(page());
     ALLOWED("the TLB, here", mmuext(TLB_FLUSH_LOCAL, 0, 0));
-    ALLOWED("one translation, here", mmuext(INVLPG_LOCAL, NON_CANONICAL, 0));
+    ALLOWED("one translation, here", mmuext(INVLPG_LOCAL, AREA + 7, 0));
     ALLOWED("the TLB, on listed vCPUs, of which most do not exist", mmuext(TLB_FLUSH_MULTI, 0, (word)&all));
     ALLOWED("a translation of Xen's, on all vCPUs", mmuext(INVLPG_ALL, HOLE, 0));
     REFUSED("the TLB, on a list that is not mapped", EINVAL, mmuext(TLB_FLUSH_MULTI, 0, AREA));
@@ -27,7 +27,9 @@ VARIATION(ldt, "where the LDT may be")
     watch(page());
     REFUSED("not aligned", EINVAL, mmuext(SET_LDT, at + 8, 1));
     REFUSED("too many entries", EINVAL, mmuext(SET_LDT, at, 8193));
+#if BITS == 64
     REFUSED("at an address that is none", EINVAL, mmuext(SET_LDT, NON_CANONICAL, 1));
+#endif
     REFUSED("in Xen's area", EINVAL, mmuext(SET_LDT, HOLE, 1));
     REFUSED("at the end of Xen's area", EINVAL, mmuext(SET_LDT, HOLE_END - PAGE, 1));
     ALLOWED("the most entries", mmuext(SET_LDT, at, 8192));
@@ -88,7 +90,9 @@ VARIATION(lists, "lists of operations")
     REFUSED_AT(1, "the second is not mapped", EFAULT, mmuext_op(at, 2, DOMID_SELF));
     REFUSED_AT(0, "no list", EFAULT, mmuext_op(0, 1, DOMID_SELF));
     REFUSED_AT(UNTOUCHED, "a list in Xen's area", EFAULT, mmuext_op((void *)HOLE, 1, DOMID_SELF));
+#if BITS == 64
     REFUSED_AT(UNTOUCHED, "a list at an address that is none", EFAULT, mmuext_op((void *)NON_CANONICAL, 1, DOMID_SELF));
+#endif
     REFUSED_AT(UNTOUCHED, "a domain that is not there", ESRCH, mmuext_op(list, 1, NO_DOMAIN));
     REFUSED_AT(UNTOUCHED, "the invalid domain", ESRCH, mmuext_op(list, 1, DOMID_INVALID));
     REFUSED_AT(UNTOUCHED, "another domain", EPERM, mmuext_op(list, 1, 0));

@@ -14,7 +14,7 @@ VARIATION(results, "one result each")
     watch(shown);
     struct multicall_entry list[5] = {
         {XEN_VERSION, OLD, {0}},
-        {UPDATE_VA_MAPPING, OLD, {(word)shown, frame_address(root_mfn()) | DATA, UVMF_INVLPG}},
+        {UPDATE_VA_MAPPING, OLD, {(word)shown, VALUE(frame_address(root_mfn()) | DATA), UVMF_INVLPG}},
         {9999, OLD, {0}},
         {MULTICALL, OLD, {(word)list, 1}},
         {XEN_VERSION, OLD, {0}},
@@ -28,9 +28,11 @@ VARIATION(results, "one result each")
     list[0].result = OLD;
     check_equal(multicall(list, 0), 0, "an empty list");
     check_equal(list[0].result, OLD, "does nothing");
+#if BITS == 64
     list[0].op = 1ul << 32 | XEN_VERSION;
     MUST(multicall(list, 1));
     check_equal(list[0].result, -ENOSYS, "all of a number counts");
+#endif
 }
 
 VARIATION(pointers, "where the list may be")
@@ -41,7 +43,9 @@ VARIATION(pointers, "where the list may be")
     at = (void *)((word)at + PAGE - sizeof *at);
     REFUSED("no list", EFAULT, multicall(0, 1));
     REFUSED("a list of Xen's", EFAULT, multicall((void *)HOLE, 1));
+#if BITS == 64
     REFUSED("a list at an address that is none", EFAULT, multicall((void *)NON_CANONICAL, 1));
+#endif
     REFUSED("a list that is not mapped", EFAULT, multicall((void *)TEST_AREA(9), 1));
     *at = (struct multicall_entry){XEN_VERSION, OLD, {0}};
     MUST(unmap(behind));

@@ -17,7 +17,7 @@ static sword physdev_op(word command, const void *argument)
 VARIATION(iopl, "the I/O privilege level and the ports")
 {
     u32 level = 4;
-    struct { u64 bitmap; u32 ports; } ports = {0, 65537};
+    struct { word bitmap; u32 ports; } ports = {0, 65537};
     watch(page());
     REFUSED("level 4", EINVAL, physdev_op(set_iopl, &level));
     level = ~0u;
@@ -41,7 +41,7 @@ VARIATION(iopl, "the I/O privilege level and the ports")
 VARIATION(interrupts, "interrupts that the domain does not have")
 {
     u32 none[2] = {1 << 20, 0}, gsi[2] = {1, 0};
-    struct { u64 gmfn; } area = {NO_RAM};
+    struct { word gmfn; } area = {NO_RAM};
     void *typed = table();
     MUST(mmuext(PIN_L1_TABLE, mfn_of(typed), 0));
     watch(typed);

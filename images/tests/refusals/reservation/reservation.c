@@ -55,7 +55,7 @@ VARIATION(lists, "where a list of extents ends the work")
         NO_CHANGE(name[3], 0, reservation(command, list, 1, 0, DOMID_INVALID));
         NO_CHANGE(name[4], 0, reservation(command, list, 1, 0, 0));
         NO_CHANGE(name[5], 0, reservation(command, (word *)HOLE, 1, 0, DOMID_SELF));
-        NO_CHANGE(name[6], 0, reservation(command, list, 1ul << 40, 0, DOMID_SELF));
+        NO_CHANGE(name[6], 0, reservation(command, list, 1ul << (BITS - 4), 0, DOMID_SELF));
         NO_CHANGE(name[7], 0, memory_op(command, 0));
         NO_CHANGE(name[8], 0, memory_op(command, (void *)HOLE));
         /* The upper bits of a command count extents that were done before; that many are the answer to nonsense. */
@@ -119,7 +119,7 @@ VARIATION(exchange, "which pages can be exchanged, and for what")
     REFUSED("too large blocks", EPERM, exchange(&bad));
     bad = good, bad.out.nr_extents = 2;
     REFUSED("more for less", EINVAL, exchange(&bad));
-    bad = good, bad.in.nr_extents = bad.out.nr_extents = 1ul << 60, bad.in.extent_order = bad.out.extent_order = 9;
+    bad = good, bad.in.nr_extents = bad.out.nr_extents = 1ul << (BITS - 4), bad.in.extent_order = bad.out.extent_order = 9;
     REFUSED("more than a word counts", EINVAL, exchange(&bad));
     bad = good, bad.out.domid = 0;
     REFUSED("of one domain for another", EINVAL, exchange(&bad));

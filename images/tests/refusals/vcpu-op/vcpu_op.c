@@ -56,14 +56,14 @@ VARIATION(arguments, "arguments that are refused")
     for (unsigned command = 0; command < sizeof names / sizeof *names; command++) {
         if (!names[command][0])
             continue;
-        REFUSED(names[command][0], EFAULT, vcpu_op(command, 0, (void *)nowhere));
+        REFUSED(names[command][0], EFAULT, vcpu_op(command, 0, (void *)(word)nowhere));
         REFUSED(names[command][1], EFAULT, vcpu_op(command, 0, (void *)HOLE));
         REFUSED(names[command][2], EFAULT, vcpu_op(command, 0, 0));
     }
-    word area = HOLE;
+    u64 area = HOLE;
     REFUSED("a runstate area in Xen's", EFAULT, vcpu_op(register_runstate_area, 0, &area));
     REFUSED("a time area in Xen's", EFAULT, vcpu_op(register_time_area, 0, &area));
-    area = NON_CANONICAL;
+    area = BITS == 64 ? 0x0000800000000000 : 1ull << 32;
     REFUSED("a runstate area at an address that is none", EFAULT, vcpu_op(register_runstate_area, 0, &area));
 }
 
@@ -82,7 +82,7 @@ VARIATION(info, "where a vcpu_info may be registered")
     REFUSED("behind its page", ENXIO, vcpu_op(register_vcpu_info, 0, &info));
     info.offset = ~0u;
     REFUSED("at the last offset", ENXIO, vcpu_op(register_vcpu_info, 0, &info));
-    info.offset = 4;
+    info.offset = sizeof(word) / 2;
     REFUSED("not aligned", ENXIO, vcpu_op(register_vcpu_info, 0, &info));
     info.offset = PAGE - 64;
     static const char *const names[] = {"no RAM", "nobody's frame", "a page table", "the root", "the last number"};

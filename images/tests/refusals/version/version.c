@@ -50,7 +50,7 @@ VARIATION(pointers, "where the answer goes")
         {CHANGESET, 64,
          {"changeset to nowhere", "changeset to Xen", "changeset to a page that is read-only",
           "changeset across the end of what is mapped", "changeset to no address"}},
-        {PLATFORM_PARAMETERS, 8,
+        {PLATFORM_PARAMETERS, sizeof(word),
          {"platform_parameters to nowhere", "platform_parameters to Xen",
           "platform_parameters to a page that is read-only", "platform_parameters across the end of what is mapped",
           "platform_parameters to no address"}},
@@ -75,7 +75,9 @@ VARIATION(pointers, "where the answer goes")
         REFUSED(name[1], EFAULT, ask(question, (void *)HOLE));
         REFUSED(name[2], EFAULT, ask(question, readable));
         REFUSED(name[3], EFAULT, ask(question, last + PAGE - calls[i].size / 2));
+#if BITS == 64
         REFUSED(name[4], EFAULT, ask(question, (void *)NON_CANONICAL));
+#endif
     }
     MUST(writable(behind));
 }

@@ -1,4 +1,4 @@
-/* What is of the 64-bit interface: widths, selectors, layouts whose words are the guest's own. Nothing else is. */
+/* What is of the 64-bit interface: widths, selectors, layouts that differ. 32/arch.h is its twin. */
 #pragma once
 
 typedef unsigned char u8;
@@ -8,6 +8,8 @@ typedef unsigned long long u64;
 typedef unsigned long word; /* as wide as a register */
 typedef long sword;
 
+#define BITS 64
+#define W "q" /* ends the name of an instruction on a word */
 #define VIRT_BASE 0xffffffff80000000ul
 #define M2P ((const volatile word *)0xffff800000000000ul)
 #define HOLE 0xffff800000000000ul     /* Xen's: from here … */
@@ -16,6 +18,8 @@ typedef long sword;
 #define LEVELS 4                      /* of page tables */
 #define ENTRIES 512                   /* of a table */
 #define LEVEL_SHIFT(level) (12 + 9 * ((level) - 1))
+#define PIN_ROOT PIN_L4_TABLE
+#define XENS_PART(level, index) ((level) == LEVELS && (index) >= 256 && (index) < 272) /* of a root */
 
 #define FLAT_KERNEL_CS 0xe033
 #define FLAT_KERNEL_SS 0xe02b
@@ -24,19 +28,26 @@ typedef long sword;
 #define FLAT_USER_SS 0xe02b
 #define FIRST_RESERVED_SELECTOR 0xe000
 
+/* The kernel, too, is in ring 3: Xen adds US to what it maps without, and a mark of its own. */
+#define KERNEL_PAGE (1ull << 52)
+#define KERNEL_BITS (US | KERNEL_PAGE)
+
 /* Where user code runs, in both roots (see user()). */
 #define USER_CODE 0x400000ul
 #define USER_DATA 0x500000ul
 #define USER_STACK_TOP 0x600000ul
 /* Each has an L4 entry of its own. 0 is the kit's; a test has 1 to 223. */
 #define TEST_AREA(n) (0x0000100000000000ul + ((word)(n) << 39))
+#define SYSTEM_CALL 257 /* the vector by which user code calls the kernel: syscall_callback's */
 
 /* Xen's structures, as far as they are not the same but for their words' width. */
 struct callback_register {
     u16 type, flags;
     word address __attribute__((aligned(8)));
 };
+#define CALLBACK(type, flags, address) {(type), (flags), (address)}
 #define ARCH_VCPU_INFO word cr2, pad
+#define SHARED_INFO_TAIL u32 wc_sec_hi; word max_pfn, frame_list_list, nmi_reason
 
 /* Around TRY's instruction (kit.h). */
 #define TRY_BEGIN "movq $771f, try_resume(%%rip)\nmovq $770f, try_at(%%rip)\n"

@@ -1,4 +1,5 @@
-/* The way in: from Xen's domain builder, from traps, events and system calls; and the way to user code and back. */
+/* The way in: from Xen's domain builder, from traps, events and system calls; and the way to user code and back.
+   32/entry.S is its twin. */
 #define NOTE(type, content...) .balign 4; .long 4, 2f - 1f, type; .asciz "Xen"; 1: content; 2: .balign 4
 
     .section .note.Xen, "a", @note
