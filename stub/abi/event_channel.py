@@ -20,6 +20,7 @@ EVTCHNOP_reset = 10
 EVTCHNOP_init_control = 11
 EVTCHNOP_expand_array = 12
 EVTCHNOP_set_priority = 13
+EVTCHNOP_reset_cont = 14  # the rest of a reset that was interrupted; Xen's own
 
 EVTCHN_OPS = value_names(globals(), "EVTCHNOP_")
 

@@ -6,6 +6,7 @@ the hypervisor itself holds, and compared: a difference is a fault of pvstub, wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stub.hypervisor import p2m
+from stub.hypervisor.event_ports import INTERDOMAIN, VIRQ, FarEnd, Peer, Port
 from stub.hypervisor.verdict import Verdict
 from stub.memory import entries as e
 from stub.memory.frames import (
@@ -197,6 +199,25 @@ def _held(xen: Hypervisor) -> Iterator[tuple[int, int, str]]:
             yield mfn, WRITABLE, "the hypervisor writes to it"
 
 
+def _channels(view: View) -> Iterator[str]:
+    """Both ends of a channel know each other, VIRQs their ports; what the FIFO ABI writes to is held."""
+    events = view.xen.events
+    for port in events.in_use():
+        if port.peer is not None and (port.state != INTERDOMAIN or _back(port.peer) is not port):
+            yield f"port {port.number} leads to domain {port.remote_domain}'s {port.peer.number}, and that not back"
+        if port.state == VIRQ and events.virq_port(port.virq, port.vcpu) is not port:
+            yield f"port {port.number} is bound to VIRQ {port.virq}, which is bound elsewhere"
+    written = Counter(mfn for _, mfn in events.fifo.frames()) if events.fifo is not None else Counter()
+    for mfn, times in sorted(written.items()):
+        if view.xen.domain.types.held.get(mfn, 0) < times:
+            yield f"frame {mfn:#x} is written to for event channels, and not held"
+
+
+def _back(peer: Peer) -> Port | None:
+    """The end that an end leads to."""
+    return peer.port if isinstance(peer, FarEnd) else peer.peer if isinstance(peer.peer, Port) else None
+
+
 def _free(view: View) -> Iterator[str]:
     """Nobody's frames have no references, and those that can be had are nobody's."""
     frames = view.xen.domain.frames
@@ -227,6 +248,7 @@ INVARIANTS: dict[str, Callable[[View], Iterator[str]]] = {
     "pinned": _pinned,
     "counts": _counts,
     "free": _free,
+    "channels": _channels,
 }
 
 

@@ -1,283 +1,211 @@
-"""Event channels of one domain: ports, the two-level and the FIFO ABI (xen/common/event_{channel,2l,fifo}.c)."""
+"""Event channels of one domain: its ports, what they are bound to, who is told (xen/common/event_channel.c).
+
+What the operations refuse is decided in ``hypercalls/event_channel.py``; here stands what they then do. How a port is
+pending or masked is an ABI's: ``event_2l.py`` at first, ``event_fifo.py`` from EVTCHNOP_init_control to a reset.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 
-from stub.abi.errno import EEXIST, EINVAL, ENOENT, ENOSPC, ENOSYS, EOPNOTSUPP
-from stub.abi.xen import NR_VIRQS
-from stub.hypervisor.vcpu import VCPU_INFO_SELECTOR, Vcpu
+from stub.abi.event_channel import EVTCHN_FIFO_PRIORITY_DEFAULT
+from stub.abi.xen import VIRQ_DEBUG, VIRQ_TIMER, VIRQ_XENOPROF, VIRQ_XENPMU
+from stub.hypervisor.event_2l import TwoLevel
+from stub.hypervisor.event_fifo import WORDS_PER_PAGE, Fifo
+from stub.hypervisor.event_ports import FREE, INTERDOMAIN, RESERVED, UNBOUND, VIRQ, FarEnd, Port
+from stub.hypervisor.vcpu import Vcpu
 from stub.memory.ram import Ram
 
-FREE, RESERVED, UNBOUND, INTERDOMAIN, PIRQ, VIRQ, IPI = range(7)
 MAX_PORT = 1023  # xl's default limit for a domain (event_channels = 1023)
-PER_VCPU_VIRQS = frozenset({0, 1, 7, 13})
-_PENDING_WORDS, _MASK_WORDS = 2048 // 8, 2560 // 8  # 8-byte index in shared_info
-
-_F_PENDING, _F_MASKED, _F_LINKED = 1 << 31, 1 << 30, 1 << 29
-_LINK_MASK = (1 << 17) - 1
-_FIFO_MAX_PAGES = 128
-_DEFAULT_PRIORITY = 7
-_PORTS_PER_PAGE = 1024
+_PER_VCPU_VIRQS = frozenset({VIRQ_TIMER, VIRQ_DEBUG, VIRQ_XENOPROF, VIRQ_XENPMU})
+PORTS_OF_DOMAIN_0 = 64  # that there are records of: it has made one lot, as any domain has
+_FIRST_FAR_PORT = 32  # below are domain 0's own
+_LOT = 64  # EVTCHNS_PER_BUCKET: records are made so many at once, and never given back
 
 
-@dataclass
-class Port:
-    """``notify`` is called when the guest sends on it (a back end's end of the channel)."""
-
-    state: int = FREE
-    vcpu: int = 0
-    remote_domain: int = 0
-    remote_port: int = 0
-    virq: int = 0
-    priority: int = _DEFAULT_PRIORITY
-    pending: bool = False  # raised before the FIFO array had a word for it
-    notify: Callable[[], None] | None = None
+def is_per_vcpu(virq: int) -> bool:
+    """Whether each vCPU has its own VIRQ of that number (the reverse of virq_is_global)."""
+    return virq in _PER_VCPU_VIRQS
 
 
-@dataclass
-class FifoQueues:
-    """A vCPU's control block (byte offset in machine memory) and the tail of each priority's queue."""
-
-    control: int
-    tails: list[int] = field(default_factory=lambda: [0] * 16)
+def _virq_key(virq: int, vcpu: int) -> tuple[int, int]:
+    return virq, vcpu if is_per_vcpu(virq) else 0
 
 
 class EventChannels:
-    """The domain's ports, and what is pending on them."""
+    """``ports`` are the records that there are, by number. ``polled`` is called with a port that becomes pending."""
 
-    def __init__(self, ram: Ram, shared_info: int, vcpu: Vcpu) -> None:
+    def __init__(self, ram: Ram, shared_info: int, vcpus: Sequence[Vcpu], bits: int, domid: int) -> None:
         self._ram = ram
-        self._words = ram.words
-        self._u32 = ram.bytes.cast("I")
-        self._shared = shared_info << 9  # 8-byte index
-        self._vcpu = vcpu
-        self.ports: dict[int, Port] = {}
-        self._virqs: dict[int, int] = {}  # the port that each is bound to
-        self.fifo: FifoQueues | None = None
-        self._arrays: list[int] = []
+        self._domid = domid
+        self._two_level = TwoLevel(ram, shared_info, vcpus, bits)
+        self.vcpus = vcpus
+        self.abi: TwoLevel | Fifo = self._two_level
+        self.max_port = MAX_PORT
+        self.ports: list[Port] = []
+        self._virqs: dict[tuple[int, int], Port] = {}
+        self._far: dict[int, FarEnd] = {}
         self.polled: Callable[[int], None] | None = None
+        self._make_lot()
+        self.ports[0].state = RESERVED
+
+    def forget(self) -> None:
+        """Let go of all who listen."""
+        self.polled = None
+        self.ports.clear()
+        self._virqs.clear()
+        self._far.clear()
 
     # -- ports
 
-    def get(self, port: int) -> Port | None:
-        """The port, if it is in use."""
-        return self.ports.get(port)
+    def get(self, number: int) -> Port | None:
+        """A port's record, in use or not; None where there is none yet (port_is_valid)."""
+        return self.ports[number] if 0 <= number < len(self.ports) else None
 
-    def allocate(self) -> int:
-        """The lowest free port, or -ENOSPC."""
-        port = 1
-        while port in self.ports:
-            port += 1
-        return port if port <= MAX_PORT else -ENOSPC
+    def in_use(self) -> Iterator[Port]:
+        """The ports that are bound to something, or wait for it."""
+        return (port for port in self.ports if port.in_use)
 
-    def open(self, content: Port) -> int:
-        """Take a port; its number or -ENOSPC."""
-        port = self.allocate()
-        if port > 0:
-            self.ports[port] = content
-        return port
+    def free_port(self) -> Port | None:
+        """The lowest that can be handed out, None if none can (get_free_port)."""
+        for number in range(min(self.max_port + 1, self.abi.max_ports)):
+            if number == len(self.ports):
+                self._make_lot()
+            port = self.ports[number]
+            if port.state == FREE and not self.abi.is_busy(port):
+                return port
+        return None
 
-    def bind_virq(self, virq: int, vcpu: int) -> int:
-        """EVTCHNOP_bind_virq."""
-        if virq >= NR_VIRQS or (vcpu and virq not in PER_VCPU_VIRQS):
-            return -EINVAL
-        if vcpu:
-            return -ENOENT
-        if self.virq_port(virq):
-            return -EEXIST
-        port = self.open(Port(VIRQ, vcpu=vcpu, virq=virq))
-        if port > 0:
-            self._virqs[virq] = port
-        return port
+    def open(self, port: Port, state: int, *, vcpu: int = 0, remote_domain: int = 0) -> None:
+        """Take a free port into use."""
+        port.state, port.vcpu, port.remote_domain = state, vcpu, remote_domain
+        if isinstance(self.abi, Fifo):
+            port.priority = EVTCHN_FIFO_PRIORITY_DEFAULT
 
-    def virq_port(self, virq: int) -> int:
-        """The port that a VIRQ is bound to, 0 for none."""
-        return self._virqs.get(virq, 0)
+    def bind_virq(self, port: Port, virq: int, vcpu: int) -> None:
+        """Take a free port into use for a VIRQ."""
+        self.open(port, VIRQ, vcpu=vcpu)
+        port.virq = virq
+        self._virqs[_virq_key(virq, vcpu)] = port
 
-    def close(self, port: int) -> int:
-        """EVTCHNOP_close."""
-        if port not in self.ports:
-            return -EINVAL
-        content = self.ports.pop(port)
-        if content.state == VIRQ:
-            del self._virqs[content.virq]
-        peer = self.ports.get(content.remote_port) if content.state == INTERDOMAIN and not content.notify else None
-        if peer is not None and peer.state == INTERDOMAIN and peer.remote_port == port:
-            peer.state, peer.remote_port = UNBOUND, 0
-        if self.fifo is None:
-            self._words[self._shared + _PENDING_WORDS + (port >> 6)] &= ~(1 << (port & 63)) & ((1 << 64) - 1)
+    def virq_port(self, virq: int, vcpu: int = 0) -> Port | None:
+        """The port that a VIRQ is bound to, a vCPU's own or the global one."""
+        return self._virqs.get(_virq_key(virq, vcpu))
+
+    def connect_ports(self, local: Port, remote: Port | FarEnd) -> None:
+        """Bind a free port to an end that waits for the domain; it is raised, as a notification may have been lost."""
+        self.open(local, INTERDOMAIN, remote_domain=self._domid if isinstance(remote, Port) else 0)
+        local.peer = remote
+        if isinstance(remote, Port):
+            remote.state, remote.remote_domain, remote.peer = INTERDOMAIN, self._domid, local
         else:
-            at = self._fifo_word(port)
-            if at is not None:
-                self._u32[at] &= ~_F_PENDING & 0xFFFFFFFF
-        return 0
+            remote.port = local
+        self.raise_port(local)
+
+    def close(self, port: Port) -> None:
+        """Free a port in use (evtchn_close); the other end of its channel waits for the domain again."""
+        peer = port.peer
+        if port.state == VIRQ:
+            del self._virqs[_virq_key(port.virq, port.vcpu)]
+        elif isinstance(peer, Port):
+            self._unbind(peer, self._domid)
+        elif peer is not None:
+            peer.port = None
+        self.abi.clear_pending(port)
+        port.state, port.vcpu, port.peer = FREE, 0, None
 
     def reset(self) -> list[int]:
-        """EVTCHNOP_reset: close everything, back to the two-level ABI; the frames that the FIFO ABI used."""
-        for port in list(self.ports):
+        """Close everything, and go back to the two-level ABI; the frames that the FIFO ABI used (evtchn_reset)."""
+        for port in self.in_use():
             self.close(port)
-        frames = [*self._arrays, self.fifo.control >> 12] if self.fifo is not None else []
-        self.fifo = None
-        self._arrays = []
+        frames = [mfn for _, mfn in self.abi.frames()] if isinstance(self.abi, Fifo) else []
+        self.abi = self._two_level
         return frames
 
-    def send(self, port: int) -> int:
-        """EVTCHNOP_send."""
-        content = self.ports.get(port)
-        if content is None:
-            return -EINVAL
-        if content.state == INTERDOMAIN:
-            if content.notify is not None:
-                content.notify()
-            elif content.remote_port:
-                self.raise_port(content.remote_port)
-            return 0
-        if content.state == IPI:
-            self.raise_port(port)
-            return 0
-        return 0 if content.state == UNBOUND else -EINVAL
+    def _make_lot(self) -> None:
+        self.ports += (Port(number) for number in range(len(self.ports), len(self.ports) + _LOT))
+
+    @staticmethod
+    def _unbind(port: Port, domid: int) -> None:
+        port.state, port.remote_domain, port.peer = UNBOUND, domid, None
+
+    # -- domain 0's ends
+
+    def connect(self, number: int, notify: Callable[[], None]) -> FarEnd | None:
+        """A back end binds to a port of the guest's; None unless that waits for domain 0."""
+        port = self.get(number)
+        if port is None or port.state != UNBOUND or port.remote_domain:
+            return None
+        far = _FIRST_FAR_PORT
+        while far in self._far:
+            far += 1
+        end = FarEnd(far, notify, port, self)
+        self._far[far] = end
+        port.state, port.peer = INTERDOMAIN, end
+        return end
+
+    def far_end(self, number: int) -> FarEnd | None:
+        """Domain 0's end at a port of its own, if it is the other end of a channel of this domain's."""
+        return self._far.get(number)
+
+    def drop(self, end: FarEnd) -> None:
+        """A back end closes its end: the guest's port waits for domain 0 again."""
+        if end.port is not None:
+            self._unbind(end.port, 0)
+        end.port = None
+        self._far.pop(end.number, None)
 
     # -- pending
 
-    def raise_device(self, port: int) -> None:
-        """A back end's own port, if the guest has not closed it."""
-        content = self.ports.get(port)
-        if content is not None and content.notify is not None:
+    def send(self, port: Port) -> None:
+        """Notify the other end of a channel, or the vCPU of an IPI; nobody, while there is no other end."""
+        if isinstance(port.peer, FarEnd):
+            port.peer.notify()
+        elif port.state != UNBOUND:
+            self.raise_port(port.peer or port)
+
+    def raise_virq(self, virq: int, vcpu: int = 0) -> None:
+        """Make the port of a VIRQ pending, if there is one (send_guest_vcpu_virq)."""
+        port = self.virq_port(virq, vcpu)
+        if port is not None:
             self.raise_port(port)
 
-    def raise_virq(self, virq: int) -> bool:
-        """Make the port of a VIRQ pending; whether there is one."""
-        port = self.virq_port(virq)
-        if port:
-            self.raise_port(port)
-        return bool(port)
-
-    def raise_port(self, port: int) -> None:
+    def raise_port(self, port: Port) -> None:
         """evtchn_port_set_pending."""
-        if self.fifo is not None:
-            self._fifo_raise(port)
-        else:
-            bit = 1 << (port & 63)
-            at = self._shared + _PENDING_WORDS + (port >> 6)
-            if not self._words[at] & bit:
-                self._words[at] |= bit
-                if not self._words[self._shared + _MASK_WORDS + (port >> 6)] & bit:
-                    self._select(port >> 6)
-        if self.polled is not None:
-            self.polled(port)
+        if port.in_use:
+            self._set_pending(port)
 
-    def unmask(self, port: int) -> int:
-        """EVTCHNOP_unmask."""
-        if port not in self.ports:
-            return -EINVAL
-        if self.fifo is not None:
-            at = self._fifo_word(port)
-            if at is not None:
-                self._u32[at] &= ~_F_MASKED & 0xFFFFFFFF
-                if self._u32[at] & _F_PENDING:
-                    self._fifo_raise(port)
-            return 0
-        bit = 1 << (port & 63)
-        at = self._shared + _MASK_WORDS + (port >> 6)
-        if self._words[at] & bit:
-            self._words[at] &= ~bit
-            if self._words[self._shared + _PENDING_WORDS + (port >> 6)] & bit:
-                self._select(port >> 6)
-        return 0
+    def is_pending(self, port: Port) -> bool:
+        """Whether a port in use is pending, masked or not."""
+        return port.in_use and self.abi.is_pending(port)
 
-    def is_pending(self, port: int) -> bool:
-        """Whether the port is pending, masked or not."""
-        if self.fifo is not None:
-            at = self._fifo_word(port)
-            return at is not None and bool(self._u32[at] & _F_PENDING)
-        return bool(self._words[self._shared + _PENDING_WORDS + (port >> 6)] >> (port & 63) & 1)
+    def _set_pending(self, port: Port) -> None:
+        if self.abi.set_pending(port) and self.polled is not None:
+            self.polled(port.number)
 
-    def mark_pending(self) -> None:
-        """vcpu_mark_events_pending."""
-        self._ram.bytes[self._vcpu.info_at] = 1
+    # -- the FIFO ABI
 
-    def _select(self, word: int) -> None:
-        at = (self._vcpu.info_at + VCPU_INFO_SELECTOR) >> 3
-        bit = 1 << word
-        if not self._words[at] & bit:
-            self._words[at] |= bit
-            self.mark_pending()
+    @property
+    def fifo(self) -> Fifo | None:
+        """The FIFO ABI, if the guest uses it."""
+        return self.abi if isinstance(self.abi, Fifo) else None
 
-    # -- FIFO
+    def init_control(self, vcpu: int, control: int) -> None:
+        """Use the FIFO ABI, if not yet, and give a vCPU its control block, by its byte offset in machine memory.
 
-    def init_control(self, mfn: int, offset: int) -> None:
-        """Switch to the FIFO ABI with this control block; two-level ports that are pending are carried over."""
-        self.fifo = FifoQueues((mfn << 12) + offset)
-        for content in self.ports.values():
-            content.priority = _DEFAULT_PRIORITY
+        What was pending in the two-level ABI is raised when the event array reaches it.
+        """
+        if not isinstance(self.abi, Fifo):
+            for port in self.ports[1 : self._two_level.max_ports]:
+                port.pending = port.pending or self._two_level.is_pending(port)
+                port.priority = EVTCHN_FIFO_PRIORITY_DEFAULT
+            self.abi = Fifo(self._ram, self.vcpus)
+        self.abi.queues[vcpu].control = control
 
-    def expand_array(self, mfn: int) -> int:
-        """EVTCHNOP_expand_array."""
-        if self.fifo is None:
-            return -EOPNOTSUPP
-        if len(self._arrays) >= _FIFO_MAX_PAGES:
-            return -ENOSPC
-        first = len(self._arrays) * _PORTS_PER_PAGE
-        self._arrays.append(mfn)
-        for port in sorted(self.ports):
-            content = self.ports[port]
-            if first <= port < first + _PORTS_PER_PAGE and (content.pending or self._two_level_pending(port)):
-                content.pending = False
-                self._fifo_raise(port)
-        return 0
-
-    def set_priority(self, port: int, priority: int) -> int:
-        """EVTCHNOP_set_priority."""
-        if port not in self.ports:
-            return -EINVAL
-        if self.fifo is None:
-            return -ENOSYS
-        if priority > 15:
-            return -EINVAL
-        content = self.ports[port]
-        if self.fifo.tails[content.priority] == port:
-            self.fifo.tails[content.priority] = 0  # what follows in the old queue must not be linked behind it
-        content.priority = priority
-        return 0
-
-    def _two_level_pending(self, port: int) -> bool:
-        return bool(self._words[self._shared + _PENDING_WORDS + (port >> 6)] >> (port & 63) & 1)
-
-    def _fifo_word(self, port: int) -> int | None:
-        page = port // _PORTS_PER_PAGE
-        if page >= len(self._arrays):
-            return None
-        return self._arrays[page] * 1024 + port % _PORTS_PER_PAGE
-
-    def _fifo_raise(self, port: int) -> None:
-        """evtchn_fifo_set_pending."""
-        at = self._fifo_word(port)
-        fifo = self.fifo
-        content = self.ports.get(port)
-        if at is None and content is not None:
-            content.pending = True  # until the array reaches so far
-        if at is None or fifo is None or content is None:
-            return
-        word = self._u32[at] | _F_PENDING
-        if word & (_F_MASKED | _F_LINKED):
-            self._u32[at] = word
-            return
-        self._u32[at] = (word | _F_LINKED) & ~_LINK_MASK
-        priority = content.priority
-        tail = fifo.tails[priority]
-        linked = False
-        if tail and tail != port:
-            tail_at = self._fifo_word(tail)
-            if tail_at is not None and self._u32[tail_at] & _F_LINKED:
-                self._u32[tail_at] = (self._u32[tail_at] & ~_LINK_MASK) | port
-                linked = True
-        if not linked:
-            self._u32[(fifo.control >> 2) + 2 + priority] = port
-        fifo.tails[priority] = port
-        if not linked:
-            ready = fifo.control >> 2
-            if not self._u32[ready] >> priority & 1:
-                self._u32[ready] |= 1 << priority
-                self.mark_pending()
+    def expand_array(self, fifo: Fifo, mfn: int) -> None:
+        """Add a page of event words; what is pending there is raised, even if it was closed since, as in Xen."""
+        first = len(fifo.arrays) * WORDS_PER_PAGE
+        fifo.arrays.append(mfn)
+        for port in self.ports[first : first + WORDS_PER_PAGE]:
+            if port.pending:
+                self._set_pending(port)

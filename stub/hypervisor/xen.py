@@ -56,7 +56,8 @@ from stub.hypervisor import (
 )
 from stub.hypervisor.clock import SECOND, Clock
 from stub.hypervisor.compat import CompatVcpu
-from stub.hypervisor.events import INTERDOMAIN, EventChannels, Port
+from stub.hypervisor.event_ports import UNBOUND, FarEnd
+from stub.hypervisor.events import EventChannels
 from stub.hypervisor.grants import GrantTable
 from stub.hypervisor.onlookers import Onlookers
 from stub.hypervisor.pirqs import Pirqs
@@ -105,7 +106,7 @@ class Hypervisor:
         self.ram_bytes = domain.ram.bytes
         self.clock = Clock(engine.words, domain.ram)
         self.vcpu = self._make_vcpu()
-        self.events = EventChannels(domain.ram, domain.area.shared_info, self.vcpu)
+        self.events = EventChannels(domain.ram, domain.area.shared_info, (self.vcpu,), domain.bits, domain.domid)
         self.grants = GrantTable(domain)
         self.events.polled = self._polled_port
         self.verdict: Verdict | None = None
@@ -169,19 +170,26 @@ class Hypervisor:
 
     def _connect_devices(self, on_output: Callable[[bytes], None]) -> None:
         domain, layout = self.domain, self.domain.layout
+        store_end, console_end = map(self._builders_channel, (XENSTORE_PORT, CONSOLE_PORT))
         self.console = Console(
             domain.ram,
             int(domain.p2m[layout.console.pfn]) * PAGE_SIZE,
-            lambda: self.events.raise_device(CONSOLE_PORT),
+            console_end.signal,
             on_output,
         )
-        self.xenstore = xenstore.connect(
-            domain, lambda: self.events.raise_device(XENSTORE_PORT), self._backend_notified
-        )
+        self.xenstore = xenstore.connect(domain, store_end.signal, self._backend_notified)
         for span in (layout.console, layout.xenstore):  # the back ends' own mappings, by grant
             domain.types.hold(int(domain.p2m[span.pfn]))
-        for port in (XENSTORE_PORT, CONSOLE_PORT):
-            self.events.ports[port] = Port(INTERDOMAIN, notify=self._backend_notified)
+
+    def _builders_channel(self, number: int) -> FarEnd:
+        """A channel between the domain and a back end that the domain is built with: it has the lowest free port."""
+        port = self.events.free_port()
+        assert port is not None
+        assert port.number == number, "the builder's ports are the first, in this order"
+        self.events.open(port, UNBOUND)
+        end = self.events.connect(number, self._backend_notified)
+        assert end is not None
+        return end
 
     def start(self) -> None:
         """Put the vCPU at the guest's entry point."""
@@ -215,8 +223,7 @@ class Hypervisor:
         self.onlookers.close()
         self.deliver_upcall = lambda: None
         self.stops.onlooker = self.deferred = None
-        self.events.polled = None
-        self.events.ports.clear()
+        self.events.forget()
         self.console.disconnect()
         self.xenstore.disconnect()
         self.engine.close()

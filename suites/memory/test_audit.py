@@ -94,6 +94,21 @@ def _another_pfn(xen: Hypervisor) -> None:
     xen.domain.area.m2p[int(xen.domain.p2m[5])] = 6
 
 
+def _channel_with_one_end(xen: Hypervisor) -> None:
+    events = xen.events
+    local, remote = (events.ports[number] for number in (1, 2))
+    local.peer = remote
+
+
+def _virq_of_two(xen: Hypervisor) -> None:
+    for number in (3, 4):
+        xen.events.bind_virq(xen.events.ports[number], 0, 0)
+
+
+def _events_in_a_frame_not_held(xen: Hypervisor) -> None:
+    xen.events.init_control(0, int(xen.domain.p2m[5]) << 12)
+
+
 BROKEN: list[tuple[str, Callable[[Hypervisor], None], str]] = [
     ("writable", _writable_table, "writable, which is l1"),
     ("targets", _foreign_frame, "which is Xen's"),
@@ -105,6 +120,9 @@ BROKEN: list[tuple[str, Callable[[Hypervisor], None], str]] = [
     ("counts", _a_type_less, "type count"),
     ("free", _free_and_owned, "can be had, but is"),
     ("free", _leaked, "is nobody's, and has references"),
+    ("channels", _channel_with_one_end, "port 1 leads to"),
+    ("channels", _virq_of_two, "port 3 is bound to VIRQ 0"),
+    ("channels", _events_in_a_frame_not_held, "is written to for event channels"),
     ("p2m", _another_pfn, "for pfn 0x5"),
 ]
 

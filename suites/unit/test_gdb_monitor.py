@@ -516,21 +516,46 @@ def test_descriptors_in_words() -> None:
 
 def test_events_and_grants(context: monitor.Context) -> None:
     text = ask(context, "xen evtchn")
-    assert text.startswith("two-level ABI; vCPU 0: upcall not pending, masked")
-    assert re.search(r"^ 2 +interdomain +domain 0, console +- +-$", text, re.MULTILINE)
-    context.xen.events.raise_port(2)
-    assert re.search(r"^ 2 +interdomain +domain 0, console +yes +-$", ask(context, "xen evtchn"), re.MULTILINE)
-    context.xen.events.bind_virq(0, 0)
-    context.xen.events.init_control(0x101, 0)
+    assert text.startswith("two-level ABI\nvCPU 0: upcall not pending, masked, selector 0x0\n")
+    assert re.search(r"^ 2 +interdomain +domain 0 port 33, console +- +-$", text, re.MULTILINE)
+    events = context.xen.events
+    events.raise_port(events.ports[2])
     text = ask(context, "xen evtchn")
-    assert text.startswith("FIFO ABI")
-    assert "VIRQ_TIMER, vCPU 0" in text
-    assert "no event word yet" in text
+    assert "upcall pending, masked, selector 0x1" in text
+    assert re.search(r"^ 2 +interdomain +domain 0 port 33, console +yes +-$", text, re.MULTILINE)
     grants = ask(context, "xen grants")
     assert "version 1, 1 frames" in grants
     assert "2 entries in use" in grants
     console = int(context.xen.domain.p2m[context.xen.domain.layout.console.pfn])
     assert f"mfn {console:#x}" in grants
+
+
+def test_the_fifos_queues(context: monitor.Context) -> None:
+    """Its blocks, arrays and queues; a queue that the guest made a loop of is shown as far as it goes."""
+    events, words = context.xen.events, context.xen.ram_bytes.cast("I")
+    port = events.free_port()
+    assert port is not None
+    events.bind_virq(port, 0, 0)
+    events.init_control(0, 0x101000)
+    assert "no event word yet" in ask(context, "xen evtchn")
+    fifo = events.fifo
+    assert fifo is not None
+    events.expand_array(fifo, 0x102)
+    events.ports[2].priority = 3
+    for number in (3, 1, 2):
+        events.raise_port(events.ports[number])
+    text = ask(context, "xen evtchn")
+    assert text.startswith("FIFO ABI\nvCPU 0: upcall pending, masked\n")
+    assert "vCPU 0's control block at machine 0x101000: ready 0x88\n" in text
+    assert " priority 3: ports 2; tail 2\n priority 7: ports 3 1; tail 1\n" in text
+    assert "event array: mfn 0x102\n" in text
+    assert re.search(r"^ 3 +virq +VIRQ_TIMER, vCPU 0 +yes +- +linked, next 1$", text, re.MULTILINE)
+    assert re.search(r"^ 2 +interdomain +.*console +yes +- +priority 3 linked, next 0$", text, re.MULTILINE)
+    words[0x102 * 1024 + 1] |= 3 | 1 << 28
+    text = ask(context, "xen evtchn")
+    assert " priority 7: ports 3 1 3 1" in text
+    assert re.search(r" …; tail 1$", text, re.MULTILINE)
+    assert "linked, next 3 busy" in text
 
 
 def test_xenstore(context: monitor.Context) -> None:

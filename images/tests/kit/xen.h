@@ -73,7 +73,7 @@ enum { SCHED_yield = 0, SCHED_block, SCHED_shutdown, SCHED_poll, SCHED_remote_sh
 enum { SHUTDOWN_poweroff = 0, SHUTDOWN_reboot, SHUTDOWN_suspend, SHUTDOWN_crash };
 enum { EVTCHN_bind_interdomain = 0, EVTCHN_bind_virq, EVTCHN_bind_pirq, EVTCHN_close, EVTCHN_send, EVTCHN_status,
        EVTCHN_alloc_unbound, EVTCHN_bind_ipi, EVTCHN_bind_vcpu, EVTCHN_unmask, EVTCHN_reset, EVTCHN_init_control,
-       EVTCHN_expand_array, EVTCHN_set_priority };
+       EVTCHN_expand_array, EVTCHN_set_priority, EVTCHN_reset_cont };
 enum { VIRQ_TIMER = 0, VIRQ_DEBUG = 1, VIRQ_CONSOLE = 2, NR_VIRQS = 24 };
 
 /* callback_op */

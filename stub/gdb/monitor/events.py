@@ -11,84 +11,95 @@ from stub.domain.builder import CONSOLE_PORT, XENSTORE_PORT
 from stub.gdb.monitor import show
 from stub.gdb.monitor.context import Context
 from stub.gdb.monitor.registry import command
-from stub.hypervisor.events import INTERDOMAIN, IPI, PIRQ, UNBOUND, VIRQ, EventChannels, Port
-from stub.hypervisor.vcpu import VCPU_INFO_MASK, VCPU_INFO_SELECTOR
+from stub.hypervisor.event_fifo import BUSY, LINKED, Fifo
+from stub.hypervisor.event_ports import INTERDOMAIN, IPI, PIRQ, UNBOUND, VIRQ, FarEnd, Port
+from stub.hypervisor.vcpu import VCPU_INFO_MASK
 from stub.units import PAGE_SIZE
 
 _STATES = {UNBOUND: "unbound", INTERDOMAIN: "interdomain", PIRQ: "pirq", VIRQ: "virq", IPI: "ipi"}
 _BACK_ENDS = {CONSOLE_PORT: "console", XENSTORE_PORT: "XenStore"}
-_F_PENDING, _F_MASKED, _F_LINKED, _F_BUSY = 1 << 31, 1 << 30, 1 << 29, 1 << 28
-_PER_ARRAY = PAGE_SIZE // 4
-_MASK_WORDS = 2560 // 8  # shared_info.evtchn_mask, in words
+_MOST_LINKS = 32  # of a queue that are shown: the guest can make it as long as it likes, or a loop
 
 
-@command("xen evtchn", "every port in use: what it is bound to, pending, masked")
+@command("xen evtchn", "every port in use: what it is bound to, pending, masked; the FIFO's queues")
 def evtchn(context: Context) -> str:
     """``pending`` and ``masked`` are the guest's bits: in shared_info, or in the event words of the FIFO ABI."""
     xen = context.xen
-    events, at, memory = xen.events, xen.vcpu.info_at, xen.ram_bytes
-    selector = int.from_bytes(memory[at + VCPU_INFO_SELECTOR : at + VCPU_INFO_SELECTOR + 8], "little")
-    kind = "two-level" if events.fifo is None else "FIFO"
-    masked = "masked" if memory[at + VCPU_INFO_MASK] else "unmasked"
-    upcall = f"upcall {'pending' if memory[at] else 'not pending'}, {masked}"
-    head = f"{kind} ABI; vCPU 0: {upcall}" + (f", selector {selector:#x}\n" if events.fifo is None else "\n")
-    rows = [(port, *_row(context, port, content)) for port, content in sorted(events.ports.items())]
+    events = xen.events
+    rows = [(port.number, *_row(context, port)) for port in events.in_use()]
     titles = ("port", "state", "bound to", "pending", "masked", "" if events.fifo is None else "queue")
-    return head + "".join(_queues(context)) + show.columns(rows, titles)
+    vcpus = "".join(_vcpu(context, number) for number in range(len(events.vcpus)))
+    return f"{events.abi.name} ABI\n" + vcpus + "".join(_fifo(events.fifo)) + show.columns(rows, titles)
 
 
-def _row(context: Context, port: int, content: Port) -> tuple[str, ...]:
+def _vcpu(context: Context, number: int) -> str:
+    events, memory = context.xen.events, context.xen.ram_bytes
+    vcpu = events.vcpus[number]
+    masked = "masked" if memory[vcpu.info_at + VCPU_INFO_MASK] else "unmasked"
+    upcall = f"vCPU {number}: upcall {'pending' if memory[vcpu.info_at] else 'not pending'}, {masked}"
+    return upcall + (f", selector {events.abi.selector(vcpu):#x}\n" if not isinstance(events.abi, Fifo) else "\n")
+
+
+def _row(context: Context, port: Port) -> tuple[str, ...]:
     events = context.xen.events
-    pending, masked, more = _bits(context, events, port)
-    if content.priority != 7 and events.fifo is not None:
-        more = f"priority {content.priority} {more}".rstrip()
-    if port in context.xen.vcpu.polling:
-        more = f"{more} polled".strip()
+    more = [] if events.fifo is None else _queued(events.fifo, port)
+    if port.number in context.xen.vcpu.polling:
+        more.append("polled")
     yes = {True: "yes", False: "-"}
-    return _STATES.get(content.state, "?"), _bound(port, content), yes[pending], yes[masked], more
+    pending, masked = yes[events.is_pending(port)], yes[events.abi.is_masked(port)]
+    return _STATES[port.state], _bound(port), pending, masked, " ".join(more)
 
 
-def _bound(port: int, content: Port) -> str:
-    if content.state == VIRQ:
-        return f"{VIRQS.get(content.virq, f'VIRQ {content.virq}')}, vCPU {content.vcpu}"
-    if content.state == IPI:
-        return f"vCPU {content.vcpu}"
-    if content.notify is not None:
-        return f"domain 0, {_BACK_ENDS.get(port, 'a back end')}"
-    if content.state == INTERDOMAIN:
-        return f"domain {content.remote_domain} port {content.remote_port}"
-    return f"for domain {content.remote_domain}"
+def _bound(port: Port) -> str:
+    if port.state == VIRQ:
+        return f"{VIRQS.get(port.virq, f'VIRQ {port.virq}')}, vCPU {port.vcpu}"
+    if port.state == IPI:
+        return f"vCPU {port.vcpu}"
+    if isinstance(port.peer, FarEnd):
+        return f"domain 0 port {port.peer.number}, {_BACK_ENDS.get(port.number, 'a back end')}"
+    if port.peer is not None:
+        return f"domain {port.remote_domain} port {port.peer.number}"
+    return f"for domain {port.remote_domain}"
 
 
-def _bits(context: Context, events: EventChannels, port: int) -> tuple[bool, bool, str]:
-    """(pending, masked, what else the FIFO's word says)."""
-    words = context.xen.domain.ram.words
-    if events.fifo is None:
-        word = words[(context.xen.domain.area.shared_info << 9) + _MASK_WORDS + (port >> 6)]
-        return events.is_pending(port), bool(word >> (port & 63) & 1), ""
-    value = _event_word(context, events, port)
-    if value is None:
-        return False, False, "no event word yet"
-    linked = f"linked, next {value & 0x1FFFF}" if value & _F_LINKED else ""
-    return bool(value & _F_PENDING), bool(value & _F_MASKED), linked + (" busy" if value & _F_BUSY else "")
+def _queued(fifo: Fifo, port: Port) -> list[str]:
+    """What an event word says besides pending and masked."""
+    word = fifo.word(port.number)
+    told = [] if port.priority == abi.EVTCHN_FIFO_PRIORITY_DEFAULT else [f"priority {port.priority}"]
+    if word is None:
+        return [*told, "pending until it has an event word" if port.pending else "no event word yet"]
+    if word & LINKED:
+        told.append(f"linked, next {word & abi.EVTCHN_FIFO_LINK_MASK}")
+    return [*told, "busy"] if word & BUSY else told
 
 
-def _event_word(context: Context, events: EventChannels, port: int) -> int | None:
-    arrays = events._arrays
-    if port // _PER_ARRAY >= len(arrays):
-        return None
-    at = arrays[port // _PER_ARRAY] * PAGE_SIZE + port % _PER_ARRAY * 4
-    return int.from_bytes(context.xen.ram_bytes[at : at + 4], "little")
-
-
-def _queues(context: Context) -> Iterator[str]:
-    """The FIFO ABI's control block (struct evtchn_fifo_control_block)."""
-    fifo = context.xen.events.fifo
+def _fifo(fifo: Fifo | None) -> Iterator[str]:
+    """The control blocks (struct evtchn_fifo_control_block), the queues from their heads on, the event array."""
     if fifo is None:
         return
-    block = abi.EvtchnFifoControlBlock.unpack_from(context.xen.ram_bytes, fifo.control)
-    heads = ", ".join(f"priority {i} head {head}" for i, head in enumerate(block.head) if block.ready >> i & 1)
-    yield f"control block at machine {fifo.control:#x}: ready {block.ready:#x}{'; ' + heads if heads else ''}\n"
+    for vcpu, queues in enumerate(fifo.queues):
+        block = fifo.block(vcpu)
+        if block is None or queues.control is None:
+            yield f"vCPU {vcpu} has no control block\n"
+            continue
+        ready, heads = block
+        yield f"vCPU {vcpu}'s control block at machine {queues.control:#x}: ready {ready:#x}\n"
+        for priority, (head, tail) in enumerate(zip(heads, queues.tails, strict=True)):
+            if ready >> priority & 1 or (fifo.word(tail) or 0) & LINKED:
+                yield f" priority {priority}: ports {_chain(fifo, head)}; tail {tail}\n"
+    yield f"event array: {', '.join(f'mfn {mfn:#x}' for mfn in fifo.arrays) or 'no page yet'}\n"
+
+
+def _chain(fifo: Fifo, head: int) -> str:
+    """The ports from a head on, as far as they are linked."""
+    ports: list[str] = []
+    while head and len(ports) < _MOST_LINKS:
+        word = fifo.word(head)
+        if word is None or not word & LINKED:
+            return " ".join([*ports, f"{head} (not linked)"])
+        ports.append(str(head))
+        head = word & abi.EVTCHN_FIFO_LINK_MASK
+    return " ".join([*ports, "…"] if head else ports) or "none"
 
 
 _KINDS = {

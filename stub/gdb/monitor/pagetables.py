@@ -222,7 +222,6 @@ def holders(context: Context, mfn: int) -> Iterator[tuple[str, int, int]]:
     xen = context.xen
     domain, vcpu, events = xen.domain, xen.vcpu, xen.events
     layout, bits = domain.layout, domain.frames.flags[mfn]
-    fifo = [events.fifo.control >> 12] if events.fifo is not None else []
     rows: list[tuple[str, bool, int]] = [
         ("allocated to the domain", bool(bits & ALLOCATED), 0),
         ("Xen's page, shared with the domain", bool(bits & XEN_HEAP), 1),
@@ -232,11 +231,11 @@ def holders(context: Context, mfn: int) -> Iterator[tuple[str, int, int]]:
         ("vcpu_info of vCPU 0", vcpu.info_registered and mfn == vcpu.info_at >> 12, 1),
         ("the console's ring", mfn == int(domain.p2m[layout.console.pfn]), 1),
         ("XenStore's ring", mfn == int(domain.p2m[layout.xenstore.pfn]), 1),
-        ("the FIFO event channels' control block", mfn in fifo, 1),
     ]
     rows += [(f"GDT page {i}", mfn == frame, 1) for i, frame in enumerate(vcpu.gdt_frames)]
     rows += [(f"LDT page {i}", mfn == frame, 1) for i, frame in sorted(xen.ldt_frames.items())]
-    rows += [(f"event array page {i}", mfn == frame, 1) for i, frame in enumerate(events._arrays)]
+    if events.fifo is not None:
+        rows += [(use, mfn == frame, 1) for use, frame in events.fifo.frames()]
     for name, here, kinds in rows:
         if here:
             yield name, 1, kinds

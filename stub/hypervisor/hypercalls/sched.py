@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SCHED_OPS = SubOps(Hypercall.sched_op)
 _MAX_POLL_PORTS = 128
-_PORTS_A_LOT = 64  # EVTCHNS_PER_BUCKET
 _WATCHDOGS = 2  # NR_DOMAIN_WATCHDOG_TIMERS
 
 
@@ -89,12 +88,6 @@ class _AnyPort(frozenset[int]):
         return True
 
 
-def _is_valid(xen: Hypervisor, port: int) -> bool:
-    """Whether Xen has a record for a port (port_is_valid): it makes them in lots, in use or not."""
-    highest = max(xen.events.ports, default=0)
-    return port < (highest // _PORTS_A_LOT + 1) * _PORTS_A_LOT
-
-
 @SCHED_OPS(abi.SCHEDOP_poll)
 def poll(xen: Hypervisor, arg: int) -> int:
     """Sleep until a port is pending, or an event can be delivered, or a time (do_poll)."""
@@ -108,12 +101,13 @@ def poll(xen: Hypervisor, arg: int) -> int:
         return 0
     ports = set()
     for i in range(request.nr_ports):
-        port = guest.read_u32((request.ports + 4 * i) & U64)
-        if not _is_valid(xen, port):
-            return refuse(xen, EINVAL, f"there is no port {port}")
+        number = guest.read_u32((request.ports + 4 * i) & U64)
+        port = xen.events.get(number)
+        if port is None:
+            return refuse(xen, EINVAL, f"there is no port {number}")
         if xen.events.is_pending(port):
             return 0
-        ports.add(port)
+        ports.add(number)
     vcpu.was_pending = bool(xen.ram_bytes[vcpu.info_at])
     vcpu.blocked, vcpu.polling = True, frozenset(ports) if request.nr_ports == 1 else _AnyPort(ports)
     xen.pause = True

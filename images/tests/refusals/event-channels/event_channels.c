@@ -121,6 +121,7 @@ VARIATION(domains, "other domains' ports")
     REFUSED("bound to its own timer", EINVAL, bind_interdomain(DOMID_SELF, bind_virq(VIRQ_TIMER)));
     REFUSED("the status of a domain's that is not there", ESRCH, status(NO_DOMAIN, 0));
     REFUSED("the status of another's", EPERM, status(0, 0));
+    REFUSED("the status of no port of another's", EINVAL, status(0, NO_PORT));
     u16 gone = NO_DOMAIN, other = 0;
     REFUSED("all ports of a domain that is not there closed", ESRCH, event_channel_op(EVTCHN_reset, &gone));
     REFUSED("all of another's closed", EPERM, event_channel_op(EVTCHN_reset, &other));
@@ -171,6 +172,8 @@ VARIATION(fifo, "the FIFO's control block and array")
     }
     priority[1] = 16;
     REFUSED("priority 16", EINVAL, event_channel_op(EVTCHN_set_priority, priority));
+    priority[0] += 5;
+    REFUSED("a priority of a free port", EACCES, event_channel_op(EVTCHN_set_priority, priority));
 }
 
 VARIATION(commands, "commands and arguments")
@@ -190,13 +193,18 @@ VARIATION(commands, "commands and arguments")
         {"init_control, no argument", "init_control, an argument of Xen's"},
         {"expand_array, no argument", "expand_array, an argument of Xen's"},
         {"set_priority, no argument", "set_priority, an argument of Xen's"},
+        {"reset_cont, no argument", "reset_cont, an argument of Xen's"},
     };
     watch(page());
     for (unsigned command = 0; command < sizeof names / sizeof *names; command++) {
         REFUSED(names[command][0], EFAULT, event_channel_op(command, 0));
         REFUSED(names[command][1], EFAULT, event_channel_op(command, (void *)HOLE));
     }
-    REFUSED("command 14", ENOSYS, event_channel_op(14, 0));
+    u16 self = DOMID_SELF, other = 0, gone = NO_DOMAIN;
+    REFUSED("a reset gone on with that was not interrupted", EBUSY, event_channel_op(EVTCHN_reset_cont, &self));
+    REFUSED("another domain's", EPERM, event_channel_op(EVTCHN_reset_cont, &other));
+    REFUSED("one's that is not there", ESRCH, event_channel_op(EVTCHN_reset_cont, &gone));
+    REFUSED("command 15", ENOSYS, event_channel_op(15, 0));
     REFUSED("the last command", ENOSYS, event_channel_op(~0u, 0));
     u32 old[7] = {EVTCHN_close, NO_PORT};
     REFUSED("the old form, no port closed", EINVAL, hypercall(EVENT_CHANNEL_OP_COMPAT, old));
