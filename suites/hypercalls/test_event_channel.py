@@ -1,15 +1,31 @@
-"""Event channels: what the FIFO ABI holds on to, and lets go of."""
+"""Event channels, in both ABIs, as small guests of our own see them; and what the FIFO ABI holds on to, and lets go of.
+
+The tests are the folders of ``images/tests/event-channels``; what is refused is in suites/memory.
+"""
 
 from __future__ import annotations
 
 import struct
 from pathlib import Path
 
+import pytest
+
+from harness import small_guests
+from harness.guests import Guest
+from harness.small_guests import Variation
 from stub.abi.xen import DOMID_SELF
 from stub.domain.config import DomainConfig
 from stub.hypervisor.hypercalls import event_channel
 from stub.machine import Machine
 from suites.boot.small_guest import SPIN, kernel
+
+VARIATIONS = small_guests.find("event-channels")
+
+
+@pytest.mark.parametrize("variation", VARIATIONS, ids=lambda variation: variation.id)
+def test_event_channels(variation: Variation, guest: Guest, subtests: pytest.Subtests) -> None:
+    """Each check of one boot, and the result line at its end; no invariant breaks meanwhile."""
+    small_guests.judge(variation, small_guests.run(variation, guest(audit=1)), subtests)
 
 
 def test_a_reset_lets_go_of_the_fifo_pages(tmp_path: Path) -> None:
