@@ -186,6 +186,16 @@ VARIATION(others, "a channel's ends, a timer and a poll in the FIFO ABI")
     set_timer(now() + 100000);
     ALLOWED("a poll for a masked port", poll_ports(&timer, 1, until));
     check(now() < until && event_word[timer] == (PENDING | MASKED), "ends too", "word %x", event_word[timer]);
+    u32 two[2] = {near, ipi()};
+    set_timer(now() + 100000);
+    until = now() + 1000000;
+    ALLOWED("a poll for two others", poll_ports(two, 2, until));
+    check(now() >= until, "is not ended by a port that was pending before", "it is");
+    event_word[timer] = MASKED;
+    set_timer(now() + 100000);
+    until = now() + 1000000;
+    ALLOWED("a poll for two others again", poll_ports(two, 2, until));
+    check(now() < until, "is ended by one that becomes pending", "it is not");
     set_timer(0);
     u32 answered = start_info->console_evtchn;
     event_word[answered] = 0;

@@ -104,6 +104,16 @@ VARIATION(poll, "a poll ends when a port is pending, masked or not, and looks at
     clear_pending(ports[2]);
     ALLOWED("for another port", poll_ports(&ports[1], 1, start + 2000000));
     check(now() - start >= 2000000, "the timer's does not end that", "%ld ns", (long)(now() - start));
+    u32 two[2] = {ports[1], ipi()};
+    clear_pending(ports[2]);
+    start = now();
+    set_timer(start + 500000);
+    ALLOWED("for one of two others", poll_ports(two, 2, start + 2000000));
+    check(now() - start < 1000000, "the timer's ends that, as any port's would", "%ld ns", (long)(now() - start));
+    start = now();
+    set_timer(start + 500000);
+    ALLOWED("for one of two others again", poll_ports(two, 2, start + 2000000));
+    check(now() - start >= 2000000, "not when it was pending before", "%ld ns", (long)(now() - start));
 }
 
 VARIATION(closed, "closing takes the pending bit; what comes next to that port is new")
