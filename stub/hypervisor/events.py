@@ -33,14 +33,17 @@ def _virq_key(virq: int, vcpu: int) -> tuple[int, int]:
 
 
 class EventChannels:
-    """``ports`` are the records that there are, by number. ``polled`` is called with a port that becomes pending."""
+    """``ports`` are the records that there are, by number; ``abi`` is ``two_level``, or the FIFO.
+
+    ``polled`` is called with the number of a port that becomes pending.
+    """
 
     def __init__(self, ram: Ram, shared_info: int, vcpus: Sequence[Vcpu], bits: int, domid: int) -> None:
         self._ram = ram
         self._domid = domid
-        self._two_level = TwoLevel(ram, shared_info, vcpus, bits)
+        self.two_level = TwoLevel(ram, shared_info, vcpus, bits)
         self.vcpus = vcpus
-        self.abi: TwoLevel | Fifo = self._two_level
+        self.abi: TwoLevel | Fifo = self.two_level
         self.max_port = MAX_PORT
         self.ports: list[Port] = []
         self._virqs: dict[tuple[int, int], Port] = {}
@@ -119,7 +122,7 @@ class EventChannels:
         for port in self.in_use():
             self.close(port)
         frames = [mfn for _, mfn in self.abi.frames()] if isinstance(self.abi, Fifo) else []
-        self.abi = self._two_level
+        self.abi = self.two_level
         return frames
 
     def _make_lot(self) -> None:
@@ -196,8 +199,8 @@ class EventChannels:
         What was pending in the two-level ABI is raised when the event array reaches it.
         """
         if not isinstance(self.abi, Fifo):
-            for port in self.ports[1 : self._two_level.max_ports]:
-                port.pending = port.pending or self._two_level.is_pending(port)
+            for port in self.ports[1 : self.two_level.max_ports]:
+                port.pending = port.pending or self.two_level.is_pending(port)
                 port.priority = EVTCHN_FIFO_PRIORITY_DEFAULT
             self.abi = Fifo(self._ram, self.vcpus)
         self.abi.queues[vcpu].control = control

@@ -13,7 +13,7 @@ from stub.memory.guest import GuestMemory
 from stub.trace.writer import HypercallLog
 from stub.units import PAGE_SHIFT
 
-VCPU_INFO_MASK, VCPU_INFO_SELECTOR, VCPU_INFO_CR2, VCPU_INFO_TIME = 1, 8, 16, 32  # byte offsets in vcpu_info
+VCPU_INFO_MASK, VCPU_INFO_CR2, VCPU_INFO_TIME = 1, 16, 32  # byte offsets in vcpu_info
 
 DR6_SINGLE_STEP = 1 << 14
 """The bit of a vCPU's ``debug[6]`` that says a single step (BS)."""

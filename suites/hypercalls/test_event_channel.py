@@ -19,7 +19,7 @@ from stub.hypervisor.hypercalls import event_channel
 from stub.machine import Machine
 from suites.boot.small_guest import SPIN, kernel
 
-VARIATIONS = small_guests.find("event-channels")
+VARIATIONS = small_guests.find("event-channels", small_guests.BOTH)
 
 
 @pytest.mark.parametrize("variation", VARIATIONS, ids=lambda variation: variation.id)

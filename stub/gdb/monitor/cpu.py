@@ -12,7 +12,7 @@ from stub.gdb.monitor.context import Context
 from stub.gdb.monitor.faults import MonitorError
 from stub.gdb.monitor.registry import command
 from stub.hypervisor.debugregs import enabled
-from stub.hypervisor.vcpu import VCPU_INFO_MASK, VCPU_INFO_SELECTOR, Gate
+from stub.hypervisor.vcpu import VCPU_INFO_MASK, Gate
 from stub.memory.guest import GuestFault
 from stub.trace.names import exception_name
 
@@ -40,7 +40,7 @@ def _doing(context: Context) -> Iterator[tuple[str, str]]:
         "roots",
         (f"kernel {v.kernel_root << 12:#x}, user {v.user_root << 12:#x}; cr3 {words[CR3]:#x}, cr2 {v.cr2:#x}"),
     )
-    selector = int.from_bytes(memory[v.info_at + VCPU_INFO_SELECTOR : v.info_at + VCPU_INFO_SELECTOR + 8], "little")
+    selector = xen.events.two_level.selector(v)
     registered = "registered by the guest" if v.info_registered else "in shared_info"
     yield "vcpu_info", f"machine {v.info_at:#x}, {show.both(xen.domain, v.info_at >> 12)}, {registered}"
     masked = "masked" if memory[v.info_at + VCPU_INFO_MASK] else "unmasked"

@@ -37,7 +37,7 @@ def _vcpu(context: Context, number: int) -> str:
     vcpu = events.vcpus[number]
     masked = "masked" if memory[vcpu.info_at + VCPU_INFO_MASK] else "unmasked"
     upcall = f"vCPU {number}: upcall {'pending' if memory[vcpu.info_at] else 'not pending'}, {masked}"
-    return upcall + (f", selector {events.abi.selector(vcpu):#x}\n" if not isinstance(events.abi, Fifo) else "\n")
+    return upcall + (f", selector {events.two_level.selector(vcpu):#x}\n" if events.fifo is None else "\n")
 
 
 def _row(context: Context, port: Port) -> tuple[str, ...]:

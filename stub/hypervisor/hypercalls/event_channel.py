@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from stub.abi import event_channel as abi
 from stub.abi.errno import EACCES, EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
-from stub.abi.layout import Record, Struct
+from stub.abi.layout import Struct
 from stub.abi.xen import NR_VIRQS, Hypercall
+from stub.hypervisor.arguments import take
 from stub.hypervisor.event_fifo import MAX_PAGES
 from stub.hypervisor.event_ports import FREE, INTERDOMAIN, IPI, PIRQ, RESERVED, UNBOUND, VIRQ, Peer, Port
 from stub.hypervisor.events import PORTS_OF_DOMAIN_0, is_per_vcpu
@@ -45,11 +46,6 @@ def event_channel_op(xen: Hypervisor, command: int, arg: int, _: int, __: int, _
 
 
 # -- what they have in common
-
-
-def _request(xen: Hypervisor, arg: int, layout: Struct) -> Record:
-    xen.payload = xen.domain.guest.read(arg, layout.size)
-    return layout.unpack_from(xen.payload)
 
 
 def _answer(xen: Hypervisor, arg: int, layout: Struct, **values: Any) -> int:
@@ -95,7 +91,7 @@ def _not_ours(xen: Hypervisor, domid: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_alloc_unbound)
 def alloc_unbound(xen: Hypervisor, arg: int) -> int:
     """A port that a domain, any at all, may bind to."""
-    request = _request(xen, arg, abi.EvtchnAllocUnbound)
+    request = take(xen, abi.EvtchnAllocUnbound, arg)
     error = _not_ours(xen, request.dom)
     if error:
         return error
@@ -110,7 +106,7 @@ def alloc_unbound(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_bind_interdomain)
 def bind_interdomain(xen: Hypervisor, arg: int) -> int:
     """Bind to a port that waits for this domain: its own, or a back end's whose channel the guest had closed."""
-    request = _request(xen, arg, abi.EvtchnBindInterdomain)
+    request = take(xen, abi.EvtchnBindInterdomain, arg)
     if xen.domain.naming(request.remote_dom) == -ESRCH:
         return refuse(xen, ESRCH, f"there is no domain {request.remote_dom}")
     port = _free_port_or_refuse(xen)
@@ -136,7 +132,7 @@ def _waiting(xen: Hypervisor, domid: int, number: int) -> Peer | None:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_bind_virq)
 def bind_virq(xen: Hypervisor, arg: int) -> int:
     """A port for a virtual interrupt; one that is global is bound by vCPU 0, and may be moved afterwards."""
-    request = _request(xen, arg, abi.EvtchnBindVirq)
+    request = take(xen, abi.EvtchnBindVirq, arg)
     virq, vcpu = request.virq, request.vcpu
     if virq >= NR_VIRQS:
         return refuse(xen, EINVAL, f"there is no VIRQ {virq}")
@@ -158,7 +154,7 @@ def bind_virq(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_bind_pirq)
 def bind_pirq(xen: Hypervisor, arg: int) -> int:
     """Physical interrupts are not a domU's."""
-    pirq = _request(xen, arg, abi.EvtchnBindPirq).pirq
+    pirq = take(xen, abi.EvtchnBindPirq, arg).pirq
     if pirq >= PIRQS:
         return refuse(xen, EINVAL, f"there is no PIRQ {pirq}")
     return refuse(xen, EPERM, f"PIRQ {pirq} is not the domain's")
@@ -167,7 +163,7 @@ def bind_pirq(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_bind_ipi)
 def bind_ipi(xen: Hypervisor, arg: int) -> int:
     """A port for interrupts between vCPUs."""
-    vcpu = _request(xen, arg, abi.EvtchnBindIpi).vcpu
+    vcpu = take(xen, abi.EvtchnBindIpi, arg).vcpu
     error = _no_vcpu(xen, vcpu)
     if error:
         return error
@@ -181,7 +177,7 @@ def bind_ipi(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_close)
 def close(xen: Hypervisor, arg: int) -> int:
     """Free a port."""
-    port = _port_or_refuse(xen, _request(xen, arg, abi.EvtchnClose).port)
+    port = _port_or_refuse(xen, take(xen, abi.EvtchnClose, arg).port)
     if isinstance(port, int):
         return port
     if not port.in_use:
@@ -193,7 +189,7 @@ def close(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_send)
 def send(xen: Hypervisor, arg: int) -> int:
     """Notify the other end; where there is none yet that is lost."""
-    port = _port_or_refuse(xen, _request(xen, arg, abi.EvtchnSend).port)
+    port = _port_or_refuse(xen, take(xen, abi.EvtchnSend, arg).port)
     if isinstance(port, int):
         return port
     if port.state not in (UNBOUND, INTERDOMAIN, IPI):
@@ -205,7 +201,7 @@ def send(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_status)
 def status(xen: Hypervisor, arg: int) -> int:
     """What a port is bound to. Another domain's port must be there before it is refused."""
-    request = _request(xen, arg, abi.EvtchnStatus)
+    request = take(xen, abi.EvtchnStatus, arg)
     error = xen.domain.naming(request.dom)
     if error == -EPERM and request.port >= PORTS_OF_DOMAIN_0:
         return refuse(xen, EINVAL, f"domain {request.dom} has no port {request.port}")
@@ -228,7 +224,7 @@ def _bound_to(port: Port) -> dict[str, int]:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_bind_vcpu)
 def bind_vcpu(xen: Hypervisor, arg: int) -> int:
     """Have another vCPU told of a port, unless it is a vCPU's own."""
-    request = _request(xen, arg, abi.EvtchnBindVcpu)
+    request = take(xen, abi.EvtchnBindVcpu, arg)
     error = _no_vcpu(xen, request.vcpu)
     if error:
         return error
@@ -244,7 +240,7 @@ def bind_vcpu(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_unmask)
 def unmask(xen: Hypervisor, arg: int) -> int:
     """Clear a port's mask; what was pending is raised again. A port that is not in use has none, and that is well."""
-    port = _port_or_refuse(xen, _request(xen, arg, abi.EvtchnUnmask).port)
+    port = _port_or_refuse(xen, take(xen, abi.EvtchnUnmask, arg).port)
     if isinstance(port, int):
         return port
     if port.in_use:
@@ -255,7 +251,7 @@ def unmask(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_reset)
 def reset(xen: Hypervisor, arg: int) -> int:
     """Close every port, and use the two-level ABI again."""
-    error = _not_ours(xen, _request(xen, arg, abi.EvtchnReset).dom)
+    error = _not_ours(xen, take(xen, abi.EvtchnReset, arg).dom)
     if error:
         return error
     for mfn in xen.events.reset():
@@ -266,7 +262,7 @@ def reset(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_reset_cont)
 def reset_cont(xen: Hypervisor, arg: int) -> int:
     """What Xen itself makes of a reset that it interrupted; ours never are, so there is nothing to go on with."""
-    error = _not_ours(xen, _request(xen, arg, abi.EvtchnReset).dom)
+    error = _not_ours(xen, take(xen, abi.EvtchnReset, arg).dom)
     return error or refuse(xen, EBUSY, "no reset was interrupted")
 
 
@@ -276,7 +272,7 @@ def reset_cont(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_init_control)
 def init_control(xen: Hypervisor, arg: int) -> int:
     """Use the FIFO ABI, with this control block of a vCPU."""
-    request = _request(xen, arg, abi.EvtchnInitControl)
+    request = take(xen, abi.EvtchnInitControl, arg)
     error = _no_vcpu(xen, request.vcpu)
     if error:
         return error
@@ -294,7 +290,7 @@ def init_control(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_expand_array)
 def expand_array(xen: Hypervisor, arg: int) -> int:
     """Another page of event words."""
-    mfn = _request(xen, arg, abi.EvtchnExpandArray).array_gfn
+    mfn = take(xen, abi.EvtchnExpandArray, arg).array_gfn
     fifo = xen.events.fifo
     if fifo is None:
         return refuse(xen, EOPNOTSUPP, "the domain uses the two-level ABI")
@@ -309,7 +305,7 @@ def expand_array(xen: Hypervisor, arg: int) -> int:
 @EVENT_CHANNEL_OPS(abi.EVTCHNOP_set_priority)
 def set_priority(xen: Hypervisor, arg: int) -> int:
     """A port's place among the FIFO's queues, from when it is raised next."""
-    request = _request(xen, arg, abi.EvtchnSetPriority)
+    request = take(xen, abi.EvtchnSetPriority, arg)
     port = _port_or_refuse(xen, request.port)
     if isinstance(port, int):
         return port
