@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .console import GuestConsole
     from .hypercalls import Hypercalls
     from .pagetables import PageTables
+    from .xenstore import XenStore
 
 DEFAULT_MEMORY = 256
 
@@ -260,6 +261,13 @@ class Guest:
         from .pagetables import PageTables
 
         return PageTables.of(self)
+
+    @cached_property
+    def xenstore(self) -> XenStore:
+        """Its XenStore."""
+        from .xenstore import XenStore
+
+        return XenStore.of(self, self._house.timeout)
 
     @property
     def memory(self) -> int:

@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures ``guest``, ``console``, ``hypercalls``, ``pagetables``; markers; what a failure shows.
+"""The pytest plugin: fixtures ``guest``, ``console`` and what else there is of it; markers; what a failure shows.
 
 Until a test asks for a guest nothing but this file and ``settings`` is imported.
 """
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .hypercalls import Hypercalls
     from .machine import Launch
     from .pagetables import PageTables
+    from .xenstore import XenStore
 
 MARKERS = (
     "guest(image, memory=, cmdline=, extra=, ramdisk=, files=, seed=, p2m=, epoch=, on_reboot=, audit=): the guest "
@@ -116,6 +117,12 @@ def hypercalls(guest: Guest) -> Hypercalls:
 def pagetables(guest: Guest) -> PageTables:
     """The page tables of ``guest``: walks, ranges, snapshots, differences, assertions."""
     return guest.pagetables
+
+
+@pytest.fixture
+def xenstore(guest: Guest) -> XenStore:
+    """The XenStore of ``guest``: read, write, watch, and wait for a value."""
+    return guest.xenstore
 
 
 @pytest.fixture

@@ -174,9 +174,13 @@ class Machine:
 
     def _output_came(self, data: bytes) -> None:
         self._files.keep(data)
-        self._fresh_output = self.xen.pause = True
+        self.prompt()
         if self._on_output is not None:
             self._on_output(data)
+
+    def prompt(self) -> None:
+        """Have :meth:`run` ask its ``until`` soon: what it waits for may have come to pass."""
+        self._fresh_output = self.xen.pause = True
 
     # -- state
 
@@ -209,7 +213,7 @@ class Machine:
         driver = self.lent()
         if driver is not None:
             raise UsageError(f"{driver} runs this guest: continue it there, or detach first")
-        if self.verdict is not None and self.verdict.kind == "deadlock" and self.console.has_input:
+        if self.verdict is not None and self.verdict.kind == "deadlock" and self._woken:
             self.verdict = self.xen.verdict = None
         while self.verdict is None:
             if deadline_ns is not None and self.now_ns >= deadline_ns:
@@ -220,6 +224,11 @@ class Machine:
                     break
             self.turn(deadline_ns)
         return self.verdict
+
+    @property
+    def _woken(self) -> bool:
+        """Whether something from outside waits for a guest that was blocked for good: typed text, a changed value."""
+        return self.console.has_input or not runstate.sleeps_for_good(self.xen)
 
     def turn(
         self,
@@ -347,7 +356,7 @@ class Machine:
 
         def take(moment: Moment) -> None:
             taken.append(self.snapshots.take(moment))
-            self._fresh_output = self.xen.pause = True
+            self.prompt()
 
         self.snapshots.add(moment, take)
         try:

@@ -164,10 +164,10 @@ class Store:
 
     def _put(self, client: Client, view: View, path: str, node: Node) -> None:
         """Put a node in its place if the quotas allow it. StoreError ENOSPC for one too large, EIO without memory."""
+        payer = client.domid if isinstance(view, Transaction) else node.owner
         try:
             if not client.privileged and node.size >= NODE_SIZE:
                 raise StoreError("ENOSPC", path)
-            payer = client.domid if isinstance(view, Transaction) else node.owner
             if payer != PRIVILEGED and self.memory_of(payer) + node.size + len(path) >= MEMORY:
                 raise StoreError("EIO", path)
         except StoreError:

@@ -36,7 +36,8 @@ class Node(NamedTuple):
 
     def with_child(self, name: str) -> Node:
         """The same with a child more."""
-        return self._replace(children=self.children + name.encode("latin-1") + b"\0")
+        children = self.children + name.encode("latin-1") + b"\0"
+        return Node(self.value, self.permissions, children, self.generation)
 
     def without_child(self, name: str) -> Node:
         """The same with a child less."""
@@ -79,9 +80,12 @@ class Tree:
     def put(self, path: str, node: Node) -> None:
         """Put a node in its place, with a generation of its own."""
         self._forget(path)
-        self._nodes[path] = node._replace(generation=self.next_generation())
-        self.owned[node.owner] += 1
-        self.memory[node.owner] += node.size + len(path)
+        value, permissions, children, _ = node
+        self._generation += 1
+        self._nodes[path] = Node(value, permissions, children, self._generation)
+        owner = permissions[0].domid
+        self.owned[owner] += 1
+        self.memory[owner] += node.size + len(path)
 
     def drop(self, path: str) -> None:
         """Take a node away."""
