@@ -40,7 +40,7 @@ _VARIATION = re.compile(
     re.MULTILINE,
 )
 _BEGINNING = re.compile(r"^(?:CRASHING_)?VARIATION\(", re.MULTILINE)
-_OF_WIDTH = re.compile(r"#\s*if BITS == (?P<bits>64|32)$")
+_OF_WIDTH = re.compile(r"#\s*if BITS == (?P<bits>64|32)\b")
 _CHECK = re.compile(r"(?:(?P<ok>ok)|not ok) (?P<name>[^:\r\n]+)(?:: (?P<reason>.*))?")
 _RESULT = re.compile(r"Test result: (?P<result>SUCCESS|SKIP|ERROR|FAILURE)(?:: (?P<reason>.*))?")
 

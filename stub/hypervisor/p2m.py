@@ -12,16 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stub.abi.arch_x86 import ArchSharedInfo64
-from stub.abi.xen import SharedInfo64
+from stub.abi.arch_x86 import ArchSharedInfo
+from stub.abi.widths import WIDTHS
+from stub.abi.xen import SharedInfo
 from stub.domain.domain import Domain
 from stub.memory.frames import GUEST
 from stub.memory.guest import GuestFault
 from stub.units import PAGE_SIZE, U64
 
-# Linux's marks in an entry (arch/x86/include/asm/xen/page.h); the builder's and everyone's mark for no frame.
+# Linux's marks in an entry (arch/x86/include/asm/xen/page.h); the builder's and everyone's mark for no frame. A 32-bit
+# guest's entries have them in their own upper bits; here they are given as if they had 64.
 FOREIGN, IDENTITY, INVALID = 1 << 63, 1 << 62, U64
-_PER_PAGE = PAGE_SIZE // 8
 _LONGEST = 4  # entries for each frame of the machine, at most
 
 
@@ -31,7 +32,10 @@ class BadList(Exception):
 
 @dataclass(frozen=True)
 class FrameList:
-    """``page(number)`` is the machine address of the list's page, ``length`` how many entries it has."""
+    """``page(number)`` is the machine address of the list's page, ``length`` how many entries it has.
+
+    ``words`` is machine memory by the guest's words, an entry each.
+    """
 
     name: str
     where: str
@@ -43,8 +47,14 @@ class FrameList:
         """The entry of a PFN."""
         if pfn >= self.length:
             raise BadList(f"the list ends at pfn {self.length:#x}")
-        value: int = self.words[(self.page(pfn // _PER_PAGE) >> 3) + pfn % _PER_PAGE]
-        return value
+        page, place = divmod(pfn, self.per_page)
+        value: int = self.words[self.page(page) // self.words.itemsize + place]
+        return int(_widened(np.array([value], dtype=np.uint64))[0]) if self.words.itemsize == 4 else value
+
+    @property
+    def per_page(self) -> int:
+        """Entries in a page."""
+        return PAGE_SIZE // self.words.itemsize
 
     @staticmethod
     def mfn(value: int) -> int | None:
@@ -64,21 +74,34 @@ class FrameList:
 
     def all(self) -> npt.NDArray[np.uint64]:
         """Every entry; invalid where a page of the list is missing."""
-        found = np.full(self.length, np.uint64(INVALID))
-        for at in range(0, self.length, _PER_PAGE):
+        size, found = self.words.itemsize, np.full(self.length, np.uint64(INVALID))
+        for at in range(0, self.length, self.per_page):
             try:
-                first = self.page(at // _PER_PAGE) >> 3
+                first = self.page(at // self.per_page) // size
             except BadList:
                 continue
-            count = min(_PER_PAGE, self.length - at)
-            found[at : at + count] = np.frombuffer(self.words[first : first + count], dtype=np.uint64)
+            count = min(self.per_page, self.length - at)
+            entries = np.frombuffer(self.words[first : first + count], dtype=f"<u{size}").astype(np.uint64)
+            found[at : at + count] = _widened(entries) if size == 4 else entries
         return found
+
+
+def _widened(entries: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """32-bit entries with their marks where those of 64 bits are."""
+    marks = entries >> np.uint64(30) << np.uint64(62)
+    wide: npt.NDArray[np.uint64] = entries & np.uint64((1 << 30) - 1) | marks
+    wide[entries == np.uint64(0xFFFFFFFF)] = INVALID
+    return wide
+
+
+def _words(domain: Domain) -> memoryview:
+    return domain.ram.words if domain.bits == 64 else domain.ram.bytes.cast("I")
 
 
 def arch_info(domain: Domain) -> tuple[int, int, int, int, int]:
     """shared_info's max_pfn, pfn_to_mfn_frame_list_list, p2m_cr3, p2m_vaddr, p2m_generation."""
-    at = domain.area.shared_info * PAGE_SIZE + SharedInfo64.offset("arch")
-    info = ArchSharedInfo64.unpack_from(domain.ram.bytes, at)
+    at = domain.area.shared_info * PAGE_SIZE + SharedInfo.of(domain.bits).offset("arch")
+    info = ArchSharedInfo.of(domain.bits).unpack_from(domain.ram.bytes, at)
     return info.max_pfn, info.pfn_to_mfn_frame_list_list, info.p2m_cr3, info.p2m_vaddr, info.p2m_generation
 
 
@@ -86,26 +109,27 @@ def guest_list(domain: Domain) -> FrameList:
     """The guest's own list, or the domain builder's where the guest has told of none."""
     max_pfn, frame_list, cr3, vaddr, generation = arch_info(domain)
     length = min(max_pfn or domain.layout.nr_pages, _LONGEST * domain.frames.frames)  # the guest says what it likes
-    words = domain.ram.words
+    words, none = _words(domain), WIDTHS[domain.bits].mask
+    per_page = PAGE_SIZE // words.itemsize
     if cr3 and vaddr:
 
         def mapped(number: int) -> int:
             at = vaddr + number * PAGE_SIZE & U64
             try:
-                return domain.guest.locate_from(cr3, at)
+                return domain.guest.locate_from(cr3, at) if domain.bits == 64 else domain.guest.locate(at)
             except GuestFault as fault:
                 raise BadList(f"the list is not mapped at {at:#x} under cr3 {cr3:#x}") from fault
 
         where = f"p2m_vaddr {vaddr:#x}, cr3 {cr3:#x}, generation {generation}"
         return FrameList("guest's p2m", where, length, mapped, words)
-    if frame_list not in (0, U64):
+    if frame_list not in (0, none):
 
         def linked(number: int) -> int:
             mfn = frame_list
-            for slot in (number // _PER_PAGE, number % _PER_PAGE):
-                if mfn >= domain.frames.frames or slot >= _PER_PAGE:
+            for slot in divmod(number, per_page):
+                if mfn >= domain.frames.frames or slot >= per_page:
                     raise BadList(f"the frame list goes through mfn {mfn:#x}, which is none")
-                mfn = words[mfn * _PER_PAGE + slot]
+                mfn = words[mfn * per_page + slot]
             if mfn >= domain.frames.frames:
                 raise BadList(f"the frame list names mfn {mfn:#x}, which is none")
             return mfn * PAGE_SIZE
@@ -125,7 +149,7 @@ def builders_list(domain: Domain) -> FrameList:
         return mfn * PAGE_SIZE
 
     where = f"start of day, {span.vaddr:#x}, pfn {span.pfn:#x}; the guest may have reused it"
-    return FrameList("builder's p2m", where, domain.layout.nr_pages, placed, domain.ram.words)
+    return FrameList("builder's p2m", where, domain.layout.nr_pages, placed, _words(domain))
 
 
 @dataclass(frozen=True)

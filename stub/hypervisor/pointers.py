@@ -1,8 +1,4 @@
-"""What a guest's pointer has to be before anything is read there (xen/include/asm-x86/x86_64/uaccess.h).
-
-Xen asks the first question of every list. A 32-bit guest's pointers, in registers, always pass it, and fail where
-they are followed into Xen's part; it asks the second of those that it finds in a structure and makes 64-bit ones of.
-"""
+"""What a guest's pointer has to be before anything is read there (xen/include/asm-x86/x86_64/uaccess.h)."""
 
 from __future__ import annotations
 
@@ -15,17 +11,22 @@ if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 
-def handle_okay(address: int, count: int, size: int) -> bool:
-    """Whether a list may begin here (array_access_ok): not in Xen's own part, nor in the non-canonical one."""
+def handle_okay(xen: Hypervisor, address: int, count: int, size: int) -> bool:
+    """Whether a list may begin here (array_access_ok): not in Xen's own part, nor in the non-canonical one.
+
+    Of a 32-bit guest's Xen sees no more than that when it follows the pointer; a list may reach there.
+    """
     if count >= U64 // size:
         return False
-    return address < 1 << 47 or address >= HYPERVISOR_VIRT_END
+    if address < 1 << 47:
+        return xen.width.bits == 64 or address < xen.width.hypervisor_start
+    return address >= HYPERVISOR_VIRT_END
 
 
 def translated_okay(xen: Hypervisor, address: int, count: int, size: int) -> bool:
     """Whether a list of a 32-bit guest's ends below Xen's part (compat_array_access_ok); a 64-bit guest's is not asked.
 
-    ``size`` is that of an element as the guest has it.
+    It is asked of pointers in structures, of which Xen makes 64-bit ones. ``size``: an element's, as the guest has it.
     """
     if xen.width.bits == 64:
         return True
@@ -34,4 +35,4 @@ def translated_okay(xen: Hypervisor, address: int, count: int, size: int) -> boo
 
 def structure_okay(xen: Hypervisor, address: int, count: int, size: int) -> bool:
     """Whether a pointer found in a structure may be that of a list: both questions."""
-    return handle_okay(address, count, size) and translated_okay(xen, address, count, size)
+    return handle_okay(xen, address, count, size) and translated_okay(xen, address, count, size)

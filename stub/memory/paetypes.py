@@ -26,7 +26,7 @@ class PaePageTypes(PageTypes):
     """``xen_slots``: the entries that the last L2 carries from ``PAE_FIRST_XEN_SLOT`` on, here."""
 
     bits = 32
-    root_level = L3
+    root_level, highest_linear = L3, L2
     adjust_l1e: Callable[[int], int] = staticmethod(e.keep_l1e)
     adjust_upper: Callable[[int, int], int] = staticmethod(e.adjust_pae)
 

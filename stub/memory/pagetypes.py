@@ -46,7 +46,7 @@ class PageTypes:
     """
 
     bits = 64
-    root_level = L4
+    root_level = highest_linear = L4
     adjust_l1e: Callable[[int], int] = staticmethod(e.adjust_l1e)
     adjust_upper: Callable[[int, int], int] = staticmethod(e.adjust_upper)
 
@@ -308,7 +308,7 @@ class PageTypes:
             return -EINVAL
         target = (entry >> 12) & e.FRAME_MASK
         rc = self.get_page_and_type(target, level - 1)
-        if rc == -EINVAL and self.linear.enter(table, entry, level):
+        if rc == -EINVAL and level <= self.highest_linear and self.linear.enter(table, entry, level):
             self.refusal = ""
             return 0
         if rc:

@@ -75,6 +75,12 @@ int check_equal(sword got, sword wanted, const char *name)
     return got == wanted;
 }
 
+int check_entry(u64 got, u64 wanted, const char *name)
+{
+    check(got == wanted, name, "0x%llx instead of 0x%llx", got, wanted);
+    return got == wanted;
+}
+
 static void ends(const char *result, const char *format, va_list values) __attribute__((noreturn));
 
 static void ends(const char *result, const char *format, va_list values)

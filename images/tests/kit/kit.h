@@ -20,6 +20,7 @@ struct variation {
 /* One line for the harness: right, or wrong with a detail. A name has no colon. */
 void check(int right, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
 int check_equal(sword got, sword wanted, const char *name);
+int check_entry(u64 got, u64 wanted, const char *name); /* the same of 64 bits whatever a word is */
 void skip(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void broken(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2))); /* the test itself fails */
 void power_off(void) __attribute__((noreturn));

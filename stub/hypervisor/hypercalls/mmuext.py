@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import xen as abi
-from stub.abi.arch_x86 import HYPERVISOR_VIRT_START_PAE
 from stub.abi.errno import EACCES, EFAULT, EINVAL, EOPNOTSUPP, EPERM
 from stub.abi.xen import Hypercall
 from stub.hypervisor import segments
@@ -162,8 +161,7 @@ def _flush_cache_global(_: Hypervisor, __: int, ___: int) -> int:
 def _set_ldt(xen: Hypervisor, address: int, entries: int) -> int:
     entries &= 0xFFFFFFFF
     address = address if entries else 0
-    is_xens = not handle_okay(address, 0, 1) or (xen.vcpu.compat and address >= HYPERVISOR_VIRT_START_PAE)
-    if address & (PAGE_SIZE - 1) or entries > 8192 or is_xens:
+    if address & (PAGE_SIZE - 1) or entries > 8192 or not handle_okay(xen, address, 0, 1):
         xen.refusal = f"an LDT of {entries} entries at {address:#x} is not page-aligned, too long, or in Xen's part"
         return -EINVAL
     segments.set_ldt(xen, address, entries)

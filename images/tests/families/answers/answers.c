@@ -96,3 +96,30 @@ VARIATION(hvm_op, "what a PV guest gets of hvm_op")
     check_equal(hypercall(HVM_OP, 1ull << 32 | GET_TIME, &time), -ENOSYS, "of a command all bits count");
 #endif
 }
+
+VARIATION(machphys, "where the machine-to-physical table is, and the frames that it is made of")
+{
+    struct { word start, end, max_mfn; } place = {0};
+    check_equal(memory_op(XENMEM_machphys_mapping, &place), 0, "the call");
+    check_equal(place.start, (word)M2P, "it begins where it is known to");
+    check_equal(place.max_mfn, (place.end - place.start) / sizeof(word) - 1, "its last entry is at its end");
+    check_equal(M2P[mfn_of_pfn(5)], 5, "and can be read there");
+    word frames[64] = {0};
+    struct { u32 most; word *list; u32 count; } asked = {64, frames, 0};
+    check_equal(memory_op(XENMEM_machphys_mfn_list, &asked), 0, "its frames");
+    word bytes = max_mfn * sizeof(word);
+    check_equal(asked.count, (bytes + (1 << 21) - 1) >> 21, "one for each 2 MiB");
+    for (unsigned i = 0; i < asked.count; i++)
+        if (frames[i] >= max_mfn || own_frame(frames[i]))
+            check(0, "frames of Xen's", "frame %lx", frames[i]);
+    asked.most = 0;
+    check_equal(memory_op(XENMEM_machphys_mfn_list, &asked), 0, "none of them");
+    check_equal(asked.count, 0, "are none");
+    asked.most = 1, asked.list = (word *)HOLE;
+    check_equal(memory_op(XENMEM_machphys_mfn_list, &asked), -EFAULT, "a list in Xen's part");
+#if BITS == 32
+    check_equal(memory_op(XENMEM_machphys_compat_mfn_list, &asked), -EFAULT, "by its other name");
+    asked.most = 64, asked.list = frames;
+    check_equal(memory_op(XENMEM_machphys_compat_mfn_list, &asked), 0, "and what that gives");
+#endif
+}

@@ -39,7 +39,7 @@ void use_version(u32 wanted)
     }
 }
 
-void grant(u32 ref, word mfn, u16 flags)
+void grant(u32 ref, u64 mfn, u16 flags)
 {
     if (version == 1) {
         grants[ref].frame = mfn;
@@ -52,14 +52,14 @@ void grant(u32 ref, word mfn, u16 flags)
     }
 }
 
-sword map_at(word address, u32 ref, u32 flags)
+sword map_at(u64 address, u32 ref, u32 flags)
 {
     mapped = (struct map_grant_ref){.host_addr = address, .flags = flags, .ref = ref, .dom = OWN, .handle = 0xdead};
     MUST(grant_op(MAP_GRANT_REF, &mapped, 1));
     return mapped.status;
 }
 
-sword unmap_at(word address, u32 handle)
+sword unmap_at(u64 address, u32 handle)
 {
     struct unmap_grant_ref unmap = {.host_addr = address, .handle = handle, .status = 99};
     MUST(grant_op(UNMAP_GRANT_REF, &unmap, 1));

@@ -100,10 +100,10 @@ extern volatile struct grant_v1 *grants;
 extern volatile u16 *statuses; /* after use_version(2) */
 void use_table(void);
 void use_version(u32 version);
-void grant(u32 ref, word mfn, u16 flags); /* for the domain itself, in the version in use */
+void grant(u32 ref, u64 mfn, u16 flags); /* for the domain itself, in the version in use */
 sword grant_op(word command, void *list, word count);
 
 #define WINDOW TEST_AREA(2) /* where grants are mapped, after use_table() */
-sword map_at(word address, u32 ref, u32 flags); /* its status; the answer is in `mapped` */
+sword map_at(u64 address, u32 ref, u32 flags); /* its status; the answer is in `mapped` */
 extern struct map_grant_ref mapped;
-sword unmap_at(word address, u32 handle);
+sword unmap_at(u64 address, u32 handle);

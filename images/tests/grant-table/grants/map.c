@@ -11,14 +11,14 @@ VARIATION(map_write, "a page granted for writing: the entry, the flags, the cont
     check_equal(mapped.handle, 0, "the first handle");
     check_equal(mapped.dev_bus_addr, address_of(granted), "the machine address");
     check_equal(grants[8].flags, PERMIT_ACCESS | READING | WRITING, "the entry says read and written");
-    check_equal(entry(WINDOW, 1), address_of(granted) | P | RW | US | A | D | NX | KERNEL_PAGE, "the l1e");
+    check_entry(entry(WINDOW, 1), address_of(granted) | P | RW | A | D | NX | KERNEL_BITS, "the l1e");
     check(*(volatile u64 *)WINDOW == granted[0], "the contents are there", "%llx", *(volatile u64 *)WINDOW);
     *(volatile u64 *)(WINDOW + 8) = 42;
     check_equal(granted[1], 42, "what is written there is written here");
     check_equal(unmap_at(WINDOW, 0), OKAY, "unmapped");
     check_equal(grants[8].flags, PERMIT_ACCESS, "the entry says nothing any more");
-    check_equal(entry(WINDOW, 1), 0, "the l1e is empty");
-    check(TRY("mov (%0), %%rax", : : "r"(WINDOW) : "rax") && fault.vector == PF, "a load faults", "%u", fault.vector);
+    check_entry(entry(WINDOW, 1), 0, "the l1e is empty");
+    check(TRY("mov (%0), %%" AX, : : "r"(WINDOW) : "rax") && fault.vector == PF, "a load faults", "%u", fault.vector);
     check_equal(unmap_at(WINDOW, 0), BAD_HANDLE, "a handle is good once");
     check_single_reference(granted, "nothing holds the page");
 }
@@ -34,8 +34,8 @@ VARIATION(map_readonly, "a page granted for reading, or mapped so, is not writte
     check_equal(map_at(WINDOW, 8, HOST_MAP | MAP_READONLY), OKAY, "reading is not");
     check_equal(mapped.handle, 1, "a handle that failed goes to the end of the list");
     check_equal(grants[8].flags, PERMIT_ACCESS | READONLY | READING, "the entry says read");
-    check_equal(entry(WINDOW, 1) & RW, 0, "the l1e is read-only");
-    check(TRY("movq $1, (%0)", : : "r"(WINDOW) : "memory") && fault.vector == PF, "a store faults", "%u", fault.vector);
+    check_entry(entry(WINDOW, 1) & RW, 0, "the l1e is read-only");
+    check(TRY("mov" W " $1, (%0)", : : "r"(WINDOW) : "memory") && fault.vector == PF, "a store faults", "%u", fault.vector);
     check_equal(unmap_at(WINDOW, 1), OKAY, "unmapped");
     check_equal(grants[8].flags, PERMIT_ACCESS | READONLY, "the entry is as it was");
     grants[8].flags = PERMIT_ACCESS;
@@ -56,13 +56,13 @@ VARIATION(map_flags, "what the guest asks for in the entry: user pages, software
     void *granted = page();
     grant(8, mfn_of(granted), PERMIT_ACCESS);
     check_equal(map_at(WINDOW, 8, HOST_MAP | APPLICATION_MAP | 5 * AVAIL0), OKAY, "a user page");
-    check_equal(entry(WINDOW, 1), address_of(granted) | P | RW | US | A | D | G | 5 << 9 | NX, "its l1e");
+    check_entry(entry(WINDOW, 1), address_of(granted) | P | RW | US | A | D | (BITS == 64 ? G : 0) | 5 << 9 | NX, "its l1e");
     check_equal(unmap_at(WINDOW, mapped.handle), OKAY, "unmapped");
     u64 place = entry_address(WINDOW, 1);
     check_equal(map_at(place, 8, HOST_MAP | CONTAINS_PTE), OKAY, "by the entry's machine address");
-    check_equal(entry(WINDOW, 1), address_of(granted) | P | RW | US | A | D | NX | KERNEL_PAGE, "that l1e");
+    check_entry(entry(WINDOW, 1), address_of(granted) | P | RW | A | D | NX | KERNEL_BITS, "that l1e");
     check_equal(unmap_at(place, mapped.handle), OKAY, "unmapped the same way");
-    check_equal(entry(WINDOW, 1), 0, "the l1e is empty");
+    check_entry(entry(WINDOW, 1), 0, "the l1e is empty");
     check_equal(map_at(place + 4, 8, HOST_MAP | CONTAINS_PTE), GENERAL_ERROR, "in the middle of an entry");
     check_equal(map_at(entry_address(WINDOW, 2), 8, HOST_MAP | CONTAINS_PTE), GENERAL_ERROR, "an l2 entry");
     check_equal(map_at(address_of(granted), 8, HOST_MAP | CONTAINS_PTE), GENERAL_ERROR, "a page that is no table");
@@ -70,7 +70,9 @@ VARIATION(map_flags, "what the guest asks for in the entry: user pages, software
     check_equal(map_at(~7ull, 8, HOST_MAP | CONTAINS_PTE), GENERAL_ERROR, "an entry at the end of all addresses");
     check_equal(map_at(TEST_AREA(9), 8, HOST_MAP), GENERAL_ERROR, "an address without an l1 table");
     check_equal(map_at(HOLE, 8, HOST_MAP), GENERAL_ERROR, "an address of Xen's");
+#if BITS == 64
     check_equal(map_at(NON_CANONICAL, 8, HOST_MAP), GENERAL_ERROR, "an address that is not canonical");
+#endif
     check_equal(grants[8].flags, PERMIT_ACCESS, "no refusal left a flag");
     check_single_reference(granted, "no refusal left a reference");
 }
@@ -84,7 +86,7 @@ VARIATION(map_over, "an entry that mapped something else lets go of it")
     check_equal(map_at(WINDOW, 8, HOST_MAP), OKAY, "mapped over another page");
     check_single_reference(other, "the other page is free of it");
     check_equal(unmap_at(WINDOW, mapped.handle), OKAY, "unmapped");
-    check_equal(entry(WINDOW, 1), 0, "the other page does not come back");
+    check_entry(entry(WINDOW, 1), 0, "the other page does not come back");
     check_single_reference(granted, "nor is the granted one held");
 }
 

@@ -62,7 +62,7 @@ VARIATION(table_refused, "for whom, where to, and how many at once")
     struct query_size size = {.dom = DOMID_SELF};
     struct get_status_frames status = {.dom = DOMID_SELF};
     check_equal(grant_op(SETUP_TABLE, &setup, 2), -EINVAL, "two set-ups");
-    check_equal(grant_op(SETUP_TABLE, &setup, 0), -EINVAL, "no set-up");
+    check_equal(grant_op(SETUP_TABLE, &setup, 0), BITS == 64 ? -EINVAL : 0, "no set-up");
     check_equal(grant_op(QUERY_SIZE, &size, 2), -EINVAL, "two sizes");
     check_equal(grant_op(GET_STATUS_FRAMES, &status, 2), -EINVAL, "two lists of status frames");
     check_equal(grant_op(SETUP_TABLE, 0, 1), -EFAULT, "a set-up at 0");

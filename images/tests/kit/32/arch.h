@@ -10,6 +10,7 @@ typedef long sword;
 
 #define BITS 32
 #define W "l" /* ends the name of an instruction on a word */
+#define AX "eax" /* a register to use in one */
 #define VIRT_BASE 0xc0000000ul
 #define M2P ((const volatile word *)0xf5800000ul)
 #define HOLE 0xf5800000ul /* Xen's: from here … */

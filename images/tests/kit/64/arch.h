@@ -10,6 +10,7 @@ typedef long sword;
 
 #define BITS 64
 #define W "q" /* ends the name of an instruction on a word */
+#define AX "rax" /* a register to use in one */
 #define VIRT_BASE 0xffffffff80000000ul
 #define M2P ((const volatile word *)0xffff800000000000ul)
 #define HOLE 0xffff800000000000ul     /* Xen's: from here … */

@@ -17,7 +17,9 @@ static sword unregister(u16 type)
 /* An event still reaches the kit's own callback. */
 static void check_events(const char *name)
 {
-    u32 port = bind_virq(VIRQ_DEBUG);
+    static u32 port;
+    if (!port)
+        port = bind_virq(VIRQ_DEBUG);
     word before = events;
     __atomic_or_fetch(&shared->pending[0], (word)1 << port, __ATOMIC_SEQ_CST);
     shared->vcpu[0].pending_sel = 1;

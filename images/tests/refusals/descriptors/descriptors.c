@@ -4,7 +4,7 @@
 
 #define AREA TEST_AREA(5)
 /* Descriptors by their parts: type with the S bit, DPL and P; the rest is that of a flat segment. */
-#define CODE_64 0x00affa000000ffffull
+#define CODE (BITS == 64 ? 0x00affa000000ffffull : 0x00cffa000000ffffull)
 #define DATA_32 0x00cff2000000ffffull
 
 static u64 *gdt, *second, *plain;
@@ -91,9 +91,14 @@ VARIATION(kinds, "which descriptors")
     }
     MUST(update(address_of(gdt + 300), 0x0000090000000067ull));
     ALLOWED("a TSS that is not present", set_gdt(frames, 8));
-    ALLOWED("a code segment written to it", update_descriptor(address_of(gdt + 1), CODE_64));
+    ALLOWED("a code segment written to it", update_descriptor(address_of(gdt + 1), CODE));
     ALLOWED("a data segment of ring 0", update_descriptor(address_of(gdt + 2), DATA_32 & ~(3ull << 45)));
-    check_equal(gdt[2] >> 45 & 3, 3, "is one of ring 3");
+    check_equal(gdt[2] >> 45 & 3, FLAT_KERNEL_CS & 3, "is one of the kernel's ring");
+#if BITS == 32
+    REFUSED("64-bit code", EINVAL, update_descriptor(address_of(gdt + 1), 0x00affa000000ffffull));
+    ALLOWED("data up to the end of an older M2P", update_descriptor(address_of(gdt + 1), 0x00cff200000067ffull));
+    check_equal(gdt[1] & 0xffff, 0xffff, "reaches to the end of all addresses");
+#endif
     ALLOWED("nothing", update_descriptor(address_of(gdt + 1), 0));
     REFUSED("a TSS written to it", EINVAL, update_descriptor(address_of(gdt + 1), 0x0000890000000067ull));
     MUST(set_gdt(0, 0));

@@ -4,7 +4,8 @@
    (mm.c: promote_l1_table to promote_l4_table, do_mmuext_op). */
 #include "kit.h"
 
-static u64 *l1, *l2, *l3, *l4, *shown, *other;
+static u64 *l1, *l2, *l3, *shown, *other;
+static u64 *top; /* the L4 table; of a 32-bit guest, the L2 table that its root, the L3 table, has to have */
 
 /* A tree of its own: nothing else points into it, and its pages are mapped readable. */
 static word nobody; /* a frame without an owner */
@@ -12,16 +13,19 @@ static word nobody; /* a frame without an owner */
 static void set_up(void)
 {
     nobody = freed_frame();
-    l1 = table(), l2 = table(), l3 = table(), l4 = table(), other = table();
+    l1 = table(), l2 = table(), l3 = table(), top = table(), other = table();
     shown = page();
     MUST(update(address_of(l1 + 3), address_of(shown) | DATA));
     MUST(update(address_of(l2 + 4), address_of(l1) | TABLE));
-    MUST(update(address_of(l3 + 5), address_of(l2) | TABLE));
-    MUST(update(address_of(l4 + 6), address_of(l3) | TABLE));
+    MUST(update(address_of(l3 + 2), address_of(l2) | TABLE));
+    if (BITS == 64)
+        MUST(update(address_of(top + 6), address_of(l3) | TABLE));
+    else
+        MUST(update(address_of(l3 + 3), address_of(top) | TABLE));
     watch(l1);
     watch(l2);
     watch(l3);
-    watch(l4);
+    watch(top);
     watch(other);
     watch(shown);
 }
@@ -45,7 +49,7 @@ VARIATION(frames, "which frames can be pinned at all")
         {"no RAM as L3", "nobody's frame as L3", "a page mapped writable as L3", "the root as L3"},
         {"no RAM as L4", "nobody's frame as L4", "a page mapped writable as L4", 0},
     };
-    for (int level = 1; level <= 4; level++) {
+    for (int level = 1; level <= LEVELS; level++) {
         u32 command = PIN_L1_TABLE + level - 1;
         const char *const *name = names[level - 1];
         REFUSED_AT(0, name[0], EINVAL, mmuext(command, NO_RAM, 0));
@@ -67,7 +71,7 @@ VARIATION(frames, "which frames can be pinned at all")
 VARIATION(once, "a table is pinned once, at its own level")
 {
     set_up();
-    void *tables[5] = {0, l1, l2, l3, l4};
+    void *tables[5] = {0, l1, l2, l3, top};
     static const char *const names[5][4] = {
         {0},
         {"L1 pinned", "L1 pinned again", "L1 mapped writable", "L1 unpinned twice"},
@@ -82,11 +86,11 @@ VARIATION(once, "a table is pinned once, at its own level")
         {0, "an L3 table pinned as L1", "an L3 table pinned as L2", 0, "an L3 table pinned as L4"},
         {0, "an L4 table pinned as L1", "an L4 table pinned as L2", "an L4 table pinned as L3", 0},
     };
-    for (int level = 1; level <= 4; level++) {
+    for (int level = 1; level <= LEVELS; level++) {
         ALLOWED(names[level][0], pin(level, tables[level]));
         REFUSED_AT(0, names[level][1], EINVAL, pin(level, tables[level]));
         REFUSED(names[level][2], EBUSY, map((word)tables[level], address_of(tables[level]) | DATA));
-        for (int as = 1; as <= 4; as++)
+        for (int as = 1; as <= LEVELS; as++)
             if (wrong[level][as])
                 REFUSED_AT(0, wrong[level][as], EINVAL, pin(as, tables[level]));
         MUST(unpin(tables[level]));
@@ -95,25 +99,26 @@ VARIATION(once, "a table is pinned once, at its own level")
     MUST(update(address_of(l1 + 3), 0));
     check_untyped(shown, "nothing below is left");
     check_single_reference(shown, "no reference is left");
-    check_single_reference(l4, "nor one to the table");
+    check_single_reference(tables[LEVELS], "nor one to the table");
 }
 
 VARIATION(in_use, "what is below a pinned table is in use, and cannot be something else")
 {
     set_up();
-    MUST(pin(4, l4));
+    u64 *root = BITS == 64 ? top : l3, *below = BITS == 64 ? l3 : l2;
+    MUST(pin(LEVELS, root));
     REFUSED("a page that it maps writable, as an L1 table", EINVAL, pin(1, shown));
     REFUSED("its L1 table, as L2", EINVAL, pin(2, l1));
-    REFUSED("its L3 table, as L4", EINVAL, pin(4, l3));
+    REFUSED("the table below it, as one of its level", EINVAL, pin(LEVELS, below));
     REFUSED("its L1 table, unpinned", EINVAL, unpin(l1));
     REFUSED("its L1 table, mapped writable", EBUSY, map((word)l1, address_of(l1) | DATA));
     ALLOWED("its L1 table, pinned too", pin(1, l1));
-    ALLOWED("its L3 table, pinned too", pin(3, l3));
-    ALLOWED("the top, unpinned", unpin(l4));
+    ALLOWED("the table below it, pinned too", pin(LEVELS - 1, below));
+    ALLOWED("the top, unpinned", unpin(root));
     REFUSED("the pinned L1 table, mapped writable", EBUSY, map((word)l1, address_of(l1) | DATA));
-    ALLOWED("the former top, mapped writable", writable(l4));
-    REFUSED("and pinned", EINVAL, pin(4, l4));
-    ALLOWED("the L3 table, unpinned", unpin(l3));
+    ALLOWED("the former top, mapped writable", writable(root));
+    REFUSED("and pinned", EINVAL, pin(LEVELS, root));
+    ALLOWED("the table below, unpinned", unpin(below));
     ALLOWED("the L1 table, unpinned", unpin(l1));
     ALLOWED("the L1 table, mapped writable", writable(l1));
 }
@@ -125,7 +130,8 @@ static void bad_leaf(u64 bad, int error, const char *const names[4])
     REFUSED_AT(0, names[0], error, pin(1, l1));
     REFUSED_AT(0, names[1], error, pin(2, l2));
     REFUSED_AT(0, names[2], error, pin(3, l3));
-    REFUSED_AT(0, names[3], error, pin(4, l4));
+    if (BITS == 64)
+        REFUSED_AT(0, names[3], error, pin(4, top));
     MUST(update(address_of(l1 + 400), 0));
 }
 
@@ -156,13 +162,13 @@ VARIATION(entries, "an entry that is refused anywhere below refuses the pin")
     check_single_reference(shown, "no reference is left");
     /* check_single_reference gave the page another frame. */
     MUST(update(address_of(l1 + 3), address_of(shown) | DATA));
-    ALLOWED("the same tree without them", pin(4, l4));
+    ALLOWED("the same tree without them", pin(LEVELS, BITS == 64 ? top : l3));
 }
 
 VARIATION(upper_entries, "entries of the upper levels")
 {
     set_up();
-    u64 *tables[5] = {0, l1, l2, l3, l4};
+    u64 *tables[5] = {0, l1, l2, l3, top};
     static const struct {
         u64 flag;
         const char *names[3];
@@ -177,8 +183,8 @@ VARIATION(upper_entries, "entries of the upper levels")
         {"a page mapped writable in an L2 table", "one in an L3 table", "one in an L4 table"},
         {"the root in an L2 table", "the root in an L3 table", "the root writable in an L4 table"},
     };
-    for (int level = 2; level <= 4; level++) {
-        u64 where = address_of(tables[level] + 300);
+    for (int level = 2; level <= LEVELS; level++) {
+        u64 where = address_of(tables[level] + (level == LEVELS ? 1 : 300));
         for (unsigned i = 0; i < 4; i++) {
             MUST(update(where, address_of(other) | TABLE | flags[i].flag));
             REFUSED_AT(0, flags[i].names[level - 2], EINVAL, pin(level, tables[level]));
@@ -190,8 +196,33 @@ VARIATION(upper_entries, "entries of the upper levels")
         }
         MUST(update(where, 0));
     }
-    MUST(update(address_of(l4 + 260), address_of(shown) | TABLE | PSE));
-    ALLOWED("anything in the slots that are Xen's", pin(4, l4));
-    check((l4[260] & ~ENTRY_FLAGS) != address_of(shown), "Xen has put its own there", "it has not");
-    MUST(unpin(l4));
+    u64 *root = BITS == 64 ? top : l3, *xens = top + (BITS == 64 ? 260 : entry_index(HOLE, 2));
+    MUST(update(address_of(xens), address_of(shown) | TABLE | PSE));
+    ALLOWED("anything in the slots that are Xen's", pin(LEVELS, root));
+    check((*xens & ~ENTRY_FLAGS) != address_of(shown), "Xen has put its own there", "it has not");
+    MUST(unpin(root));
 }
+
+#if BITS == 32
+VARIATION(last_slot, "a root has an L2 table of its own in its last slot, and nothing behind its four")
+{
+    set_up();
+    u64 last = address_of(l3 + 3);
+    MUST(update(last, 0));
+    REFUSED_AT(0, "none", EINVAL, pin(3, l3));
+    MUST(update(last, address_of(l2) | TABLE));
+    REFUSED_AT(0, "one that is in another slot, too", EINVAL, pin(3, l3));
+    MUST(update(last, frame_address((entry(HOLE, 3) & ~ENTRY_FLAGS) / PAGE) | TABLE));
+    REFUSED_AT(0, "that of the root in use", EINVAL, pin(3, l3));
+    MUST(update(last, address_of(top) | TABLE | NX));
+    REFUSED_AT(0, "one that is not executable", EINVAL, pin(3, l3));
+    MUST(update(last, address_of(top) | TABLE));
+    MUST(update(address_of(l3 + 4), 0x777));
+    ALLOWED("its own", pin(3, l3));
+    check(!l3[4], "what was behind the four is gone", "%llx", l3[4]);
+    REFUSED("the L2 table in another slot", EINVAL, update(address_of(l3), address_of(top) | TABLE));
+    ALLOWED("unpinned", unpin(l3));
+    ALLOWED("nothing below is left", writable(top));
+    ALLOWED("an L4 table, of which there are none, is no error", mmuext(PIN_L4_TABLE, NO_RAM, 0));
+}
+#endif

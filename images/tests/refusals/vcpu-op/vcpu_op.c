@@ -63,8 +63,13 @@ VARIATION(arguments, "arguments that are refused")
     u64 area = HOLE;
     REFUSED("a runstate area in Xen's", EFAULT, vcpu_op(register_runstate_area, 0, &area));
     REFUSED("a time area in Xen's", EFAULT, vcpu_op(register_time_area, 0, &area));
-    area = BITS == 64 ? 0x0000800000000000 : 1ull << 32;
+#if BITS == 64
+    area = NON_CANONICAL;
     REFUSED("a runstate area at an address that is none", EFAULT, vcpu_op(register_runstate_area, 0, &area));
+#else
+    area = HOLE - 43;
+    REFUSED("a runstate area that reaches into Xen's", EFAULT, vcpu_op(register_runstate_area, 0, &area));
+#endif
 }
 
 VARIATION(info, "where a vcpu_info may be registered")
