@@ -6,6 +6,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from stub.domain.disk import Disk
 from stub.errors import ConfigError
 
 MIN_MEMORY, MAX_MEMORY = 32, 8192  # MiB
@@ -35,6 +36,7 @@ class DomainConfig:
     epoch: int = DEFAULT_EPOCH
     realtime: bool = False
     on_reboot: str = "destroy"
+    disks: tuple[Disk, ...] = ()
 
     def __post_init__(self) -> None:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
