@@ -19,19 +19,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from stub.domain.hostmemory import DEFAULT_SHARE, host_memory
 from stub.errors import UsageError
 
-MIB = 1 << 20
-DEFAULT_SHARE = 0.55
 # A process that dies without a word wakes nobody; those that wait look around this often, in seconds.
 _LOOK_AROUND = 1.0
-
-
-def host_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
-    """RAM that this process may use, in MiB: the machine's, or its control group's when that is less."""
-    total = next(int(line.split()[1]) // 1024 for line in meminfo.read_text().splitlines() if line[:9] == "MemTotal:")
-    limit = cgroup.read_text().strip() if cgroup.exists() else "max"
-    return min(total, int(limit) // MIB) if limit.isdigit() else total
 
 
 def capacity(setting: str) -> int:

@@ -31,8 +31,8 @@ class GuestSpec:
     ``image``: a catalogue name, or a kernel file's path. ``memory`` in MiB. ``cmdline`` replaces the image's command
     line, ``extra`` is added to it. ``ramdisk`` replaces the image's; ``files`` (path in the guest → text, bytes or a
     host file) are added to it, all executable. ``epoch``: the guest's time of day at the start, seconds since 1970.
-    ``on_reboot``: ``destroy`` or ``restart``. ``audit``: after how many hypercalls the invariants of the guest's memory
-    are looked at, again and again; the first that is broken ends the run.
+    ``on_reboot``: ``destroy``, ``restart`` or another action. ``audit``: after how many hypercalls the invariants of
+    the guest's memory are looked at, again and again; the first that is broken ends the run.
     """
 
     image: str | Path = ""

@@ -14,10 +14,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from stub.domain.actions import ACTIONS, SETTINGS
 from stub.errors import PvstubError, UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from stub.machine import Machine
     from stub.trace.pagetables.moments import Moment
 
+_OWN = ("trace RUN", "config check FILE")
 _LONGEST = 1e9  # seconds: thirty years
-COMMANDS_GROUP, IMAGES_GROUP, SYMBOLS_GROUP = "pvstub.commands", "pvstub.images", "pvstub.symbols"
+COMMANDS_GROUP, SYMBOLS_GROUP = "pvstub.commands", "pvstub.symbols"
 
 
 def cache_folder() -> Path:
@@ -70,6 +73,10 @@ def _dispatch(words: list[str]) -> int:
         from stub.trace.command import main as trace
 
         return trace(words[1:])
+    if words and words[0] == "config":
+        from stub.domain.guestfile.command import main as config
+
+        return config(words[1:])
     parser = _parser(sorted(external))
     options = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -80,12 +87,15 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pvstub",
         description="Boot, debug, test and bisect Xen PV guests with no Xen, no KVM and no root.",
-        epilog=f"Also: pvstub trace RUN, {', '.join(f'pvstub {name}' for name in external)} (each with --help).",
+        epilog=f"Also: {', '.join(f'pvstub {name}' for name in [*_OWN, *external])} (each with --help).",
     )
     parser.add_argument("--version", action="version", version=f"pvstub {metadata.version('pvstub')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     boot = commands.add_parser("boot", help="boot an image by name, or a kernel file", description="Boot a guest.")
-    boot.add_argument("image", help="an image's name (pvstub images list), or a kernel file")
+    boot.add_argument(
+        "image", help="an image's name (pvstub images list), a kernel file, or a configuration of xl's or xm's"
+    )
+    _add_guest_options(boot)
     boot.add_argument("--ramdisk", type=Path, help="a ramdisk file instead of the image's own")
     boot.add_argument("--cmdline", help="the kernel's command line instead of the image's own")
     boot.add_argument("--extra", default="", help="words to add to the command line")
@@ -95,7 +105,14 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     boot.add_argument("--epoch", type=_integer, help="time of day at the start, seconds since 1970")
     boot.add_argument("--realtime", action="store_true", help="tie virtual time to the wall clock")
     boot.add_argument("--interactive", action="store_true", help="a terminal on the guest's console; Ctrl-] leaves")
-    boot.add_argument("--on-reboot", choices=("destroy", "restart"), default="destroy", help="default: destroy")
+    for setting in SETTINGS.values():
+        boot.add_argument(
+            f"--{setting.replace('_', '-')}", choices=tuple(ACTIONS), metavar="ACTION",
+            help="what follows when the guest ends so (default: the configuration's, or destroy)",
+        )  # fmt: skip
+    boot.add_argument(
+        "--core", type=Path, metavar="FILE", help="where core files go, for gdb and crash; one is written at the end"
+    )
     boot.add_argument("--virtual-limit", type=_seconds, metavar="S", help="stop at this virtual time")
     boot.add_argument("--wall-limit", type=_seconds, metavar="S", help="stop after this much wall time")
     boot.add_argument("--instructions", type=_integer, metavar="N", help="stop after so many instructions")
@@ -135,6 +152,12 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_guest_options(parser: argparse.ArgumentParser) -> None:
+    from stub.domain.guestfile.command import add_options
+
+    add_options(parser)
+
+
 def _integer(text: str) -> int:
     value = int(text, 0)
     if value.bit_length() > 64:
@@ -152,38 +175,6 @@ def _seconds(text: str) -> float:
 # -- boot
 
 
-def _resolve(name: str) -> Any | None:
-    for entry in metadata.entry_points(group=IMAGES_GROUP):
-        found = entry.load()(name)
-        if found is not None:
-            return found
-    return None
-
-
-def _configuration(options: argparse.Namespace) -> tuple[Any, dict[str, str]]:
-    """The domain that the options describe, and what is known of its image."""
-    from stub.domain.config import DEFAULT_EPOCH, DomainConfig
-
-    image = None if os.sep in options.image or os.path.isfile(options.image) else _resolve(options.image)
-    if image is None and not os.path.lexists(options.image):
-        raise UsageError(f"{options.image}: no image of that name and no such file; see pvstub images list")
-    cmdline = options.cmdline if options.cmdline is not None else (image.cmdline if image else "")
-    config = DomainConfig(
-        kernel=image.kernel if image else Path(options.image),
-        name=options.image if image else Path(options.image).name,
-        ramdisk=options.ramdisk or (image.ramdisk if image else None),
-        cmdline=" ".join(filter(None, (cmdline, options.extra))),
-        memory=options.memory if options.memory is not None else (image.memory if image else 256),
-        p2m=options.p2m,
-        seed=options.seed,
-        epoch=DEFAULT_EPOCH if options.epoch is None else options.epoch,
-        realtime=options.realtime or options.interactive,
-        on_reboot=options.on_reboot,
-    )
-    provenance = {"name": options.image, "version": str(image.version)} if image else {}
-    return config, provenance
-
-
 def new_run_directory(name: str) -> Path:
     """A folder of its own for a run, in the user's state folder."""
     base = Path(os.environ.get("XDG_STATE_HOME") or _home() / ".local" / "state") / "pvstub" / "runs"
@@ -192,12 +183,15 @@ def new_run_directory(name: str) -> Path:
 
 
 def _boot(options: argparse.Namespace) -> int:
+    from stub.asked import configuration
     from stub.machine import Limits, Machine
 
     if options.interactive and (sys.stdin is None or sys.stdout is None):
         raise UsageError("--interactive: standard input and output are closed; open them, or leave it out")
     debugger = _debugger(options)
-    config, provenance = _configuration(options)
+    config, provenance = configuration(options, _say)
+    if debugger is not None:
+        debugger = replace(debugger, executable=lambda: options.symbols or _symbols(str(config.kernel)))
     limits = Limits(
         virtual_ns=None if options.virtual_limit is None else round(options.virtual_limit * 1e9),
         instructions=options.instructions,
@@ -214,6 +208,7 @@ def _boot(options: argparse.Namespace) -> int:
         provenance=provenance,
         snapshots=options.snapshot,
         audit=options.audit,
+        core=options.core,
     )
     with _ended_in_order(), machine:
         try:
@@ -269,7 +264,7 @@ def _debugger(options: argparse.Namespace) -> Options | None:
         wait=options.wait,
         on_detach=options.on_detach or "continue",
         on_crash=options.gdb_on_crash,
-        executable=lambda: options.symbols or _symbols(options.image),
+        executable=lambda: options.symbols,
     )
     check(asked)
     return asked
@@ -352,6 +347,7 @@ def _print_summary(machine: Machine, verdict: Verdict, directory: Path) -> None:
         lines.append(f"hypercalls that are not there (-ENOSYS): {refused}")
     for moment in machine.snapshots.waiting:
         lines.append(f"no snapshot at={moment.text}: the run ended before")
+    lines += [f"core file {path}" for path in machine.deaths.cores]
     lines += [
         f"console    sha256 {facts['digests']['console']}",
         f"hypercalls sha256 {facts['digests']['hypercalls']}",

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from stub.devices.console import Console
+from stub.domain.actions import SETTINGS
 from stub.domain.builder import build
 from stub.domain.config import DomainConfig
 from stub.domain.domain import Domain
@@ -27,6 +28,7 @@ from stub.errors import PvstubError, UsageError
 from stub.hypervisor import runstate, segments
 from stub.hypervisor.audit import Auditor
 from stub.hypervisor.clock import SECOND
+from stub.hypervisor.deaths import Deaths, write_core
 from stub.hypervisor.report import registers
 from stub.hypervisor.snapshots import Place, Snapshots
 from stub.hypervisor.verdict import Verdict
@@ -92,7 +94,8 @@ class Machine:
     """One guest. ``on_output`` is called with each piece of console output; ``provenance`` goes into the summary.
 
     ``snapshots``: when to keep a snapshot of its page tables in the run's folder. ``audit``: after how many hypercalls
-    all invariants of its memory are looked at, again and again.
+    all invariants of its memory are looked at, again and again. ``core``: where its core file goes; given, one is
+    written at the run's end, else only if the configuration asks for it, into the run's folder.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Machine:
         provenance: Mapping[str, str] | None = None,
         snapshots: Sequence[Moment] = (),
         audit: int | None = None,
+        core: Path | None = None,
     ) -> None:
         if config.realtime:
             config = replace(config, epoch=int(time.time()))
@@ -129,6 +133,7 @@ class Machine:
         }
         self.log = HypercallLog(run_directory / "hypercalls" if run_directory else None, identity=identity)
         self._audit = audit
+        self.deaths = Deaths(run_directory, core)
         self.verdict: Verdict | None = None
         self.boots = 0
         self._output = bytearray()
@@ -369,10 +374,15 @@ class Machine:
 
     def _end(self, verdict: Verdict) -> None:
         self.xen.run_backends()
-        if verdict.kind == "reboot" and self.config.on_reboot == "restart":
+        ended = self.deaths.follow(self.xen, verdict, self.boots)
+        if ended is None:
             self.reboot()
             return
-        self.verdict = verdict
+        self.verdict = ended
+
+    def dump_core(self, path: Path) -> None:
+        """Write the guest as it is now to a core file, in Xen's format; UsageError when that cannot be."""
+        write_core(self.xen, path)
 
     def interrupt(self, reason: str = "interrupted by the user") -> None:
         """End the run because somebody said so."""
@@ -412,7 +422,7 @@ class Machine:
                 "p2m": config.p2m,
                 "epoch": config.epoch,
                 "realtime": config.realtime,
-                "on_reboot": config.on_reboot,
+                **{name: getattr(config, name) for name in SETTINGS.values()},
             },
             verdict={
                 "kind": verdict.kind if verdict else "interrupted",

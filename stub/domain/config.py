@@ -6,13 +6,14 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from stub.domain.actions import ACTIONS, SETTINGS
+from stub.domain.disk import Disk
 from stub.errors import ConfigError
 
 MIN_MEMORY, MAX_MEMORY = 32, 8192  # MiB
 MAX_RAMDISK = 512 << 20  # bytes
 MAX_CMDLINE = 1023  # bytes; start_info.cmd_line less its NUL
 P2M_KINDS = ("shuffle", "identity")
-REBOOT_ACTIONS = ("destroy", "restart")
 DEFAULT_EPOCH = 1_700_000_000  # seconds since 1970
 
 
@@ -21,7 +22,8 @@ class DomainConfig:
     """A domain's configuration. ``memory`` is in MiB; ``epoch`` the time of day at boot, seconds since 1970.
 
     ``p2m`` is how PFNs fall on MFNs: ``shuffle`` (by ``seed``) or ``identity``. ``realtime`` ties virtual time, and
-    the time of day, to the host's.
+    the time of day, to the host's. ``uuid`` is what the guest is told of itself; none is all zeroes. The ``on_…`` are
+    names of :data:`stub.domain.actions.ACTIONS`: what follows each kind of end.
     """
 
     kernel: Path
@@ -34,7 +36,13 @@ class DomainConfig:
     seed: int = 0
     epoch: int = DEFAULT_EPOCH
     realtime: bool = False
+    uuid: str = ""
+    on_poweroff: str = "destroy"
     on_reboot: str = "destroy"
+    on_crash: str = "destroy"
+    on_watchdog: str = "destroy"
+    on_soft_reset: str = "soft-reset"
+    disks: tuple[Disk, ...] = ()
 
     def __post_init__(self) -> None:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
@@ -47,8 +55,9 @@ class DomainConfig:
             raise ConfigError("the command line holds a NUL; remove it")
         if self.p2m not in P2M_KINDS:
             raise ConfigError(f"p2m {self.p2m!r}: use one of {', '.join(P2M_KINDS)}")
-        if self.on_reboot not in REBOOT_ACTIONS:
-            raise ConfigError(f"on_reboot {self.on_reboot!r}: use one of {', '.join(REBOOT_ACTIONS)}")
+        for name in SETTINGS.values():
+            if getattr(self, name) not in ACTIONS:
+                raise ConfigError(f"{name} {getattr(self, name)!r}: use one of {', '.join(ACTIONS)}")
         if not 0 <= self.epoch < 1 << 40:
             raise ConfigError(f"epoch {self.epoch}: use seconds since 1970")
 

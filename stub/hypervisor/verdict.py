@@ -8,11 +8,13 @@ EXIT_STATUS = {
     "poweroff": 0,
     "reboot": 0,
     "suspend": 0,
+    "soft-reset": 0,
     "crash": 3,
     "watchdog": 3,
     "virtual-deadline": 4,
     "instruction-budget": 4,
     "wall-limit": 4,
+    "restart-limit": 4,
     "deadlock": 5,
     "audit": 1,  # a fault of pvstub's own
     "interrupted": 130,

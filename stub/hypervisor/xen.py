@@ -84,7 +84,7 @@ _SHUTDOWN_KINDS = {
     sched.SHUTDOWN_suspend: ("suspend", "the guest suspended itself"),
     sched.SHUTDOWN_crash: ("crash", "the guest reported its own crash (SHUTDOWN_crash)"),
     sched.SHUTDOWN_watchdog: ("watchdog", "the guest's watchdog fired"),
-    sched.SHUTDOWN_soft_reset: ("reboot", "the guest asked for a soft reset"),
+    sched.SHUTDOWN_soft_reset: ("soft-reset", "the guest asked for a soft reset"),
 }
 
 

@@ -10,7 +10,7 @@ from stub.domain.builder import CONSOLE_PORT, XENSTORE_PORT
 from stub.domain.domain import Domain
 from stub.units import PAGE_SIZE
 
-_UUID = "00000000-0000-0000-0000-000000000000"  # as XENVER_guest_handle has it
+_NO_UUID = "00000000-0000-0000-0000-000000000000"  # as XENVER_guest_handle has it
 
 
 def facts(domain: Domain) -> Facts:
@@ -20,7 +20,7 @@ def facts(domain: Domain) -> Facts:
     return Facts(
         domid=domain.domid,
         name=config.name,
-        uuid=_UUID,
+        uuid=config.uuid or _NO_UUID,
         memory=config.memory * 1024,
         vcpus=config.vcpus,
         epoch=config.epoch,

@@ -44,6 +44,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"stub.errors", "stub.gdb.listener", "stub.gdb.model", "stub.gdb.packet", "stub.gdb.session"}
     ),
     "stub.machine": frozenset({"stub"}),
+    "stub.asked": frozenset({"stub.errors", "stub.domain"}),
     "stub.terminal": frozenset({"stub.machine", "stub.errors"}),
     "stub.cli": frozenset({"stub"}),
     "harness": frozenset({"stub", "harness"}),

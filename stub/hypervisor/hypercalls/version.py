@@ -34,9 +34,13 @@ _BUFFERS = {
     ),
     version.XENVER_capabilities: b"xen-3.0-x86_64 xen-3.0-x86_32p ".ljust(1024, b"\0"),
     version.XENVER_changeset: bytes(64),
-    version.XENVER_guest_handle: bytes(16),
     version.XENVER_commandline: b"<denied>\0",  # no more than that is written
 }
+
+
+def buffer(command: int) -> bytes:
+    """What the hypervisor says of itself, the same to every guest."""
+    return _BUFFERS[command]
 
 
 def _features(xen: Hypervisor) -> int:
@@ -60,7 +64,10 @@ def xen_version(xen: Hypervisor, command: int, arg: int, _: int, __: int, ___: i
             return _get_features(xen, arg)
         if command == version.XENVER_platform_parameters:
             return give(xen, version.XenPlatformParameters, arg, virt_start=xen.width.hypervisor_start)
-        answer = _BUFFERS.get(command)
+        if command == version.XENVER_guest_handle:
+            answer: bytes | None = bytes.fromhex(xen.domain.config.uuid.replace("-", "")) or bytes(16)
+        else:
+            answer = _BUFFERS.get(command)
         if answer is None:
             return xen.not_there(Hypercall.xen_version, command)
         xen.domain.guest.write(arg, answer)
