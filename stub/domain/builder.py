@@ -13,7 +13,7 @@ from stub.domain.config import DomainConfig
 from stub.domain.domain import Domain
 from stub.domain.layout import Layout, Span, plan, tables_for
 from stub.domain.xenarea import XenArea, frames_needed
-from stub.errors import ImageError
+from stub.errors import ConfigError, ImageError
 from stub.image import Image
 from stub.memory import entries as e
 from stub.memory.frames import FrameTable
@@ -21,8 +21,9 @@ from stub.memory.guest import GuestMemory
 from stub.memory.paetypes import PaePageTypes
 from stub.memory.pagetypes import PageTypes
 from stub.memory.ram import Ram
-from stub.units import MIB, PAGE_SHIFT, PAGE_SIZE, pages
+from stub.units import GIB, MIB, PAGE_SHIFT, PAGE_SIZE, pages
 
+MOST_MEMORY_32 = 4 * GIB // MIB - 8
 LOW_FRAMES = 0x100  # the first megabyte of a machine is never a guest's
 XENSTORE_PORT, CONSOLE_PORT = 1, 2
 
@@ -49,6 +50,11 @@ def build(image: Image, config: DomainConfig) -> Domain:
     layout = plan(image, nr_pages, len(ramdisk))
     low = LOW_FRAMES if config.p2m == "shuffle" else 0
     first_xen = nr_pages + low
+    if image.bits == 32 and config.memory > MOST_MEMORY_32:
+        raise ConfigError(
+            f"{image.path}: {config.memory} MiB of memory; a 32-bit guest can have {MOST_MEMORY_32} MiB at most,"
+            " as it has to name shared_info by a 32-bit machine address"
+        )
     ram = Ram(first_xen + frames_needed(first_xen, image.bits))
     frames = FrameTable(ram.frames)
     area = XenArea(ram, frames, first_xen, image.bits)

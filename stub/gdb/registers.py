@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stub.abi.x86_defns import X86_CR0_TS
 from stub.engine.base import CR0, CR3, FS_BASE, GS_BASE, NAMES, RETIRED, RFLAGS
 from stub.gdb.model import TargetError
-from stub.hypervisor.privileged import GUEST_CR0, GUEST_EFER
+from stub.hypervisor.privileged import GUEST_CR0, guest_efer
 from stub.hypervisor.vcpu import VCPU_INFO_MASK
 from stub.units import U64, is_canonical
 
@@ -55,7 +55,7 @@ _XEN: dict[str, Callable[[Machine], int]] = {
     "cr3": lambda machine: machine.xen.words[CR3],
     "cr4": lambda machine: machine.xen.vcpu.cr4,
     "cr8": lambda _: 0,
-    "efer": lambda _: GUEST_EFER,
+    "efer": lambda machine: guest_efer(machine.xen.vcpu),
     "k_gs_base": lambda machine: machine.xen.vcpu.gs_base_other,
     "mode": lambda machine: int(not machine.xen.vcpu.kernel_mode),
     "event_mask": lambda machine: machine.xen.ram_bytes[machine.xen.vcpu.info_at + VCPU_INFO_MASK],

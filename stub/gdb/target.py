@@ -30,11 +30,11 @@ _LONGEST_READ = 1 << 26
 class MachineTarget:
     """The guest of a machine. Its own thread of control is whoever calls :meth:`advance`."""
 
-    bits = 64
     steps_into_events = False
 
     def __init__(self, machine: Machine, executable: Path | None = None, *, stop_on_crash: bool = False) -> None:
         self.machine = machine
+        self.bits = machine.xen.domain.bits
         self.running = False
         self.points = Points(machine)
         self._stop_on_crash = stop_on_crash

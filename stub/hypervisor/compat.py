@@ -119,10 +119,6 @@ class CompatVcpu(Vcpu):
         """The machine address of the four-level root that the kernel runs on, which is Xen's own."""
         return self._memory.root
 
-    def reflex(self) -> object:
-        """None: all exits come to Python."""
-        return None
-
     # -- entries
 
     def enter(self, gate: Gate, masks_events: bool, extra: tuple[int, ...] = (), clear: int = 0) -> int:

@@ -63,13 +63,17 @@ LEAVES: dict[int, dict[int, Leaf]] = {
 }
 _NOTHING: Leaf = (0, 0, 0, 0)
 
+# What a 32-bit guest is not shown, as it cannot have it: LM, and CX16 and LAHF, which depend on that
+# (recalculate_cpuid_policy, gen-cpuid.py).
+_ONLY_64: dict[int, Leaf] = {0x1: (0, 0, bits(13), 0), 0x8000_0001: (0, 0, bits(0), bits(29))}
 
-def rows() -> bytes:
+
+def rows(compat: bool = False) -> bytes:
     """The table as the reflexes have it (entry.h, Leaf): leaf, subleaf, whether for all subleaves, the answer."""
     return b"".join(
-        struct.pack("<7I", leaf, subleaf, _is_for_all(leaf), *registers)
+        struct.pack("<7I", leaf, subleaf, _is_for_all(leaf), *answer(leaf, subleaf, compat))
         for leaf, table in LEAVES.items()
-        for subleaf, registers in table.items()
+        for subleaf in table
     )
 
 
@@ -78,8 +82,16 @@ def _is_for_all(leaf: int) -> bool:
     return len(LEAVES[leaf]) == 1 and leaf != 0x7
 
 
-def answer(leaf: int, subleaf: int) -> Leaf:
-    """The four registers for a leaf and sub-leaf (32-bit values)."""
+def answer(leaf: int, subleaf: int, compat: bool = False) -> Leaf:
+    """The four registers for a leaf and sub-leaf (32-bit values). ``compat``: as a 32-bit guest is shown it."""
+    found = _answer(leaf, subleaf)
+    if compat and leaf in _ONLY_64:
+        a, b, c, d = (value & ~hidden for value, hidden in zip(found, _ONLY_64[leaf], strict=True))
+        return a, b, c, d
+    return found
+
+
+def _answer(leaf: int, subleaf: int) -> Leaf:
     table = LEAVES.get(leaf)
     if table is None:
         return _NOTHING

@@ -1,7 +1,8 @@
 """Page faults: Xen's own fix-ups first, then the guest's handler (arch/x86/traps.c, pv/ro-page-fault.c).
 
 A kernel that asked for the writable_pagetables assist may store to an L1 table that it has mapped read-only: the
-store is decoded and applied as a checked update. Anything else is left as the fault it is.
+store is decoded and applied as a checked update. Anything else is left as the fault it is. A 32-bit guest may write
+an entry in two halves.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from stub.abi.x86_defns import (
     PFEC_write_access,
 )
 from stub.domain.xenarea import LDT_SLOT, LDT_VA
-from stub.engine.base import FLUSH, RIP
-from stub.hypervisor import traps
+from stub.engine.base import CS, FLUSH, RIP
+from stub.hypervisor import segments, traps
 from stub.hypervisor.store import decode_store
+from stub.memory import entries as e
 from stub.memory.frames import L1, SEG_DESC
 from stub.memory.guest import GuestFault
 from stub.units import U64, is_canonical
@@ -66,7 +68,7 @@ def write_page_table(xen: Hypervisor, address: int) -> bool:
     if frames.type[mfn] != L1 or not frames.type_count[mfn]:
         return False
     rip = words[RIP]
-    store = decode_store(xen, domain.guest.read_available(rip, 15), rip)
+    store = decode_store(xen, domain.guest.read_available(rip, 15), segments.is_64bit_code(xen, words[CS]))
     if store is None or address & (store.size - 1) or store.size > 8:
         return False
     old = domain.ram.words[maddr >> 3]
@@ -78,6 +80,9 @@ def write_page_table(xen: Hypervisor, address: int) -> bool:
     if outcome is not None:
         domain.types.refusal = ""
         rc = domain.types.mod_l1(maddr >> 3, new)
+        if rc and xen.vcpu.compat and store.plain and store.size == 4 and address & 4:
+            new &= ~e.P  # the upper half came first: the lower one, with P, is to follow
+            rc = domain.types.mod_l1(maddr >> 3, new)
         if rc and domain.types.refusal:
             xen.note(domain.types.refusal)
     xen.log.pt_write(xen.clock.now, rip, address, maddr, new, store.size, rc)

@@ -51,12 +51,17 @@ _M32 = 0xFFFFFFFF
 GUEST_CR0 = 0x8005_0033  # PE MP ET NE WP AM PG
 GUEST_CR4 = X86_CR4_PAE | X86_CR4_MCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT
 _CR4_MAY_CHANGE = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE
-GUEST_EFER = 0xD01  # SCE LME LMA NXE
+_EFER, _EFER_LONG = 0xD01, 0x500  # SCE LME LMA NXE; LME LMA
 _XSETBV = b"\x0f\x01\xd1"  # undefined, as CR4.OSXSAVE cannot be set; the engine looks at the ring first
 _FORCED_CPUID = b"\x0f\x0bxen\x0f\xa2"
 
 
 # -- model-specific registers
+
+
+def guest_efer(vcpu: Vcpu) -> int:
+    """EFER as the guest is shown it: a 32-bit one sees nothing of long mode."""
+    return _EFER & ~_EFER_LONG if vcpu.compat else _EFER
 
 
 def _read_misc_enable(_: Hypervisor) -> int:
@@ -71,7 +76,7 @@ MSR_READS: dict[int, Callable[[Hypervisor], int]] = {
     MSR_FS_BASE: lambda xen: xen.words[FS_BASE],
     MSR_GS_BASE: lambda xen: xen.words[GS_BASE],
     MSR_SHADOW_GS_BASE: lambda xen: xen.vcpu.gs_base_other,
-    MSR_EFER: lambda _: GUEST_EFER,
+    MSR_EFER: lambda xen: guest_efer(xen.vcpu),
     MSR_IA32_CR_PAT: lambda _: XEN_MSR_PAT,
     MSR_APIC_BASE: lambda _: 0xFEE00900,
     MSR_TSC: lambda xen: xen.clock.now,
@@ -124,13 +129,13 @@ def _set_tsc_aux(xen: Hypervisor, value: int) -> bool:
     return value <= _M32
 
 
-_CANONICAL_ONLY = {MSR_FS_BASE, MSR_GS_BASE, MSR_SHADOW_GS_BASE}
+_BASES = {MSR_FS_BASE, MSR_GS_BASE, MSR_SHADOW_GS_BASE}  # canonical ones; a 32-bit guest has none
 MSR_WRITES: dict[int, Callable[[Hypervisor, int], bool]] = {
     MSR_FS_BASE: _set_fs_base,
     MSR_GS_BASE: _set_gs_base,
     MSR_SHADOW_GS_BASE: _set_shadow_gs_base,
     MSR_TSC_AUX: _set_tsc_aux,
-    MSR_EFER: lambda _, value: value == GUEST_EFER,
+    MSR_EFER: lambda xen, value: value == guest_efer(xen.vcpu),
     _MSR_HYPERCALL_PAGE: _write_hypercall_page,
     0x00000140: lambda _, value: value == 0,  # MISC_FEATURES_ENABLES: no CPUID faulting
     0x0000008B: lambda _, value: True,  # PATCHLEVEL: dropped
@@ -142,7 +147,8 @@ MSR_WRITES |= dict.fromkeys(_PERFORMANCE_COUNTERS, lambda _, value: True)  # dro
 
 def _rdmsr(xen: Hypervisor, _: int) -> bool:
     words = xen.words
-    read = MSR_READS.get(words[RCX] & _M32)
+    number = words[RCX] & _M32
+    read = None if xen.vcpu.compat and number in _BASES else MSR_READS.get(number)
     if read is None:
         # a guest that has no #GP handler yet gets 0 (Xen's leniency to very old kernels)
         if xen.vcpu.traps[13] is not None:
@@ -158,7 +164,7 @@ def _wrmsr(xen: Hypervisor, _: int) -> bool:
     words = xen.words
     number, value = words[RCX] & _M32, (words[RDX] & _M32) << 32 | words[RAX] & _M32
     write = MSR_WRITES.get(number)
-    if write is None or (number in _CANONICAL_ONLY and not is_canonical(value)):
+    if write is None or (number in _BASES and (xen.vcpu.compat or not is_canonical(value))):
         return False
     return write(xen, value)
 
@@ -351,7 +357,7 @@ def answer_cpuid(xen: Hypervisor, forced: bool) -> None:
     """Put a leaf's answer in the registers."""
     words = xen.words
     leaf, subleaf = words[RAX] & _M32, words[RCX] & _M32
-    a, b, c, d = cpuid.answer(leaf, subleaf)
+    a, b, c, d = cpuid.answer(leaf, subleaf, xen.vcpu.compat)
     words[RAX], words[RBX], words[RCX], words[RDX] = a, b, c, d
     xen.log.cpuid(xen.clock.now, words[RIP], forced, leaf, subleaf, a, b, c, d)
 

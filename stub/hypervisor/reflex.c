@@ -83,12 +83,16 @@ int act(void *state, uint64_t *w, int kind)
     int done = 0;
     if (!recorder_has_room(e->log))
         return REFLEX_NOT_MINE;
-    if (kind == EXIT_EXCEPTION)
-        done = page_fault_reflex(e);
-    else if (kind == EXIT_IN)
+    if (e->compat)
+        e->kernel_mode = (w[CS] & 3) == 1;
+    if (kind == EXIT_IN)
         done = port_reflex(e);
     else if (kind == EXIT_CPUID)
         done = cpuid_reflex(e);
+    else if (e->compat) /* its entries are Python's */
+        done = 0;
+    else if (kind == EXIT_EXCEPTION)
+        done = page_fault_reflex(e);
     else if (kind == EXIT_SYSCALL && e->kernel_mode)
         done = w[RAX] == HYPERCALL_IRET && iret_reflex(e);
     else if (kind == EXIT_SYSCALL)

@@ -67,10 +67,12 @@ def describe_crash(xen: Hypervisor, address: int | None) -> Iterator[str]:
     yield from _register_lines(xen)
     code = xen.domain.guest.read_available(words[RIP], 16)
     yield f"code at rip: {code.hex(' ') or '(not mapped)'}"
-    stack = xen.domain.guest.read_available(words[RSP], 64)
+    size = xen.domain.bits // 8
+    stack = xen.domain.guest.read_available(words[RSP], 8 * size)
     if stack:
         yield "stack: " + " ".join(
-            f"{int.from_bytes(stack[i : i + 8], 'little'):016x}" for i in range(0, len(stack) - 7, 8)
+            f"{int.from_bytes(stack[i : i + size], 'little'):0{2 * size}x}"
+            for i in range(0, len(stack) + 1 - size, size)
         )
     if address is not None:
         yield from page_walk(xen, address)

@@ -31,8 +31,12 @@ _BY_NAME |= {f"r{i}{suffix}": i for i in range(8, 16) for suffix in "dwb"}
 
 @dataclass
 class Store:
-    """A decoded store of ``size`` bytes; ``apply(old)`` is the new value, or None when nothing is written."""
+    """A decoded store of ``size`` bytes; ``apply(old)`` is the new value, or None when nothing is written.
 
+    ``plain``: what is written does not depend on what was there (a mov).
+    """
+
+    plain: bool
     size: int
     length: int
     apply: Callable[[int], int | None]
@@ -150,15 +154,15 @@ FORMS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "btr": _bit(lambda old, bit: old & ~bit),
 }
 
-_decoder: list[Any] = []
-_known: dict[bytes, tuple[str, int, int, str, int]] = {}
+_decoders: dict[bool, Any] = {}
+_known: dict[tuple[bytes, bool], tuple[str, int, int, str, int]] = {}
 
 
-def decode_store(xen: Hypervisor, code: bytes, rip: int) -> Store | None:
-    """The store at ``rip``, or None for an instruction that Xen leaves alone."""
-    row = _known.get(code)
+def decode_store(xen: Hypervisor, code: bytes, is_64bit: bool) -> Store | None:
+    """The store that ``code`` begins with, or None for an instruction that Xen leaves alone."""
+    row = _known.get((code, is_64bit))
     if row is None:
-        row = _known[code] = _decode(code)
+        row = _known[code, is_64bit] = _decode(code, is_64bit)
         if len(_known) > 4096:
             _known.clear()
     mnemonic, size, length, register_name, immediate = row
@@ -172,19 +176,19 @@ def decode_store(xen: Hypervisor, code: bytes, rip: int) -> Store | None:
     elif register_name:
         return None  # ah, ch, dh, bh
     apply, commit = form(xen, size, source & ((1 << size * 8) - 1), register)
-    return Store(size, length, apply, commit)
+    return Store(form is _plain, size, length, apply, commit)
 
 
-def _decode(code: bytes) -> tuple[str, int, int, str, int]:
+def _decode(code: bytes, is_64bit: bool) -> tuple[str, int, int, str, int]:
     """(mnemonic, operand bytes, length, register operand or "", immediate operand or 0)."""
     import capstone
     from capstone import x86
 
-    if not _decoder:
-        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    if is_64bit not in _decoders:
+        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if is_64bit else capstone.CS_MODE_32)
         decoder.detail = True
-        _decoder.append(decoder)
-    for instruction in _decoder[0].disasm(code, 0, 1):
+        _decoders[is_64bit] = decoder
+    for instruction in _decoders[is_64bit].disasm(code, 0, 1):
         memory = [o for o in instruction.operands if o.type == x86.X86_OP_MEM]
         others = [o for o in instruction.operands if o.type != x86.X86_OP_MEM]
         if len(memory) != 1 or (instruction.operands[0].type != x86.X86_OP_MEM and "xchg" not in instruction.mnemonic):

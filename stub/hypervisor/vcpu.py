@@ -57,7 +57,7 @@ class Vcpu(Entry):
         return super().__new__(cls, words, memory, log)
 
     def __init__(self, words: memoryview, memory: GuestMemory, log: HypercallLog, info_at: int) -> None:
-        self._set_cpuid(cpuid.rows())
+        self._set_cpuid(cpuid.rows(self.compat))
         self.info_at = info_at
         self._memory = memory
         self.info_registered = False

@@ -105,7 +105,7 @@ class Hypervisor:
         self.log = log
         self.ram_bytes = domain.ram.bytes
         self.clock = Clock(engine.words, domain.ram)
-        self.vcpu = self._make_vcpu()
+        self.vcpu: Vcpu = self._make_vcpu()
         self.events = EventChannels(domain.ram, domain.area.shared_info, (self.vcpu,), domain.bits, domain.domid)
         self.grants = GrantTable(domain)
         self.events.polled = self._polled_port
