@@ -10,7 +10,12 @@ typedef long sword;
 
 #define BITS 32
 #define W "l" /* ends the name of an instruction on a word */
-#define AX "eax" /* a register to use in one */
+#define AX "eax" /* registers to use in one, and in user code */
+#define DI "edi"
+#define SP "esp"
+#define USER_CALL "int $0x80" /* user code's way to the kernel */
+#define XEN_CALL "int $0x82" /* the kernel\'s to Xen */
+#define FAR_JUMP "ljmp"
 #define VIRT_BASE 0xc0000000ul
 #define M2P ((const volatile word *)0xf5800000ul)
 #define HOLE 0xf5800000ul /* Xen's: from here … */
@@ -24,6 +29,7 @@ typedef long sword;
 #define FLAT_KERNEL_CS 0xe019
 #define FLAT_KERNEL_SS 0xe021
 #define FLAT_USER_CS 0xe02b
+#define KERNEL_CS_IN_FRAME FLAT_KERNEL_CS
 #define FLAT_USER_SS 0xe033
 #define FIRST_RESERVED_SELECTOR 0xe000
 
@@ -76,6 +82,11 @@ static inline u8 saved_mask_of(const struct frame *frame)
 {
     return frame->cs >> 16;
 }
+
+/* How many words Xen pushes for the kernel's own trap, and for user code's; without a code. And how it aligns them. */
+#define FRAME_WORDS 3
+#define USER_FRAME_WORDS 5
+#define FRAME_ALIGN 1ul
 
 static inline word entry_stack_of(const struct frame *frame, int has_code, int is_failsafe)
 {

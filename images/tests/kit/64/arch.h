@@ -10,7 +10,12 @@ typedef long sword;
 
 #define BITS 64
 #define W "q" /* ends the name of an instruction on a word */
-#define AX "rax" /* a register to use in one */
+#define AX "rax" /* registers to use in one, and in user code */
+#define DI "rdi"
+#define SP "rsp"
+#define USER_CALL "syscall" /* user code's way to the kernel */
+#define XEN_CALL "syscall" /* the kernel\'s to Xen */
+#define FAR_JUMP "rex.W ljmp"
 #define VIRT_BASE 0xffffffff80000000ul
 #define M2P ((const volatile word *)0xffff800000000000ul)
 #define HOLE 0xffff800000000000ul     /* Xen's: from here … */
@@ -25,6 +30,7 @@ typedef long sword;
 #define FLAT_KERNEL_CS 0xe033
 #define FLAT_KERNEL_SS 0xe02b
 #define FLAT_USER_CS 0xe033
+#define KERNEL_CS_IN_FRAME (FLAT_KERNEL_CS & ~3) /* by which the kernel is told from user code */
 #define FLAT_USER_CS32 0xe023
 #define FLAT_USER_SS 0xe02b
 #define FIRST_RESERVED_SELECTOR 0xe000
@@ -75,6 +81,11 @@ static inline u8 saved_mask_of(const struct frame *frame)
 {
     return frame->cs >> 32;
 }
+
+/* How many words Xen pushes for the kernel's own trap, and for user code's; without a code. And how it aligns them. */
+#define FRAME_WORDS 7
+#define USER_FRAME_WORDS 7
+#define FRAME_ALIGN 16ul
 
 static inline word entry_stack_of(const struct frame *frame, int has_code, int is_failsafe)
 {

@@ -7,7 +7,7 @@
 
 static void trap_on(word rsp)
 {
-    asm volatile("mov %0, %%rsp\nud2" : : "r"(rsp));
+    asm volatile("mov %0, %%" SP "\nud2" : : "r"(rsp));
 }
 
 CRASHING_VARIATION(unmapped, "fault on the kernel stack at ", "a stack that is not mapped")
@@ -46,6 +46,7 @@ CRASHING_VARIATION(hole, "fault on the kernel stack at ", "a stack in Xen's area
     trap_on(HOLE_END - PAGE);
 }
 
+#if BITS == 64
 CRASHING_VARIATION(hole_end, "fault on the kernel stack at ",
           "a stack right above Xen's area, into which the frame would reach")
 {
@@ -56,6 +57,7 @@ CRASHING_VARIATION(nowhere, "fault on the kernel stack at ", "a stack at no addr
 {
     trap_on(NON_CANONICAL + PAGE);
 }
+#endif
 
 CRASHING_VARIATION(bottom, "fault on the kernel stack at ", "a stack that wraps around")
 {
@@ -71,7 +73,7 @@ CRASHING_VARIATION(from_user, "fault on the kernel stack at ", "user code traps,
 
 CRASHING_VARIATION(event, "fault on the kernel stack at ", "an event on a stack that is gone")
 {
-    asm volatile("mov %0, %%rsp\nmovb $0, %1\nmovb $1, %2\nmov $17, %%eax\nsyscall"
+    asm volatile("mov %0, %%" SP "\nmovb $0, %1\nmovb $1, %2\nmov $17, %%eax\n" XEN_CALL
                  : : "r"(TEST_AREA(1)), "m"(shared->vcpu[0].mask), "m"(shared->vcpu[0].pending) : "rax");
 }
 
@@ -83,18 +85,19 @@ CRASHING_VARIATION(failsafe, "fault on the kernel stack at ", "the failsafe call
     MUST(hypercall(SET_GDT, frames, 512));
     asm volatile("mov %0, %%ds" : : "r"(0xb));
     MUST(hypercall(SET_GDT, 0, 0));
-    asm volatile("mov %0, %%rsp\nmov $29, %%eax\nxor %%edi, %%edi\nsyscall" : : "r"(TEST_AREA(1)) : "rax", "rdi");
+    asm volatile("mov %0, %%" SP "\nmov $29, %%eax\nxor %%edi, %%edi\nxor %%ebx, %%ebx\n" XEN_CALL /* yield */
+                 : : "r"(TEST_AREA(1)) : "rax", "rbx", "rdi");
 }
 
 CRASHING_VARIATION(handler, "fault on the kernel stack at ",
           "a page fault's handler that faults by pushing, again and again")
 {
     word low = (word)page(), high = (word)page();
-    static const u8 code[] = {0x50, 0xeb, 0xfd}; /* push %rax; and again */
+    static const u8 code[] = {0x50, 0xeb, 0xfd}; /* push; and again */
     memcpy((void *)(high + 2048), code, sizeof code);
     set_gate(PF, 0, high + 2048);
     MUST(unmap((void *)low));
-    asm volatile("mov %0, %%rsp\nmov (%1), %%rax" : : "r"(high + 1024), "r"(TEST_AREA(1)));
+    asm volatile("mov %0, %%" SP "\nmov (%1), %%" AX : : "r"(high + 1024), "r"(TEST_AREA(1)));
 }
 
 CRASHING_VARIATION(endless, "traps in a row", "a handler that is its own fault")
@@ -129,17 +132,26 @@ CRASHING_VARIATION(no_int, "Unhandled: vec 13, #GP[0282]", "an interrupt without
     asm volatile("int $0x50");
 }
 
+USER __attribute__((naked)) static void user_undefined(void)
+{
+    asm("ud2");
+}
+
 CRASHING_VARIATION(no_user_trap, "Unhandled: vec 6, #UD[0000]", "user code's trap without a handler")
 {
     make_user();
     MUST(hypercall(SET_TRAP_TABLE, 0));
-    MUST(set_callback(CALLBACKTYPE_syscall, 0, 0));
-    user(user_return, 0);
+    user(user_undefined, 0);
 }
 
 CRASHING_VARIATION(no_callback, "no event callback", "an event without a callback")
 {
-    MUST(set_callback(CALLBACKTYPE_event, 0, 0));
+    struct callback_register none = {CALLBACKTYPE_event, 0, 0
+#if BITS == 32
+                                     , 0
+#endif
+    };
+    MUST(hypercall(CALLBACK_OP, 0, &none));
     shared->vcpu[0].pending = 1;
     shared->vcpu[0].mask = 0;
     hypercall(XEN_VERSION, 0);

@@ -5,10 +5,10 @@
 
 enum { TF = 0x100, RF = 0x10000, BS = 1 << 14, DR6_DEFAULT = 0xffff0ff0 };
 
-/* pushfq and the two after it are 1, 7 and 1 bytes. */
+/* pushf and the two after it are 1, 7 and 1 bytes. */
 enum { PRELUDE = 9 };
 #define STEPPED(instruction, ...) \
-    (on_trap = end_stepping, TRY("pushfq\norl $0x100, (%%rsp)\npopfq\n" instruction "\nnop", __VA_ARGS__))
+    (on_trap = end_stepping, TRY("pushf\norl $0x100, (%%rsp)\npopf\n" instruction "\nnop", __VA_ARGS__))
 
 static word stepped_flags;
 

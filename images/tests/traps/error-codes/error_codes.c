@@ -32,7 +32,7 @@ VARIATION(kernel, "page faults of the kernel")
     check_fault("a store, not mapped", STORE(hole + 6), WRITE, hole + 6);
     check_fault("a load without any table", LOAD(TEST_AREA(9)), 0, TEST_AREA(9));
     check_fault("a store to a page mapped read-only", STORE(locked + 1), PRESENT | WRITE, (word)(locked + 1));
-    check_fault("a locked exchange there", TRY("lock cmpxchg %%rax, (%0)", : : "r"(locked) : "rax", "memory"),
+    check_fault("a locked exchange there", TRY("lock cmpxchg %%" AX ", (%0)", : : "r"(locked) : "rax", "memory"),
                 PRESENT | WRITE, (word)locked);
     check_fault("a call, not mapped", caught(call, hole), FETCH, hole);
     check_equal(fault.frame.rip, hole, "rip is where the call went");
@@ -45,12 +45,12 @@ VARIATION(borders, "the address is that of the first byte that could not be had"
 {
     word last = (word)page(), next = (word)page();
     MUST(unmap((void *)next));
-    check_fault("a load over the border", TRY("mov (%0), %%rax", : : "r"(next - 3) : "rax"), 0, next);
-    check_fault("a store over the border", TRY("mov %%rax, (%0)", : : "r"(next - 3) : "rax", "memory"), WRITE, next);
+    check_fault("a load over the border", TRY("mov (%0), %%" AX, : : "r"(next - 3) : "rax"), 0, next);
+    check_fault("a store over the border", TRY("mov %%" AX ", (%0)", : : "r"(next - 3) : "rax", "memory"), WRITE, next);
     check_equal(*(u32 *)(next - 4), 0, "nothing was stored");
     MUST(unmap((void *)last));
-    check_fault("both pages", TRY("mov (%0), %%rax", : : "r"(next - 3) : "rax"), 0, next - 3);
-    check_fault("a string", TRY("mov %0, %%rdi\nmov $9, %%ecx\nrep stosb", : : "r"(last - 4) : "rax", "rcx", "rdi",
+    check_fault("both pages", TRY("mov (%0), %%" AX, : : "r"(next - 3) : "rax"), 0, next - 3);
+    check_fault("a string", TRY("mov %0, %%" DI "\nmov $9, %%ecx\nrep stosb", : : "r"(last - 4) : "rax", "rcx", "rdi",
               "memory"),
                 WRITE, last);
     check_equal(fault.frame.rcx, 5, "how much of the string is left");
@@ -73,17 +73,17 @@ VARIATION(cr2, "where a fault's address can be read, and what changes it")
 
 USER __attribute__((naked)) static void user_load(void)
 {
-    asm("mov (%rdi), %rax");
+    asm("mov (%" DI "), %" AX);
 }
 
 USER __attribute__((naked)) static void user_store(void)
 {
-    asm("mov %rax, (%rdi)");
+    asm("mov %" AX ", (%" DI ")");
 }
 
 USER __attribute__((naked)) static void user_jump(void)
 {
-    asm("jmp *%rdi");
+    asm("jmp *%" DI);
 }
 
 static void check_user(const char *name, const void *code, word at, word error)
@@ -100,7 +100,7 @@ VARIATION(by_user, "page faults of user code")
     check_user("a store, not mapped", user_store, USER_DATA + PAGE, BY_USER | WRITE);
     check_user("a jump, not mapped", user_jump, USER_DATA + PAGE, BY_USER | FETCH);
     check_user("a store to its code", user_store, USER_CODE, BY_USER | PRESENT | WRITE);
-    check_user("a load of the kernel's memory", user_load, VIRT_BASE, BY_USER);
+    check_user("a load of the kernel's memory", user_load, VIRT_BASE, BITS == 64 ? BY_USER : BY_USER | PRESENT);
     MUST(update(entry_address(USER_DATA, 1), entry(USER_DATA, 1) | NX));
     check_user("a jump to data", user_jump, USER_DATA, BY_USER | PRESENT | FETCH);
 }
@@ -113,13 +113,15 @@ static void check_code(const char *name, int taken, unsigned vector, word code)
 
 VARIATION(protection, "general protection and stack faults")
 {
+#if BITS == 64
     check_code("a load from no address", LOAD(NON_CANONICAL), GP, 0);
     check_code("a store to one", STORE(NON_CANONICAL), GP, 0);
-    check_code("a load by way of rbp", TRY("mov (%%rbp, %0), %%rax",
+    check_code("a load by way of rbp", TRY("mov (%%rbp, %0), %%" AX,
               : : "r"(NON_CANONICAL - (word)__builtin_frame_address(0)) : "rax"), SS, 0);
-    check_code("the stack at one, by rsp", TRY("mov (%%rsp, %0), %%rax",
+    check_code("the stack at one, by rsp", TRY("mov (%%" SP ", %0), %%" AX,
               : : "r"(NON_CANONICAL + PAGE - (word)__builtin_frame_address(0)) : "rax"), SS, 0);
-    check_code("a register that is not the stack's", TRY("mov (%0), %%rax", : : "b"(NON_CANONICAL) : "rax"), GP, 0);
+    check_code("a register that is not the stack's", TRY("mov (%0), %%" AX, : : "b"(NON_CANONICAL) : "rax"), GP, 0);
+#endif
     check_code("hlt", TRY("hlt", :), GP, 0);
     check_code("a selector behind the table", TRY("mov %0, %%ds", : : "r"(0xfff8 | 3)), GP, 0xfff8);
     check_code("a code segment for SS", TRY("mov %0, %%ss", : : "r"(FLAT_KERNEL_CS)), GP, FLAT_KERNEL_CS & ~3);
@@ -133,12 +135,13 @@ VARIATION(protection, "general protection and stack faults")
 VARIATION(absent, "segments that are not present")
 {
     u64 *gdt = table();
-    MUST(update(address_of(gdt + 1), 0x00cf72000000ffffull)); /* data, not present */
-    MUST(update(address_of(gdt + 2), 0x00af7a000000ffffull)); /* code */
+    const u64 ring = FLAT_KERNEL_CS & 3, level = ring << 45;
+    MUST(update(address_of(gdt + 1), 0x00cf12000000ffffull | level)); /* data, not present */
+    MUST(update(address_of(gdt + 2), (BITS == 64 ? 0x00af1a000000ffffull : 0x00cf1a000000ffffull) | level)); /* code */
     word frames[1] = {mfn_of(gdt)};
     MUST(hypercall(SET_GDT, frames, 512));
-    check_code("a data segment", TRY("mov %0, %%ds", : : "r"(8 | 3)), NP, 8);
-    check_code("the stack's", TRY("mov %0, %%ss", : : "r"(8 | 3)), SS, 8);
-    struct { word at; u16 cs; } __attribute__((packed)) target = {VIRT_BASE, 16 | 3};
-    check_code("a far jump", TRY("rex.W ljmp *%0", : : "m"(target)), NP, 16);
+    check_code("a data segment", TRY("mov %0, %%ds", : : "r"((word)(8 | ring))), NP, 8);
+    check_code("the stack's", TRY("mov %0, %%ss", : : "r"((word)(8 | ring))), SS, 8);
+    struct { word at; u16 cs; } __attribute__((packed)) target = {VIRT_BASE, 16 | ring};
+    check_code("a far jump", TRY(FAR_JUMP " *%0", : : "m"(target)), NP, 16);
 }

@@ -127,7 +127,7 @@ VARIATION(late_gate, "a trap gate for page faults lets an event in before its ha
     set_gate(PF, 0, 0);
     vcpu()->pending = 1;
     word before = events;
-    TRY("mov (%0), %%rax", : : "r"(TEST_AREA(1)) : "rax");
+    TRY("mov (%0), %%" AX, : : "r"(TEST_AREA(1)) : "rax");
     check_equal(events - before, 1, "the event came");
     *mask = 1;
 }
@@ -136,7 +136,7 @@ static struct frame event;
 
 USER __attribute__((naked)) static void user_spin(void)
 {
-    asm("mov $0x99, %ecx\n1: jmp 1b\nuser_spun: syscall");
+    asm("mov $0x99, %ecx\n1: jmp 1b\nuser_spun: " USER_CALL);
 }
 extern char user_spun[];
 

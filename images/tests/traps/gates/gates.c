@@ -38,18 +38,18 @@ VARIATION(traps, "a gate of the trap table masks events if it says so")
     set_up(BP);
     trap_with(0, 0);
     check_equal(seen_mask, 0, "a trap gate leaves them");
-    check_equal(seen.cs >> 32, 0, "the mask saved");
+    check_equal(saved_mask_of(&seen), 0, "the mask saved");
     check_equal(*mask, 0, "after iret");
     trap_with(GATE_MASKS, 0);
     check_equal(seen_mask, 1, "an interrupt gate masks them");
-    check_equal(seen.cs >> 32, 0, "the mask saved then");
+    check_equal(saved_mask_of(&seen), 0, "the mask saved then");
     check_equal(*mask, 0, "after iret then");
     trap_with(0, 1);
     check_equal(seen_mask, 1, "masked before, a trap gate");
-    check_equal(seen.cs >> 32, 1, "the mask saved so");
+    check_equal(saved_mask_of(&seen), 1, "the mask saved so");
     check_equal(*mask, 1, "after iret so");
     trap_with(GATE_MASKS, 1);
-    check_equal(seen.cs >> 32, 1, "masked before, an interrupt gate");
+    check_equal(saved_mask_of(&seen), 1, "masked before, an interrupt gate");
     trap_with(GATE_MASKS | 3, 0);
     check_equal(seen_mask, 1, "whatever its DPL");
     trap_with(0xf8, 0);
@@ -62,13 +62,13 @@ VARIATION(page_faults, "the same for page faults")
     mask = &shared->vcpu[0].mask;
     for (u8 before = 0; before < 2; before++) {
         *mask = before;
-        TRY("mov (%0), %%rax", : : "r"(TEST_AREA(1)) : "rax");
+        TRY("mov (%0), %%" AX, : : "r"(TEST_AREA(1)) : "rax");
         check(fault.entry_mask == 1 && fault.saved_mask == before, before ? "masked before" : "not masked before",
               "the mask is %x, and was %x", fault.entry_mask, fault.saved_mask);
     }
     set_gate(PF, 0, 0);
     *mask = 0;
-    TRY("mov (%0), %%rax", : : "r"(TEST_AREA(1)) : "rax");
+    TRY("mov (%0), %%" AX, : : "r"(TEST_AREA(1)) : "rax");
     check_equal(fault.entry_mask, 0, "a trap gate");
     *mask = 1;
 }
@@ -81,6 +81,7 @@ static void call_from_user(const char *name, u8 wanted)
     *mask = 1;
 }
 
+#if BITS == 64
 VARIATION(system_calls, "system calls as their callback says")
 {
     mask = &shared->vcpu[0].mask;
@@ -93,6 +94,16 @@ VARIATION(system_calls, "system calls as their callback says")
     MUST(hypercall(SET_CALLBACKS, event_callback, failsafe_callback, syscall_callback));
     call_from_user("set_callbacks registers one that does not", 0);
 }
+#else
+VARIATION(system_calls, "system calls, by an interrupt, as its gate says")
+{
+    mask = &shared->vcpu[0].mask;
+    set_gate(SYSTEM_CALL, 3, 0);
+    call_from_user("not masked", 0);
+    set_gate(SYSTEM_CALL, 3 | GATE_MASKS, 0);
+    call_from_user("masked", 1);
+}
+#endif
 
 VARIATION(events, "events always do")
 {
@@ -103,7 +114,7 @@ VARIATION(events, "events always do")
     seen_mask = 0x55;
     unmask_events();
     check_equal(seen_mask, 1, "the mask");
-    check_equal(seen.cs >> 32, 0, "the mask saved");
+    check_equal(saved_mask_of(&seen), 0, "the mask saved");
     check_equal(*mask, 0, "after iret");
 }
 

@@ -3,18 +3,25 @@
    An undefined instruction is a #UD at itself, for the kernel and for user code. */
 #include "kit.h"
 
+#if BITS == 64
+#define OF_64_BITS(X)                                                                                       \
+    X(into, ".byte 0xce") X(push_es, ".byte 0x06") X(far_call, ".byte 0x9a, 0, 0, 0, 0, 0, 0")              \
+    X(aam, ".byte 0xd4, 10")
+#else
+#define OF_64_BITS(X)
+#endif
 #define HIDDEN_ONES(X)                                                                                      \
-    X(ud0, ".byte 0x0f, 0xff, 0xc0") X(ud1, ".byte 0x0f, 0xb9, 0xc0") X(ud2, "ud2") X(into, ".byte 0xce")   \
-    X(push_es, ".byte 0x06") X(far_call, ".byte 0x9a, 0, 0, 0, 0, 0, 0") X(aam, ".byte 0xd4, 10")           \
-    X(lock_nop, ".byte 0xf0, 0x90") X(xgetbv, "xgetbv") X(xsetbv, "xsetbv") X(xsave, "xsave (%rsp)")        \
+    X(ud0, ".byte 0x0f, 0xff, 0xc0") X(ud1, ".byte 0x0f, 0xb9, 0xc0") X(ud2, "ud2")                           \
+    OF_64_BITS(X)                                                                                           \
+    X(lock_nop, ".byte 0xf0, 0x90") X(xgetbv, "xgetbv") X(xsetbv, "xsetbv") X(xsave, "xsave (%" SP ")")        \
     X(monitor, "monitor") X(mwait, "mwait") X(op_0f0c, ".byte 0x0f, 0x0c")                                  \
     X(vmcall, "vmcall") X(vmmcall, "vmmcall") X(vmrun, "vmrun") X(vmload, "vmload") X(stgi, "stgi")         \
     X(vmxoff, "vmxoff") X(rsm, "rsm") X(clac, "clac") X(stac, "stac") X(rdrand, "rdrand %eax")              \
-    X(rdseed, "rdseed %eax") X(invpcid, "invpcid (%rsp), %rax") X(getsec, ".byte 0x0f, 0x37")               \
+    X(rdseed, "rdseed %eax") X(invpcid, "invpcid (%" SP "), %" AX) X(getsec, ".byte 0x0f, 0x37")               \
     X(vex, "vaddps %ymm0, %ymm0, %ymm0")
 #define INSTRUCTION(name, code)                                                                             \
     asm(".text\nx_" #name ": " code "\nret\n"                                                              \
-        ".section .user, \"ax\", @progbits\nuser_" #name ": " code "\nsyscall\n.text");                     \
+        ".section .user, \"ax\", @progbits\nuser_" #name ": " code "\n" USER_CALL "\n.text");                     \
     extern char x_##name[], user_##name[];
 HIDDEN_ONES(INSTRUCTION)
 
@@ -65,7 +72,7 @@ VARIATION(prefix, "ud2 and the word xen before cpuid, and before anything else")
 
 USER __attribute__((naked)) static void user_prefix(void)
 {
-    asm("mov $0x40000000, %eax\nxor %ecx, %ecx\n" PREFIX "cpuid\nmov %rbx, %rdi\nsyscall");
+    asm("mov $0x40000000, %eax\nxor %ecx, %ecx\n" PREFIX "cpuid\nmov %ebx, %edi\n" USER_CALL);
 }
 
 VARIATION(prefix_by_user, "user code may ask so, too")

@@ -42,11 +42,12 @@ VARIATION(content, "what is in it")
 VARIATION(locked, "it cannot be written to")
 {
     word before = M2P[0];
-    TRAPS("a store", PF, 3, TRY("mov %%rax, (%0)", : : "r"(M2P) : "memory"));
+    TRAPS("a store", PF, 3, TRY("mov %%" AX ", (%0)", : : "r"(M2P) : "memory"));
     check_equal(fault.cr2, (word)M2P, "CR2");
     check_equal(M2P[0], before, "nothing changed");
 }
 
+#if BITS == 64
 VARIATION(around, "what is beyond it")
 {
     word end = (word)(M2P + max_mfn);
@@ -74,3 +75,25 @@ VARIATION(user_table, "user code does not see Xen's other mappings")
     check_equal(fault.code & 4, 4, "of user code");
     check_equal(fault.cr2, HOLE + (2ul << 39), "CR2");
 }
+#else
+VARIATION(around, "what is beyond it")
+{
+    word end = (word)(M2P + max_mfn);
+    end = (end + (1ul << 21) - 1) & -(1ul << 21);
+    check(try_load(end).taken, "behind its end", "trap %u, CR2 %lx", fault.vector, fault.cr2);
+    check(try_load(HOLE_END - 1).taken, "the last byte of all", "trap %u, CR2 %lx", fault.vector, fault.cr2);
+}
+
+USER __attribute__((naked)) static void user_load(void)
+{
+    asm("mov (%edi), %eax\nint $0x80");
+}
+
+VARIATION(user_table, "user code does not see it")
+{
+    user(user_load, HOLE);
+    check_equal(fault.vector, PF, "#PF");
+    check_equal(fault.code & 4, 4, "of user code");
+    check_equal(fault.cr2, HOLE, "CR2");
+}
+#endif

@@ -49,11 +49,11 @@ VARIATION(nothing, "what is read where nothing is")
     static const char *const names[] = {"0x0", "0x20", "0x40", "0x60", "0x64", "0x71", "0x80", "0x3f8", "0xcfc",
                                         "0x1000", "0xfffc"};
     for (unsigned i = 0; i < sizeof some / sizeof *some; i++) {
-        u64 bytes = 0, words = 0, longs = 0x1111111111111111;
+        word bytes = 0, words = 0, longs = (word)0x1111111111111111;
         asm volatile("in %%dx, %%al" : "+a"(bytes) : "d"(some[i]));
         asm volatile("in %%dx, %%ax" : "+a"(words) : "d"(some[i]));
         asm volatile("in %%dx, %%eax" : "+a"(longs) : "d"(some[i]));
-        check(bytes == 0xff && words == 0xffff && longs == 0xffffffff, names[i], "%llx, %llx, %llx", bytes, words,
+        check(bytes == 0xff && words == 0xffff && longs == 0xffffffff, names[i], "%lx, %lx, %lx", bytes, words,
                   longs);
     }
     word buffer[2] = {0, 0}, count = 4, to = (word)buffer;
@@ -94,7 +94,7 @@ static void set_bitmap(u32 ports)
 
 USER __attribute__((naked)) static void user_in(void)
 {
-    asm("mov %edi, %edx\nin %dx, %al\nmovzbl %al, %edi\nsyscall");
+    asm("mov %edi, %edx\nin %dx, %al\nmovzbl %al, %edi\n" USER_CALL);
 }
 
 VARIATION(bitmap, "the bitmap lets single ports through, to user code as well")
