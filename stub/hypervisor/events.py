@@ -49,6 +49,7 @@ class EventChannels:
         self._virqs: dict[tuple[int, int], Port] = {}
         self._far: dict[int, FarEnd] = {}
         self.polled: Callable[[int], None] | None = None
+        self._lowest = 0  # below it all are in use
         self._make_lot()
         self.ports[0].state = RESERVED
 
@@ -71,12 +72,19 @@ class EventChannels:
 
     def free_port(self) -> Port | None:
         """The lowest that can be handed out, None if none can (get_free_port)."""
-        for number in range(min(self.max_port + 1, self.abi.max_ports)):
+        limit = min(self.max_port + 1, self.abi.max_ports)
+        closed: Port | None = None  # the lowest; if it is busy a higher one is handed out
+        for number in range(self._lowest, limit):
             if number == len(self.ports):
                 self._make_lot()
             port = self.ports[number]
-            if port.state == FREE and not self.abi.is_busy(port):
+            if port.state != FREE:
+                continue
+            closed = closed or port
+            if not self.abi.is_busy(port):
+                self._lowest = closed.number
                 return port
+        self._lowest = closed.number if closed else max(limit, self._lowest)
         return None
 
     def open(self, port: Port, state: int, *, vcpu: int = 0, remote_domain: int = 0) -> None:
@@ -116,6 +124,7 @@ class EventChannels:
             peer.port = None
         self.abi.clear_pending(port)
         port.state, port.vcpu, port.peer = FREE, 0, None
+        self._lowest = min(self._lowest, port.number)
 
     def reset(self) -> list[int]:
         """Close everything, and go back to the two-level ABI; the frames that the FIFO ABI used (evtchn_reset)."""

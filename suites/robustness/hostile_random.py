@@ -233,7 +233,7 @@ def _anything(c: Caller) -> tuple[int, ...]:
 MAKERS: list[Callable[[Caller], tuple[int, ...]]] = [
     _anything, _anything, _mmu_update, _mmu_update, _mmu_update, _mmuext, _mmuext, _pin, _pin, _va_mapping, _va_mapping,
     _gdt, _descriptor, _multicall, _iret, _vcpu, _sched,
-    _family(Hypercall.event_channel_op, 14), _family(Hypercall.event_channel_op, 14),
+    _family(Hypercall.event_channel_op, 15), _family(Hypercall.event_channel_op, 15),
     _family(Hypercall.grant_table_op, 13), _family(Hypercall.memory_op, 28), _family(Hypercall.physdev_op, 32),
     _family(Hypercall.callback_op, 4), _family(Hypercall.xen_version, 13), _family(Hypercall.vm_assist, 3),
     _family(Hypercall.set_debugreg, 9),
