@@ -16,6 +16,9 @@ from .admission import Lease, MemoryBudget
 from .machine import NS_PER_SECOND, Launch, MachineLike, RunLimits, VerdictLike
 
 if TYPE_CHECKING:
+    from stub.domain.config import DomainConfig
+
+    from .catalogue import CatalogueImage
     from .console import GuestConsole
     from .hypercalls import Hypercalls
     from .pagetables import PageTables
@@ -28,11 +31,12 @@ DEFAULT_MEMORY = 256
 class GuestSpec:
     """What a test asks for. None is the image's own value, or pvstub's.
 
-    ``image``: a catalogue name, or a kernel file's path. ``memory`` in MiB. ``cmdline`` replaces the image's command
-    line, ``extra`` is added to it. ``ramdisk`` replaces the image's; ``files`` (path in the guest → text, bytes or a
-    host file) are added to it, all executable. ``epoch``: the guest's time of day at the start, seconds since 1970.
-    ``on_reboot``: ``destroy``, ``restart`` or another action. ``audit``: after how many hypercalls the invariants of
-    the guest's memory are looked at, again and again; the first that is broken ends the run.
+    ``image``: a catalogue name, or the path of a kernel file or of a configuration of xl's or xm's. ``memory`` in MiB.
+    ``cmdline`` replaces the image's command line, ``extra`` is added to it. ``ramdisk`` replaces the image's; ``files``
+    (path in the guest → text, bytes or a host file) are added to it, all executable. ``epoch``: the guest's time of day
+    at the start, seconds since 1970. ``on_reboot``: ``destroy``, ``restart`` or another action. ``audit``: after how
+    many hypercalls the invariants of the guest's memory are looked at, again and again; the first that is broken ends
+    the run.
     """
 
     image: str | Path = ""
@@ -70,11 +74,11 @@ class ImageLaunch:
             near = None if isinstance(spec.image, Path) else catalogue.suggest(spec.image)
             hint = f"did you mean {near}?" if near else "give a catalogue name (pvstub images list) or a kernel file"
             raise ImageError(f"{spec.image}: no such image or file; {hint}")
-        self.kernel = known.kernel if known else Path(spec.image)
-        self.memory = spec.memory or (known.memory if known else DEFAULT_MEMORY)
-        own = known.cmdline if known else ""
+        self._config, known = _described(spec.image, known)
+        self.kernel = self._config.kernel
+        self.memory = spec.memory or self._config.memory
+        own = self._config.cmdline
         self.cmdline = " ".join(filter(None, (own if spec.cmdline is None else spec.cmdline, spec.extra)))
-        self._base = known.ramdisk if known else None
         self._provenance = {"name": known.name, "version": known.version} if known else {}
 
     def ramdisk(self, run_directory: Path) -> Path | None:
@@ -85,7 +89,9 @@ class ImageLaunch:
         if isinstance(base, bytes):
             made.write_bytes(base)
             base = made
-        path = self._base if base is None else Path(base)
+        own = self._config.ramdisk
+        assert not isinstance(own, bytes)  # no file says so
+        path = own if base is None else Path(base)
         if self._spec.files:
             files = {name: data.encode() if isinstance(data, str) else data for name, data in self._spec.files.items()}
             made.write_bytes(catalogue.ramdisk_with(path or Path("/dev/null"), files))
@@ -111,16 +117,14 @@ class ImageLaunch:
 
     def start(self, run_directory: Path, limits: RunLimits) -> MachineLike:
         """Make the machine."""
-        from stub.domain.config import DomainConfig
         from stub.machine import Limits, Machine
 
         from .cache import cache_folder
 
         optional = ("seed", "p2m", "epoch", "on_reboot")
         chosen: dict[str, Any] = {name: getattr(self._spec, name) for name in optional}
-        config = DomainConfig(
-            name=Path(self._spec.image).name,
-            kernel=self.kernel,
+        config = replace(
+            self._config,
             ramdisk=self.ramdisk(run_directory),
             cmdline=self.cmdline,
             memory=self.memory,
@@ -135,6 +139,22 @@ class ImageLaunch:
             provenance=self._provenance,
             audit=self._spec.audit,
         )
+
+
+def _described(image: str | Path, known: CatalogueImage | None) -> tuple[DomainConfig, CatalogueImage | None]:
+    """What an image, a kernel file or a configuration file says of its guest; and the image, which a file may name."""
+    from stub.asked import complete
+    from stub.domain.config import DomainConfig
+    from stub.domain.guestfile.reader import is_one, read
+
+    path = Path(image)
+    if known is not None:
+        files = (known.kernel, path.name, known.ramdisk)
+        return DomainConfig(*files, cmdline=known.cmdline, memory=known.memory), known
+    if is_one(path):
+        guest, named = complete(read(path))
+        return guest.config, named
+    return DomainConfig(kernel=path, name=path.name, memory=DEFAULT_MEMORY), None
 
 
 class WrongVerdict(AssertionError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 
 from stub.domain.actions import SETTINGS
 from stub.domain.config import DomainConfig
-from stub.domain.guestfile.reader import is_one, read
+from stub.domain.guestfile.command import main
+from stub.domain.guestfile.reader import GuestFile, is_one, read, there
 from stub.domain.hostmemory import too_much
 from stub.errors import UsageError
 
@@ -64,16 +65,26 @@ def configuration(options: argparse.Namespace, say: Callable[[str], None]) -> tu
 
 def _guest_file(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[DomainConfig, Any | None]:
     """What a configuration file describes; its kernel may be an image of the catalogue by name."""
-    guest = read(Path(options.image), options.changes, devices=options.allow_devices)
+    guest, image = complete(read(Path(options.image), options.changes, devices=options.allow_devices))
     for warned in guest.warnings:
         say(f"warning: {warned}")
     crowd = too_much(options.memory if options.memory is not None else guest.config.memory)
     if crowd:
         say(f"warning: {crowd}")
-    image = None
-    if os.sep not in guest.kernel and not guest.config.kernel.exists():
-        image = resolve(guest.kernel)
-    return (_with_image(guest.config, image, guest.keys) if image else guest.config), image
+    return guest.config, image
+
+
+def complete(guest: GuestFile) -> tuple[GuestFile, Any | None]:
+    """A file whose kernel is an image by name, with that image's files; and the image, if there is one."""
+    image = None if os.sep in guest.kernel or there(guest.config.kernel) else resolve(guest.kernel)
+    if image is None:
+        return guest, None
+    return replace(guest, config=_with_image(guest.config, image, guest.keys)), image
+
+
+def check(words: Sequence[str]) -> int:
+    """``pvstub config``."""
+    return main(words, lambda guest: complete(guest)[0])
 
 
 def _with_image(config: DomainConfig, image: Any, keys: Collection[str]) -> DomainConfig:

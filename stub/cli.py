@@ -74,9 +74,9 @@ def _dispatch(words: list[str]) -> int:
 
         return trace(words[1:])
     if words and words[0] == "config":
-        from stub.domain.guestfile.command import main as config
+        from stub.asked import check
 
-        return config(words[1:])
+        return check(words[1:])
     parser = _parser(sorted(external))
     options = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int] = options.run

@@ -15,12 +15,13 @@ from small_guest import CODE, SPIN, kernel, shutdown
 from harness import catalogue
 from harness.gdb import Gdb
 from harness.symbols import executable
-from stub.abi.arch_x86 import CpuUserRegs64, VcpuGuestContext64, VGCF_in_kernel
+from stub.abi.arch_x86 import CpuUserRegs32, CpuUserRegs64, VcpuGuestContext32, VcpuGuestContext64, VGCF_in_kernel
 from stub.domain.config import DomainConfig
 from stub.errors import UsageError
 from stub.machine import Machine
 from stub.memory.frames import GUEST
 from stub.trace.core import XC_CORE_MAGIC
+from suites.unit.elf_builder import PSTART, Load, elf, xen_notes
 
 PAGE = 4096
 
@@ -96,6 +97,27 @@ def test_vcpu_context(machine: Machine, core: ELFFile) -> None:
     assert registers.saved_upcall_mask == 1
     assert context.flags & VGCF_in_kernel
     assert context.ctrlreg[3] == now["cr3"]
+
+
+def test_32_bit_guest(tmp_path: Path) -> None:
+    """The file stays one of 64 bits; the context is a 32-bit guest's (xc_core.c)."""
+    base = 0xC0000000
+    notes = xen_notes(VIRT_BASE=base, ENTRY=base + PSTART, PAE_MODE="yes")
+    path = tmp_path / "small32"
+    path.write_bytes(elf([Load(PSTART, SPIN.ljust(64, b"\xcc"), vaddr=base + PSTART)], notes, bits=32))
+    with Machine(DomainConfig(kernel=path, memory=32)) as made:
+        made.run(deadline_ns=1000)
+        made.dump_core(tmp_path / "core")
+        now = made.registers()
+    core = ELFFile(BytesIO((tmp_path / "core").read_bytes()))
+    assert core.elfclass == 64
+    context = VcpuGuestContext32.unpack_from(content(core, ".xen_prstatus"))
+    registers = CpuUserRegs32.unpack_from(context.user_regs)
+    assert (registers.eip, registers.esp, registers.cs) == (base + PSTART, now["rsp"], now["cs"])
+    assert context.flags & VGCF_in_kernel
+    loads = [segment for segment in core.iter_segments() if segment["p_type"] == "PT_LOAD"]
+    code = next(s for s in loads if s["p_vaddr"] <= registers.eip < s["p_vaddr"] + s["p_memsz"])
+    assert code.data()[registers.eip - code["p_vaddr"] :].startswith(SPIN)
 
 
 def test_segments_show_virtual_memory(machine: Machine, core: ELFFile) -> None:

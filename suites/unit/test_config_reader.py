@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from stub import asked
 from stub.cli import main
 from stub.domain import hostmemory
 from stub.domain.actions import ACTIONS, SETTINGS
@@ -296,6 +298,27 @@ def test_check_as_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_names_the_files_that_are_not_there(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "check", "--set", "ramdisk=gone", str(file)]) == 2
     assert f"ramdisk: there is no file {file.parent / 'gone'}" in capsys.readouterr().out
+
+
+def test_check_of_what_a_terminal_would_obey(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_bytes(b"kernel = 'kernel'\ncmdline = '\x1b[2J \xff'\n")
+    assert main(["config", "check", str(file)]) == 0
+    assert "cmdline       \\x1b[2J \\udcff" in capsys.readouterr().out
+
+
+def test_kernel_of_the_catalogue(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is no file: the image's files, and its size and command line where the file says nothing."""
+    image = SimpleNamespace(name="cloud", kernel=file.with_name("kernel"), ramdisk=file, cmdline="quiet", memory=192)
+    monkeypatch.setattr(asked, "resolve", {"cloud": image}.get)
+    file.write_text("kernel = 'cloud'\nmemory = 64\n")
+    assert main(["config", "check", "--json", str(file)]) == 0
+    found = json.loads(capsys.readouterr().out)["guest"]
+    assert (found["kernel"], found["ramdisk"]) == (str(image.kernel), str(file))
+    assert (found["memory"], found["cmdline"]) == (64, "quiet")
+    file.write_text("kernel = 'no-such-image'\n")
+    assert main(["config", "check", str(file)]) == 2
 
 
 def test_too_much_memory_for_this_machine(

@@ -47,6 +47,21 @@ def test_files_are_added_to_the_ramdisk_and_the_rerun_uses_it(image: Path, tmp_p
     )
 
 
+def test_a_configuration_file_is_an_image_too(image: Path, tmp_path: Path) -> None:
+    """Its kernel is a file beside it, or an image by name; parameters go before what it says."""
+    (tmp_path / "vmlinuz").touch()
+    file = tmp_path / "g.cfg"
+    file.write_text("kernel = 'vmlinuz'\nramdisk = 'base.cpio'\nmemory = 64\nextra = 'quiet'\n")
+    launch = ImageLaunch(GuestSpec(file))
+    assert (launch.kernel, launch.memory, launch.cmdline) == (tmp_path / "vmlinuz", 64, "quiet")
+    assert launch.ramdisk(tmp_path) == image
+    assert shlex.join(launch.command(tmp_path)) == f"pvstub boot {file} --memory=64 --cmdline=quiet"
+    assert ImageLaunch(GuestSpec(file, memory=128, extra="single")).cmdline == "quiet single"
+    file.write_text("kernel = 'cloud'\n")
+    launch = ImageLaunch(GuestSpec(str(file)))
+    assert (launch.kernel, launch.memory, launch.cmdline) == (tmp_path / "vmlinuz", 192, "console=hvc0")
+
+
 def test_a_kernel_file_is_an_image_too(image: Path, tmp_path: Path) -> None:
     kernel = tmp_path / "vmlinuz-6.1"
     kernel.touch()

@@ -5,26 +5,30 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from stub.domain.actions import SETTINGS
 from stub.domain.disk import Disk
-from stub.domain.guestfile.reader import GuestFile, read
+from stub.domain.guestfile.place import printable
+from stub.domain.guestfile.reader import GuestFile, read, there
 from stub.domain.hostmemory import too_much
-from stub.errors import ConfigError
+from stub.errors import PvstubError
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run ``pvstub config …``; its exit status: 0 for files that can be booted, 2 for others."""
+def main(argv: Sequence[str], complete: Callable[[GuestFile], GuestFile]) -> int:
+    """Run ``pvstub config …``; its exit status: 0 for files that can be booted, 2 for others.
+
+    ``complete`` puts in the files of a kernel that is an image by name.
+    """
     parser = argparse.ArgumentParser(prog="pvstub config", description="Configuration files of guests, xl's and xm's.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     check = actions.add_parser("check", help="read files, say what they would boot and what is wrong with them")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
     add_options(check)
     check.add_argument("--json", action="store_true", help="one JSON object a file")
-    check.set_defaults(run=_check)
+    check.set_defaults(run=_check, complete=complete)
     options = parser.parse_args(argv)
     status: int = options.run(options)
     return status
@@ -47,15 +51,16 @@ def _check(options: argparse.Namespace) -> int:
         faults: list[str] = []
         guest = None
         try:
-            guest = read(path, options.changes, devices=options.allow_devices)
-        except ConfigError as error:
+            guest = options.complete(read(path, options.changes, devices=options.allow_devices))
+        except PvstubError as error:
             faults.append(str(error))
         else:
             memory += guest.config.memory
             faults += missing(guest)
         status = 2 if faults else status
         show = _as_json if options.json else _as_text
-        print(*show(path, guest, faults), sep="\n")
+        for line in "\n".join(show(path, guest, faults)).split("\n"):
+            print(printable(line))
     crowd = too_much(memory)
     if crowd:
         print(f"warning: {crowd}", file=sys.stderr)
@@ -69,14 +74,7 @@ def missing(guest: GuestFile) -> list[str]:
     if isinstance(config.ramdisk, Path):
         files.append(("ramdisk", config.ramdisk))
     files += [(f"disk {disk.vdev}", disk.target) for disk in config.disks if disk.target is not None]
-    return [f"{guest.path}: {what}: there is no file {path}" for what, path in files if not _there(path)]
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return False
+    return [f"{guest.path}: {what}: there is no file {path}" for what, path in files if not there(path)]
 
 
 def facts(guest: GuestFile) -> dict[str, Any]:
@@ -89,7 +87,7 @@ def facts(guest: GuestFile) -> dict[str, Any]:
         "ramdisk": str(config.ramdisk) if config.ramdisk is not None else None,
         "cmdline": config.cmdline,
         "memory": config.memory,
-        "maxmem": guest.max_memory,
+        "maxmem": guest.max_memory if "maxmem" in guest.keys else config.memory,
         "vcpus": config.vcpus,
         **{name: getattr(config, name) for name in SETTINGS.values()},
         "disks": [_disk(disk) for disk in config.disks],

@@ -10,6 +10,11 @@ from stub.errors import ConfigError
 _SHOWN = 160  # characters of a line in an error
 
 
+def printable(line: str) -> str:
+    """A line that a terminal only shows, whatever a file has in it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 class Place(NamedTuple):
     """Of a file: line and column, both from 1 on."""
 
@@ -62,7 +67,7 @@ class Source:
         start = max(column - _SHOWN // 2, 0) if len(line) > _SHOWN else 0
         shown = "".join(c if c.isprintable() else " " for c in line[start : start + _SHOWN])
         caret = " " * (column - 1 - start) + "^"
-        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)  # it may quote the file
+        message = printable(message)  # it may quote the file
         return ConfigError(f"{self.at(place)}: {message}\n    {shown}\n    {caret}")
 
     def at(self, place: Place) -> str:

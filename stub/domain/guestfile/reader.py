@@ -205,7 +205,7 @@ class _Reader:
         if "\0" in text:
             raise self.error(name, f"{name} holds a NUL; remove it")
         here = Path(text)
-        return here if not _exists(beside) and _exists(here) else beside
+        return here if not there(beside) and there(here) else beside
 
     # -- keys
 
@@ -332,7 +332,8 @@ class _Reader:
         return actions
 
 
-def _exists(path: Path) -> bool:
+def there(path: Path) -> bool:
+    """Whether there is a file of this name, which may be no name at all."""
     try:
         return path.exists()
     except (OSError, ValueError):
