@@ -1,7 +1,7 @@
 """A guest from its files to its verdict: what the command, the harness and the tests hold on to.
 
 ``Machine`` puts the parts together, runs the guest only while ``run`` is being called, keeps the run's folder
-(console.log, hypercalls, summary.json), and decides when a run is over.
+(console.log, xenstore.log, hypercalls, summary.json), and decides when a run is over.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from stub.image import load_image
 from stub.trace import summary
 from stub.trace.pagetables.moments import Moment
 from stub.trace.pagetables.snapshot import Snapshot
+from stub.trace.text import stamp
 from stub.trace.writer import HypercallLog
 
 _SLICE = 20_000_000  # instructions between looks at the wall clock and at signals
@@ -64,6 +65,7 @@ class _Files:
 
     directory: Path | None
     console: int = -1
+    xenstore: int = -1
     digest: Any = field(default_factory=hashlib.sha256)
 
     def __post_init__(self) -> None:
@@ -71,7 +73,8 @@ class _Files:
             return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self.console = os.open(self.directory / "console.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            self.console = _new_file(self.directory / "console.log")
+            self.xenstore = _new_file(self.directory / "xenstore.log")
         except OSError as error:
             raise UsageError(
                 f"{self.directory}: cannot keep the run there: {error.strerror}; choose another folder"
@@ -80,14 +83,27 @@ class _Files:
     def keep(self, data: bytes) -> None:
         """Console output, on disk at once."""
         self.digest.update(data)
-        while self.console >= 0 and data:
-            data = data[os.write(self.console, data) :]
+        _append(self.console, data)
+
+    def keep_traffic(self, line: str) -> None:
+        """A line of what was said to XenStore and by it, on disk at once."""
+        _append(self.xenstore, f"{line}\n".encode())
 
     def close(self) -> None:
         """No more output."""
-        if self.console >= 0:
-            os.close(self.console)
-            self.console = -1
+        for file in (self.console, self.xenstore):
+            if file >= 0:
+                os.close(file)
+        self.console = self.xenstore = -1
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+
+def _append(file: int, data: bytes) -> None:
+    while file >= 0 and data:
+        data = data[os.write(file, data) :]
 
 
 class Machine:
@@ -171,6 +187,8 @@ class Machine:
         engine = UnicornEngine(domain.ram.map, domain.guest.read_available, is_64bit)
         self.xen = Hypervisor(domain, engine, self.log, self._output_came)
         self.xen.console.output = self._output
+        if self.run_directory is not None:
+            self.xen.xenstore.wire.on_traffic = self._store_said
         self.xen.start()
         self.boots += 1
         self.snapshots.watch(self.xen)
@@ -182,6 +200,9 @@ class Machine:
         self.prompt()
         if self._on_output is not None:
             self._on_output(data)
+
+    def _store_said(self, line: str) -> None:
+        self._files.keep_traffic(f"{stamp(self.now_ns)} d{self.xen.domain.domid} {line}")
 
     def prompt(self) -> None:
         """Have :meth:`run` ask its ``until`` soon: what it waits for may have come to pass."""

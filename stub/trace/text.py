@@ -30,8 +30,13 @@ _REGISTERS: Final = ("rax", "rbx", "rcx", "rdx")
 
 def line(record: Record) -> str:
     """One line, without its newline; the entries of a multicall are indented below it."""
-    seconds, ns = divmod(record.time_ns, NS_PER_S)
-    return f"[{seconds:4}.{ns:09}] d{record.domain}v{record.vcpu} {_TEXTS[type(record)](record)}"
+    return f"{stamp(record.time_ns)} d{record.domain}v{record.vcpu} {_TEXTS[type(record)](record)}"
+
+
+def stamp(time_ns: int) -> str:
+    """A virtual time as each line begins with it."""
+    seconds, ns = divmod(time_ns, NS_PER_S)
+    return f"[{seconds:4}.{ns:09}]"
 
 
 def _hypercall(record: HypercallRecord) -> str:

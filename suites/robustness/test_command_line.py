@@ -221,7 +221,7 @@ def test_a_disk_that_is_full(place: Path) -> None:
     explained(2, "\n".join(line for line in error.splitlines() if line))
 
 
-@pytest.mark.parametrize("name", ["console.log", "hypercalls", "summary.json"])
+@pytest.mark.parametrize("name", ["console.log", "xenstore.log", "hypercalls", "summary.json"])
 def test_a_folder_where_a_file_of_the_run_goes(place: Path, name: str) -> None:
     run = Path(f"run with {name}")
     (run / name).mkdir(parents=True)

@@ -26,6 +26,10 @@ _FOUR = struct.Struct("<4I")  # req_cons, req_prod, rsp_cons, rsp_prod
 _THREE = struct.Struct("<3I")  # server_features, connection, error
 
 
+def _nobody() -> None:
+    """Listens to a domain that is gone."""
+
+
 class Ring:
     """Moves bytes between a page and a :class:`Wire`. ``page`` is the page's byte offset in machine memory.
 
@@ -55,8 +59,9 @@ class Ring:
         return self.wire.store
 
     def disconnect(self) -> None:
-        """Let go of whoever listens."""
-        self._raise_event = self._wake = lambda: None
+        """Let go of whoever listens, and have nobody hold the page."""
+        self._raise_event = self._wake = self.wire.on_output = _nobody
+        self.wire.on_traffic = None
 
     def _output(self) -> None:
         if not self._serving:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from stub.abi import xs_wire as abi
 from stub.devices.xenstore.clients import Client, Watch
 from stub.devices.xenstore.limits import MEMORY, OUTSTANDING, StoreError
+from stub.devices.xenstore.traffic import event_line, request_line
 
 if TYPE_CHECKING:
     from stub.devices.xenstore.store import Store
@@ -62,6 +63,8 @@ class Wire(Client):
         self.error = abi.XENSTORE_ERROR_NONE
         """Why it is no longer listened to, as the ring's error field has it; 0 while it is."""
         self.on_output: Callable[[], object] = lambda: None
+        self.on_traffic: Callable[[str], object] | None = None
+        """Is given a line for each request that is answered and each event, if anybody wants them."""
 
     @property
     def memory(self) -> int:
@@ -143,6 +146,8 @@ class Wire(Client):
         self._outstanding += 1
         kind = request.kind if kind is None else kind
         self._queue(_HEADER.pack(kind, request.number, request.transaction, len(data)) + data, None, request)
+        if self.on_traffic is not None:
+            self.on_traffic(request_line(request.kind, request.transaction, request.payload, kind, data))
 
     def event(self, watch: Watch, path: str) -> None:
         """Tell of a change, unless the very same is still to be taken, or its memory is used up."""
@@ -161,6 +166,8 @@ class Wire(Client):
         if self.store.memory_of(self.domid) + len(data) >= MEMORY:
             return
         self._queue(_HEADER.pack(abi.XS_WATCH_EVENT, 0, 0, len(data)) + data, same, request)
+        if self.on_traffic is not None:
+            self.on_traffic(event_line(shown, watch.token))
 
     def _queue(self, data: bytes, event: tuple[str, str] | None, request: Request | None) -> None:
         self._out.append(_Message(data, event, request))
