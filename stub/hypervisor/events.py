@@ -56,6 +56,8 @@ class EventChannels:
     def forget(self) -> None:
         """Let go of all who listen."""
         self.polled = None
+        for port in self.ports:
+            port.peer = None
         self.ports.clear()
         self._virqs.clear()
         self._far.clear()
