@@ -32,6 +32,10 @@ def _virq_key(virq: int, vcpu: int) -> tuple[int, int]:
     return virq, vcpu if is_per_vcpu(virq) else 0
 
 
+def _nobody() -> None:
+    """Listens to a channel that is no longer used."""
+
+
 class EventChannels:
     """``ports`` are the records that there are, by number; ``abi`` is ``two_level``, or the FIFO.
 
@@ -54,10 +58,12 @@ class EventChannels:
         self.ports[0].state = RESERVED
 
     def forget(self) -> None:
-        """Let go of all who listen."""
+        """Let go of all who listen: they refer back here, and no memory is to wait for the garbage collector."""
         self.polled = None
         for port in self.ports:
             port.peer = None
+        for end in self._far.values():
+            end.port, end.notify = None, _nobody
         self.ports.clear()
         self._virqs.clear()
         self._far.clear()

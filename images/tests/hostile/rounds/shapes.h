@@ -109,6 +109,7 @@ static const struct shape shapes[] = {
     {EVENT_CHANNEL_OP, EVTCHN_bind_vcpu, 4, 0, "CS", "4t4v"},
     {EVENT_CHANNEL_OP, EVTCHN_unmask, 6, 0, "CS", "4t"},
     {EVENT_CHANNEL_OP, EVTCHN_reset, 1, 0, "CS", "2d"},
+    {EVENT_CHANNEL_OP, EVTCHN_reset_cont, 1, 0, "CS", "2d"},
     {EVENT_CHANNEL_OP, EVTCHN_init_control, 2, PLACED, "CS", "8f4O4v8."},
     {EVENT_CHANNEL_OP, EVTCHN_expand_array, 3, PLACED, "CS", "8f"},
     {EVENT_CHANNEL_OP, EVTCHN_set_priority, 3, 0, "CS", "4t4k"},
