@@ -10,12 +10,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import cache
 from stub.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness import packages
 
 # Goes into each ramdisk's recipe; count it up when the code that builds ramdisks writes other bytes than before.
 RAMDISK_FORMAT = 1
@@ -87,9 +90,12 @@ def load(name: str, waiting: Callable[[], None] = lambda: None, *, refresh: bool
     """
     row = entry(name)
     units = _units(name, waiting)
-    if refresh:
-        for unit in units.made_in_order():
-            cache.remake(unit.folder, unit.recipe, unit.make)
+    if not refresh:
+        found = [cache.ensure(*unit, waiting) for unit in units.used()]
+        if _fit(*found):
+            return _image(name, row, *found)
+    for unit in units.made_in_order():
+        cache.remake(unit.folder, unit.recipe, unit.make)
     return _image(name, row, *(cache.ensure(*unit, waiting) for unit in units.used()))
 
 
@@ -125,6 +131,16 @@ def ramdisk_with(base: Path, files: Mapping[str, bytes | Path], *, mode: int = 0
     return cpio.concatenate((base.read_bytes(), cpio.overlay(files, mode).bytes()))
 
 
+def part(name: str) -> Path:
+    """The file of a part by its name, fetched if it is not there. KeyError for no part."""
+    return cache.ensure(*_part(name, name)).path
+
+
+def _fit(kernel: cache.Unit, ramdisk: cache.Unit | None = None) -> bool:
+    """Whether the ramdisk's modules, if it has some, are the kernel's: either may have been fetched long before."""
+    return ramdisk is None or ramdisk.record.facts.get("modules") in (None, kernel.record.facts["version"])
+
+
 def _image(name: str, row: Entry, kernel: cache.Unit, ramdisk: cache.Unit | None = None) -> CatalogueImage:
     files = {"kernel": kernel} | ({"ramdisk": ramdisk} if ramdisk else {})
     return CatalogueImage(
@@ -148,10 +164,10 @@ class _Unit(NamedTuple):
 
 
 class _Units(NamedTuple):
-    """``program`` is what the ramdisk is built from; both None for an image without one."""
+    """``sources`` is what the ramdisk is built from; none for an image without one."""
 
     kernel: _Unit
-    program: _Unit | None = None
+    sources: tuple[_Unit, ...] = ()
     ramdisk: _Unit | None = None
 
     def used(self) -> list[_Unit]:
@@ -160,7 +176,7 @@ class _Units(NamedTuple):
 
     def made_in_order(self) -> list[_Unit]:
         """All, each behind what it is made from."""
-        return [unit for unit in self if unit]
+        return [unit for unit in (self.kernel, *self.sources, self.ramdisk) if unit]
 
 
 def _units(name: str, waiting: Callable[[], None] = lambda: None) -> _Units:
@@ -169,25 +185,43 @@ def _units(name: str, waiting: Callable[[], None] = lambda: None) -> _Units:
     kernel = _part(row.kernel, name)
     if not row.ramdisk:
         return _Units(kernel)
-    program = _part(_catalogue()["ramdisks"][row.ramdisk]["part"], name)
-    return _Units(kernel, program, _ramdisk(row.ramdisk, program, waiting))
+    ramdisk = _ramdisk(row.ramdisk, name, waiting)
+    return _Units(kernel, ramdisk[:-1], ramdisk[-1])
 
 
 def _part(part: str, image: str) -> _Unit:
     return _Unit(_folder(part), _part_recipe(part), lambda: _make_part(part, image))
 
 
-def _ramdisk(ramdisk: str, program: _Unit, waiting: Callable[[], None]) -> _Unit:
-    folder = _folder(f"ramdisk-{ramdisk}")
-    return _Unit(folder, _ramdisk_recipe(ramdisk), lambda: _make_ramdisk(ramdisk, cache.ensure(*program, waiting)))
+def _ramdisk(ramdisk: str, image: str, waiting: Callable[[], None]) -> tuple[_Unit, ...]:
+    """What a ramdisk is built from, and it itself last."""
+    row = _catalogue()["ramdisks"][ramdisk]
+    below = _ramdisk(row["base"], image, waiting) if "base" in row else ()
+    part = _part(row["modules" if below else "part"], image)
+    used = (*below[-1:], part)
+    make: Callable[..., cache.Made] = _make_ramdisk_on_base if below else _make_ramdisk
+    folder, recipe = _folder(f"ramdisk-{ramdisk}"), _ramdisk_recipe(ramdisk)
+    unit = _Unit(folder, recipe, lambda: make(ramdisk, *(cache.ensure(*source, waiting) for source in used)))
+    return (*below, part, unit)
 
 
 def _make_part(part: str, image: str) -> cache.Made:
     from harness import packages
 
-    found = packages.unpack(packages.Wanted(**_catalogue()["parts"][part]), image)
+    wanted = packages.Wanted(**_catalogue()["parts"][part])
+    files = packages.unpack_all(wanted, image)
+    found = files[0]
     facts = {"package": found.package, "version": found.version, "package_sha256": found.package_sha256}
+    if wanted.members:
+        return cache.Made(f"{part}.cpio", _modules(files), facts)
     return cache.Made(found.name, found.data, facts)
+
+
+def _modules(files: Sequence[packages.Unpacked]) -> bytes:
+    """Kernel modules as an archive, under names that say in which order they are loaded."""
+    from harness import cpio
+
+    return cpio.overlay({f"/lib/modules/{i:02}-{file.name}": file.data for i, file in enumerate(files)}, 0o644).bytes()
 
 
 def _make_ramdisk(name: str, program: cache.Unit) -> cache.Made:
@@ -199,6 +233,17 @@ def _make_ramdisk(name: str, program: cache.Unit) -> cache.Made:
     return cache.Made(f"{name}.cpio", data, {**program.record.facts, "program_sha256": program.record.sha256})
 
 
+def _make_ramdisk_on_base(name: str, base: cache.Unit, modules: cache.Unit) -> cache.Made:
+    """A ramdisk that is another with modules and an init of its own, which finds the other's as /init-plain."""
+    from harness import cpio
+
+    rows = _catalogue()["ramdisks"]
+    inits = {"/init": rows[name]["init"], "/init-plain": rows[rows[name]["base"]]["init"]}
+    own = cpio.overlay({path: _images_folder() / init for path, init in inits.items()}).bytes()
+    data = cpio.concatenate((base.path.read_bytes(), modules.path.read_bytes(), own))
+    return cache.Made(f"{name}.cpio", data, {**base.record.facts, "modules": modules.record.facts["version"]})
+
+
 def _part_recipe(name: str) -> str:
     return _digest(_catalogue()["parts"][name])
 
@@ -206,6 +251,8 @@ def _part_recipe(name: str) -> str:
 def _ramdisk_recipe(name: str) -> str:
     row = _catalogue()["ramdisks"][name]
     init = (_images_folder() / row["init"]).read_text()
+    if "base" in row:
+        return _digest([RAMDISK_FORMAT, row, init, _ramdisk_recipe(row["base"]), _part_recipe(row["modules"])])
     return _digest([RAMDISK_FORMAT, row, init, _part_recipe(row["part"])])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -36,7 +36,7 @@ class GuestSpec:
     (path in the guest → text, bytes or a host file) are added to it, all executable. ``epoch``: the guest's time of day
     at the start, seconds since 1970. ``on_reboot``: ``destroy``, ``restart`` or another action. ``audit``: after how
     many hypercalls the invariants of the guest's memory are looked at, again and again; the first that is broken ends
-    the run.
+    the run. ``disks`` (as ``PATH,xvda,w``) and ``faults`` are what ``pvstub boot`` takes with --disk and --fault.
     """
 
     image: str | Path = ""
@@ -50,6 +50,8 @@ class GuestSpec:
     epoch: int | None = None
     on_reboot: str | None = None
     audit: int | None = None
+    disks: Sequence[str] = ()
+    faults: Sequence[str] = ()
 
     def changed(self, **changes: Any) -> GuestSpec:
         """The same with some parameters changed. UsageError for a name that is not a parameter."""
@@ -112,11 +114,13 @@ class ImageLaunch:
             "--on-reboot": spec.on_reboot,
             "--audit": spec.audit,
         }
-        words = (f"{option}={value}" for option, value in options.items() if value is not None)
+        words = [f"{option}={value}" for option, value in options.items() if value is not None]
+        words += [f"--disk={disk}" for disk in spec.disks] + [f"--fault={fault}" for fault in spec.faults]
         return ["pvstub", "boot", str(spec.image), *words]
 
     def start(self, run_directory: Path, limits: RunLimits) -> MachineLike:
         """Make the machine."""
+        from stub.domain.diskoption import parse_disks
         from stub.machine import Limits, Machine
 
         from .cache import cache_folder
@@ -128,6 +132,8 @@ class ImageLaunch:
             ramdisk=self.ramdisk(run_directory),
             cmdline=self.cmdline,
             memory=self.memory,
+            disks=(*self._config.disks, *parse_disks(self._spec.disks, self._config.disks)),
+            faults=tuple(self._spec.faults),
             **{name: value for name, value in chosen.items() if value is not None},
         )
         virtual_ns = None if limits.virtual is None else round(limits.virtual * NS_PER_SECOND)

@@ -54,11 +54,15 @@ FIELD = re.compile(r"^(\w[\w-]*): (.*)$", re.MULTILINE)
 
 
 class Wanted(NamedTuple):
-    """A file in a package. ``member`` and ``depends`` are patterns that must match a whole path or package name."""
+    """Files in a package: one, ``member``, or several, ``members``.
+
+    These and ``depends`` are patterns that must match a whole path or package name.
+    """
 
     package: str
-    member: str
+    member: str = ""
     depends: str | None = None
+    members: Sequence[str] = ()
 
 
 class Unpacked(NamedTuple):
@@ -84,9 +88,15 @@ class _ListsTooOld(Exception):
 
 
 def unpack(wanted: Wanted, what: str) -> Unpacked:
-    """Download the package and take the file out of it. ``what`` is what the user calls it, for errors and progress.
+    """As :func:`unpack_all`, for the one file that is wanted."""
+    return unpack_all(wanted, what)[0]
 
-    Raises ImageError: a tool is missing, no network, no such package, no such file in it.
+
+def unpack_all(wanted: Wanted, what: str) -> list[Unpacked]:
+    """Download the package and take the files out of it, in the order in which they are asked for.
+
+    ``what`` is what the user calls it, for errors and progress. Raises ImageError: a tool is missing, no network, no
+    such package, no such file in it.
     """
     _require_tools(what)
     with _workplace() as folder:
@@ -112,13 +122,13 @@ class _Apt:
         self._configuration = folder / "apt.conf"
         self._configuration.write_text(configuration)
 
-    def unpack(self, wanted: Wanted) -> Unpacked:
+    def unpack(self, wanted: Wanted) -> list[Unpacked]:
         candidate = self._candidate(wanted.package)
         if wanted.depends is not None:
             candidate = self._candidate(*_dependency(candidate, wanted.depends, self._what))
         package = self._download(candidate)
-        name, data = _member(package, wanted.member, self._what)
-        return Unpacked(name, data, candidate.package, candidate.version, candidate.sha256)
+        found = _members(package, wanted.members or [wanted.member], self._what)
+        return [Unpacked(*file, candidate.package, candidate.version, candidate.sha256) for file in found]
 
     def update(self) -> None:
         """Fetch the package lists into the folder that the configuration names."""
@@ -220,22 +230,31 @@ def _dependency(meta: _Candidate, pattern: str, what: str) -> tuple[str, str | N
     )
 
 
-def _member(package: Path, pattern: str, what: str) -> tuple[str, bytes]:
-    """The first file in a .deb whose path matches; reading stops there (a kernel comes long before its modules)."""
-    matches = re.compile(pattern).fullmatch
+def _members(package: Path, patterns: Sequence[str], what: str) -> list[tuple[str, bytes]]:
+    """The first file in a .deb whose path matches each pattern: its name without folders, its bytes.
+
+    Reading stops when all are there (a kernel comes long before its modules).
+    """
+    left = {pattern: re.compile(pattern).fullmatch for pattern in patterns}
+    found: dict[str, tuple[str, bytes]] = {}
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
             with tarfile.open(fileobj=process.stdout, mode="r|") as files:
                 for entry in files:
-                    if entry.isfile() and matches(entry.name.removeprefix("./")) and (file := files.extractfile(entry)):
-                        return entry.name.rpartition("/")[2], file.read()
+                    path = entry.name.removeprefix("./")
+                    pattern = next((p for p, matches in left.items() if entry.isfile() and matches(path)), None)
+                    if pattern is not None and (file := files.extractfile(entry)):
+                        found[pattern] = path.rpartition("/")[2], file.read()
+                        del left[pattern]
+                        if not left:
+                            return [found[pattern] for pattern in patterns]
         except (tarfile.TarError, EOFError) as error:
             raise ImageError(f"{what}: {package.name} cannot be unpacked ({error}); try again") from None
         finally:
             process.kill()
-    raise ImageError(f"{what}: {package.name} has no file {pattern}; mend the pattern in catalogue.toml")
+    raise ImageError(f"{what}: {package.name} has no file {next(iter(left))}; mend the pattern in catalogue.toml")
 
 
 def _require_tools(what: str) -> None:

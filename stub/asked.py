@@ -15,6 +15,7 @@ from typing import Any
 
 from stub.domain.actions import SETTINGS
 from stub.domain.config import DomainConfig
+from stub.domain.diskoption import parse_disks
 from stub.domain.guestfile.command import main
 from stub.domain.guestfile.reader import GuestFile, is_one, read, there
 from stub.domain.hostmemory import too_much
@@ -59,6 +60,8 @@ def configuration(options: argparse.Namespace, say: Callable[[str], None]) -> tu
         p2m=options.p2m,
         seed=options.seed,
         realtime=options.realtime or options.interactive,
+        disks=(*config.disks, *parse_disks(options.disk, config.disks)),
+        faults=tuple(options.fault),
         **{name: value for name, value in asked.items() if value is not None},
     ), provenance
 

@@ -103,6 +103,14 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     boot.add_argument("--seed", type=_integer, default=0, help="how PFNs fall on MFNs (default 0)")
     boot.add_argument("--p2m", choices=("shuffle", "identity"), default="shuffle", help="default: shuffle")
     boot.add_argument("--epoch", type=_integer, help="time of day at the start, seconds since 1970")
+    boot.add_argument(
+        "--disk", action="append", default=[], metavar="SPEC",
+        help="a disk: PATH[,VDEV[,r|w|cdrom[,direct]]]; writes are thrown away unless direct; may be given again",
+    )  # fmt: skip
+    boot.add_argument(
+        "--fault", action="append", default=[], metavar="SPEC",
+        help="I/O errors on purpose: disk[=VDEV]:read|write|flush|discard[:sector=N|:every=K]; may be given again",
+    )  # fmt: skip
     boot.add_argument("--realtime", action="store_true", help="tie virtual time to the wall clock")
     boot.add_argument("--interactive", action="store_true", help="a terminal on the guest's console; Ctrl-] leaves")
     for setting in SETTINGS.values():

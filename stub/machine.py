@@ -29,6 +29,7 @@ from stub.hypervisor import runstate, segments
 from stub.hypervisor.audit import Auditor
 from stub.hypervisor.clock import SECOND
 from stub.hypervisor.deaths import Deaths, write_core
+from stub.hypervisor.disks import Disks
 from stub.hypervisor.report import registers
 from stub.hypervisor.snapshots import Place, Snapshots
 from stub.hypervisor.verdict import Verdict
@@ -136,6 +137,7 @@ class Machine:
         self._on_output = on_output
         self._image = load_image(config.kernel, cache=cache)
         domain = build(self._image, config)  # what cannot be built leaves no run behind
+        self._disks = Disks(config.disks, config.faults)
         self._files = _Files(run_directory)
         identity = {
             "domain": 1,
@@ -165,6 +167,7 @@ class Machine:
             self.snapshots = Snapshots(self.log, run_directory, identity, self._place)
             for moment in snapshots:
                 self.snapshots.add(moment, self.snapshots.take)
+            self._disks.keep_changes(run_directory)
             self._boot(domain)
         except BaseException:  # an interrupt, too: the log's lock and the guest's memory must not stay behind
             self._let_go()
@@ -175,6 +178,7 @@ class Machine:
         with ExitStack() as parts:
             if hasattr(self, "xen"):
                 parts.callback(self.xen.close)
+            parts.callback(self._disks.close)
             parts.callback(self._files.close)
             parts.callback(self.log.close)
             if hasattr(self, "snapshots"):
@@ -185,7 +189,7 @@ class Machine:
             return segments.is_64bit_code(self.xen, engine.words[CS])
 
         engine = UnicornEngine(domain.ram.map, domain.guest.read_available, is_64bit)
-        self.xen = Hypervisor(domain, engine, self.log, self._output_came)
+        self.xen = Hypervisor(domain, engine, self.log, self._output_came, self._disks)
         self.xen.console.output = self._output
         if self.run_directory is not None:
             self.xen.xenstore.wire.on_traffic = self._store_said

@@ -23,7 +23,8 @@ class DomainConfig:
 
     ``p2m`` is how PFNs fall on MFNs: ``shuffle`` (by ``seed``) or ``identity``. ``realtime`` ties virtual time, and
     the time of day, to the host's. ``uuid`` is what the guest is told of itself; none is all zeroes. The ``on_…`` are
-    names of :data:`stub.domain.actions.ACTIONS`: what follows each kind of end.
+    names of :data:`stub.domain.actions.ACTIONS`: what follows each kind of end. ``faults`` are I/O errors on
+    purpose (stub/devices/block/faults.py).
     """
 
     kernel: Path
@@ -43,6 +44,7 @@ class DomainConfig:
     on_watchdog: str = "destroy"
     on_soft_reset: str = "soft-reset"
     disks: tuple[Disk, ...] = ()
+    faults: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:

@@ -170,27 +170,28 @@ class GrantTable:
 
     # -- use
 
-    def take(self, ref: int, uses: Sequence[int], mapping: bool) -> int:
-        """Use an entry that the domain granted to itself, once for each sort in ``uses`` (all read, or all write).
+    def take(self, ref: int, uses: Sequence[int], mapping: bool, by: int | None = None) -> int:
+        """Use an entry that the domain granted to ``by``, once for each sort in ``uses`` (all read, or all write).
 
-        ``mapping``: for good, else for the time of a copy. With GNTST_okay, ``active`` has it (acquire_grant_for_copy,
-        the first half of map_grant_ref).
+        ``by`` is the domain itself, or domain 0 and its back ends. ``mapping``: for good, else for the time of a copy.
+        With GNTST_okay, ``active`` has it (acquire_grant_for_copy, the first half of map_grant_ref).
         """
+        domid = self.domain.domid if by is None else by
         if ref >= self.entries:
             self.refusal = f"grant reference {ref:#x} is beyond the table's {self.entries:#x} entries"
             return abi.GNTST_bad_gntref
         readonly = bool(uses[0] & 1)
         active = self.active.get(ref)
-        if active is not None and (active.domid != self.domain.domid or max(active.uses) >= _MOST_USES):
-            how = f"{_MOST_USES} times" if active.domid == self.domain.domid else f"by domain {active.domid}"
+        if active is not None and (active.domid != domid or max(active.uses) >= _MOST_USES):
+            how = f"{_MOST_USES} times" if active.domid == domid else f"by domain {active.domid}"
             self.refusal = f"grant {ref:#x} is in use {how}"
             return abi.GNTST_general_error
         if active is None or not (readonly or active.writers):
             entry = self.entry(ref)
-            if not self._may_use(ref, entry, active, readonly, mapping):
+            if not self._may_use(ref, entry, active, readonly, mapping, domid):
                 return abi.GNTST_general_error
             self._halves[self._status_word(ref)] |= abi.GTF_reading if readonly else _IN_USE
-            rc = self._activate(ref, entry, active)
+            rc = self._activate(ref, entry, active, domid)
             if rc:
                 self._tell(ref, readonly)
                 return rc
@@ -198,10 +199,11 @@ class GrantTable:
             self.active[ref].uses[use] += 1
         return abi.GNTST_okay
 
-    def _may_use(self, ref: int, entry: Entry, active: Active | None, readonly: bool, mapping: bool) -> bool:
+    def _may_use(
+        self, ref: int, entry: Entry, active: Active | None, readonly: bool, mapping: bool, domid: int
+    ) -> bool:
         """_set_status: whether the entry as it stands allows it; an entry in use is asked for no more than writing."""
         kinds = {abi.GTF_permit_access} if mapping or self.version == 1 else {abi.GTF_permit_access, abi.GTF_transitive}
-        domid = self.domain.domid
         if active is None and (
             entry.kind not in kinds or entry.domid != domid or (mapping and entry.flags & abi.GTF_sub_page)
         ):
@@ -214,7 +216,7 @@ class GrantTable:
             return False
         return True
 
-    def _activate(self, ref: int, entry: Entry, active: Active | None) -> int:
+    def _activate(self, ref: int, entry: Entry, active: Active | None, domid: int) -> int:
         """Look up what is granted, on the first use."""
         if self.version == 2 and entry.kind == abi.GTF_transitive:
             self.refusal = f"grant {ref:#x} passes on a grant of the domain itself, or of one that does not exist"
@@ -226,7 +228,7 @@ class GrantTable:
             self.refusal = f"grant {ref:#x} is of frame {entry.frame:#x}, which is not the domain's"
             return abi.GNTST_bad_page
         frames.put(entry.frame)
-        self.active[ref] = Active(self.domain.domid, entry.frame, entry.start, entry.length)
+        self.active[ref] = Active(domid, entry.frame, entry.start, entry.length)
         return abi.GNTST_okay
 
     def release(self, ref: int, use: int) -> None:

@@ -56,6 +56,7 @@ from stub.hypervisor import (
 )
 from stub.hypervisor.clock import SECOND, Clock
 from stub.hypervisor.compat import CompatVcpu
+from stub.hypervisor.disks import Disks
 from stub.hypervisor.event_ports import UNBOUND, FarEnd
 from stub.hypervisor.events import EventChannels
 from stub.hypervisor.grants import GrantTable
@@ -96,7 +97,14 @@ def _is_onlookers(words: memoryview) -> bool:
 class Hypervisor:
     """State shared by the handlers. Plain attributes; what changes them is in the family files."""
 
-    def __init__(self, domain: Domain, engine: Engine, log: HypercallLog, on_output: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        domain: Domain,
+        engine: Engine,
+        log: HypercallLog,
+        on_output: Callable[[bytes], None],
+        disks: Disks | None = None,
+    ) -> None:
         self.domain = domain
         self.width = WIDTHS[domain.bits]
         self.types = domain.types
@@ -141,6 +149,7 @@ class Hypervisor:
         self.code_widths: dict[int, bool] = {}
         self.runnable: set[tuple[int, int]] = set()  # (CS, SS) known to be good for ring 3
         self._connect_devices(on_output)
+        self.vbds = disks.connect(self) if disks is not None else []
         self.deliver_upcall: Callable[[], None] = lambda: traps.deliver_upcall(self)
         self.exits: dict[int, Callable[[], None]] = {
             Exit.SYSCALL: self._on_syscall,
@@ -177,7 +186,7 @@ class Hypervisor:
             console_end.signal,
             on_output,
         )
-        self.xenstore = xenstore.connect(domain, store_end.signal, self._backend_notified)
+        self.xenstore = xenstore.connect(domain, store_end.signal, self.backend_notified)
         for span in (layout.console, layout.xenstore):  # the back ends' own mappings, by grant
             domain.types.hold(int(domain.p2m[span.pfn]))
 
@@ -187,7 +196,7 @@ class Hypervisor:
         assert port is not None
         assert port.number == number, "the builder's ports are the first, in this order"
         self.events.open(port, UNBOUND)
-        end = self.events.connect(number, self._backend_notified)
+        end = self.events.connect(number, self.backend_notified)
         assert end is not None
         return end
 
@@ -224,6 +233,7 @@ class Hypervisor:
         self.deliver_upcall = lambda: None
         self.stops.onlooker = self.deferred = None
         self.events.forget()
+        self.vbds = []
         self.console.disconnect()
         self.xenstore.disconnect()
         self.engine.close()
@@ -453,7 +463,7 @@ class Hypervisor:
 
     # -- devices
 
-    def _backend_notified(self) -> None:
+    def backend_notified(self) -> None:
         """Back ends have something to do: they run elsewhere, a little later, and take what they find in one go."""
         if "backends" not in self.clock.timers:
             self.clock.arm("backends", self.clock.now + _BACKEND_DELAY)
@@ -462,6 +472,8 @@ class Hypervisor:
         """Let the back ends move what waits; whether anything did."""
         moved = self.console.service()
         moved = self.xenstore.service() or moved
+        for vbd in self.vbds:
+            moved = vbd.service() or moved
         if moved:
             self.mid_flight = False
         return moved

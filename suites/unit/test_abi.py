@@ -164,6 +164,8 @@ FAMILIES = {
     r"XENPF_[a-z]\w+": r"XENPF_settime",  # second name
     r"XENSTORE_\w+": "",
     r"XEN_HVM_MEMMAP_\w+": "",
+    r"BLKIF_(OP|RSP|MAX|DISCARD)_\w+": "",
+    r"VDISK_\w+": "",
     r"XEN_CPUID_\w+": r"XEN_CPUID_(NO_SUBLEAF|INPUT_UNUSED)",  # domctls'
 }
 
@@ -303,6 +305,10 @@ def test_texts_are_the_headers() -> None:
     prefix, *modes = probe.texts(
         "64", ["XEN_EMULATE_PREFIX", "XS_WRITE_NONE", "XS_WRITE_CREATE", "XS_WRITE_CREATE_EXCL"]
     )
+    xenbus = MODULES["xenbus"]
+    protocols = [xenbus.XEN_IO_PROTO_ABI_X86_32, xenbus.XEN_IO_PROTO_ABI_X86_64]
+    named = probe.texts("64", ["XEN_IO_PROTO_ABI_X86_32", "XEN_IO_PROTO_ABI_X86_64"])
+    assert [name.encode() for name in named] == protocols
     # In the header it is an assembler line: .byte 0x0f,0x0b,…
     assert bytes(int(byte, 16) for byte in re.findall(r"0x\w\w", prefix)) == arch_x86.XEN_EMULATE_PREFIX
     assert [mode.encode() for mode in modes] == [

@@ -67,7 +67,7 @@ EDGES: dict[str, frozenset[str]] = {
     "asyncio": frozenset(),
     "threading": frozenset({"harness/debugging.py"}),
     "multiprocessing": frozenset(),
-    "subprocess": frozenset({"harness/gdb.py", "harness/packages.py", "harness/programs.py"}),
+    "subprocess": frozenset({"harness/disks.py", "harness/gdb.py", "harness/packages.py", "harness/programs.py"}),
     "ctypes": frozenset(),
     "random": frozenset(),
     "secrets": frozenset(),

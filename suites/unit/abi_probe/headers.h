@@ -18,7 +18,10 @@
 #include <xen/grant_table.h>
 #include <xen/hvm/hvm_op.h>
 #include <xen/hvm/params.h>
+#include <xen/io/blkif.h>
 #include <xen/io/console.h>
+#include <xen/io/protocols.h>
+#include <xen/io/xenbus.h>
 #include <xen/memory.h>
 #include <xen/nmi.h>
 #include <xen/physdev.h>
