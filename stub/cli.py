@@ -196,6 +196,8 @@ def _boot(options: argparse.Namespace) -> int:
 
     if options.interactive and (sys.stdin is None or sys.stdout is None):
         raise UsageError("--interactive: standard input and output are closed; open them, or leave it out")
+    if options.core is not None and not options.core.parent.is_dir():
+        raise UsageError(f"--core: there is no folder {options.core.parent}; make it, or choose another file")
     debugger = _debugger(options)
     config, provenance = configuration(options, _say)
     if debugger is not None:

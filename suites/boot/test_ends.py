@@ -37,9 +37,11 @@ def cores(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "run").glob("core*"))
 
 
-@pytest.mark.parametrize("kind", REASONS)
-@pytest.mark.parametrize("action", ACTIONS)
-def test_every_action_of_every_end(tmp_path: Path, kind: str, action: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "action"), [("crash", name) for name in ACTIONS] + [(kind, "restart") for kind in REASONS]
+    + [(kind, "preserve") for kind in REASONS],
+)  # fmt: skip
+def test_actions(tmp_path: Path, kind: str, action: str) -> None:
     """xl's handle_domain_death: the reason picks the setting, the setting says what follows."""
     machine = ended(tmp_path, shutdown(REASONS[kind]), **{SETTINGS[kind]: action})
     restarts = ACTIONS[action].restart
@@ -135,6 +137,13 @@ def test_a_files_warnings_and_errors(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert f"warning: {tmp_path}/g.cfg:3:1: vif has no effect" in capsys.readouterr().err
     assert boot(tmp_path, "memory = lots") == 2
     assert f"pvstub: {tmp_path}/g.cfg:3:10: " in capsys.readouterr().err
+
+
+def test_core_in_no_folder_is_told_before_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kernel(tmp_path, shutdown(1))
+    assert boot(tmp_path, "", "--core", str(tmp_path / "gone" / "core")) == 2
+    assert "--core: there is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_linux_boots_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
