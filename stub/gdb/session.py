@@ -63,6 +63,7 @@ class Session:
         self._events: deque[Event] = deque()
         self._out = bytearray()
         self._unacknowledged = b""
+        self._asked = b""  # the last request
         self._next_read = b""  # what a client that dumps memory will ask next
         self._ahead = b""  # and the packet that answers it, made while the client digests the one before
         self._unsent: deque[bytes] = deque()  # packets that wait for an acknowledgement of the one before
@@ -88,6 +89,9 @@ class Session:
         while events and not self._stopping and not self.over and len(self._out) < _ENOUGH:
             event = events.popleft()
             if type(event) is Packet:
+                if self._is_answered(event.data):
+                    self._out += b"+"
+                    continue
                 self._acknowledge()
                 self._request(event.data)
             elif type(event) is Interrupt:
@@ -225,6 +229,12 @@ class Session:
             self._interrupt_kept = True
 
     # -- the line
+
+    def _is_answered(self, data: bytes) -> bool:
+        """Whether a client that waited long for our acknowledgement sends a request again: the answer is on its way."""
+        again = bool(self._unacknowledged) and data == self._asked
+        self._asked = data
+        return again
 
     def _acknowledge(self) -> None:
         """A good packet came. Who asks anew has what we sent before."""

@@ -111,6 +111,13 @@ def test_of_several_packets_each_waits_for_the_acknowledgement_of_the_one_before
     assert session.receive(b"+") == b""
 
 
+def test_a_request_sent_again_for_want_of_an_acknowledgement_is_answered_once(target: FakeTarget) -> None:
+    session = Session(target)
+    first = session.receive(checksummed(b"qC") * 2)
+    assert first == b"+$QC1#c5" + b"+"
+    assert session.receive(b"+" + checksummed(b"qC")) == b"+$QC1#c5", "the client has the answer and asks anew"
+
+
 def test_who_does_not_acknowledge_still_gets_everything(target: FakeTarget) -> None:
     target.answer = lambda _: "abcdefghijkl"
     session = Session(target, packet_size=20)
