@@ -14,6 +14,8 @@ MIN_MEMORY, MAX_MEMORY = 32, 8192  # MiB
 MAX_RAMDISK = 512 << 20  # bytes
 MAX_CMDLINE = 1023  # bytes; start_info.cmd_line less its NUL
 P2M_KINDS = ("shuffle", "identity")
+DEFAULT_EVENT_CHANNELS = 1023  # libxl's
+BUILDERS_PORTS = 2  # event channels that a domain has from the start
 DEFAULT_EPOCH = 1_700_000_000  # seconds since 1970
 
 
@@ -45,6 +47,7 @@ class DomainConfig:
     on_soft_reset: str = "soft-reset"
     disks: tuple[Disk, ...] = ()
     faults: tuple[str, ...] = ()
+    event_channels: int = DEFAULT_EVENT_CHANNELS
 
     def __post_init__(self) -> None:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
@@ -60,6 +63,8 @@ class DomainConfig:
         for name in SETTINGS.values():
             if getattr(self, name) not in ACTIONS:
                 raise ConfigError(f"{name} {getattr(self, name)!r}: use one of {', '.join(ACTIONS)}")
+        if not BUILDERS_PORTS <= self.event_channels < 1 << 31:
+            raise ConfigError(f"{self.event_channels} event channels: use {BUILDERS_PORTS} or more")
         if not 0 <= self.epoch < 1 << 40:
             raise ConfigError(f"epoch {self.epoch}: use seconds since 1970")
 

@@ -16,7 +16,6 @@ from stub.hypervisor.event_ports import FREE, INTERDOMAIN, RESERVED, UNBOUND, VI
 from stub.hypervisor.vcpu import Vcpu
 from stub.memory.ram import Ram
 
-MAX_PORT = 1023  # xl's default limit for a domain (event_channels = 1023)
 _PER_VCPU_VIRQS = frozenset({VIRQ_TIMER, VIRQ_DEBUG, VIRQ_XENOPROF, VIRQ_XENPMU})
 PORTS_OF_DOMAIN_0 = 64  # that there are records of: it has made one lot, as any domain has
 _FIRST_FAR_PORT = 32  # below are domain 0's own
@@ -42,13 +41,13 @@ class EventChannels:
     ``polled`` is called with the number of a port that becomes pending.
     """
 
-    def __init__(self, ram: Ram, shared_info: int, vcpus: Sequence[Vcpu], bits: int, domid: int) -> None:
+    def __init__(self, ram: Ram, shared_info: int, vcpus: Sequence[Vcpu], bits: int, domid: int, max_port: int) -> None:
         self._ram = ram
         self._domid = domid
         self.two_level = TwoLevel(ram, shared_info, vcpus, bits)
         self.vcpus = vcpus
         self.abi: TwoLevel | Fifo = self.two_level
-        self.max_port = MAX_PORT
+        self.max_port = max_port
         self.ports: list[Port] = []
         self._virqs: dict[tuple[int, int], Port] = {}
         self._far: dict[int, FarEnd] = {}

@@ -114,7 +114,14 @@ class Hypervisor:
         self.ram_bytes = domain.ram.bytes
         self.clock = Clock(engine.words, domain.ram)
         self.vcpu: Vcpu = self._make_vcpu()
-        self.events = EventChannels(domain.ram, domain.area.shared_info, (self.vcpu,), domain.bits, domain.domid)
+        self.events = EventChannels(
+            domain.ram,
+            domain.area.shared_info,
+            (self.vcpu,),
+            domain.bits,
+            domain.domid,
+            domain.config.event_channels,
+        )
         self.grants = GrantTable(domain)
         self.events.polled = self._polled_port
         self.verdict: Verdict | None = None

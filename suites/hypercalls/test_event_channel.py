@@ -13,6 +13,7 @@ import pytest
 from harness import small_guests
 from harness.guests import Guest
 from harness.small_guests import Variation
+from stub.abi.errno import ENOSPC
 from stub.abi.xen import DOMID_SELF
 from stub.domain.config import DomainConfig
 from stub.hypervisor.hypercalls import event_channel
@@ -48,3 +49,16 @@ def test_a_reset_lets_go_of_the_fifo_pages(tmp_path: Path) -> None:
             memory.write_u64(at, DOMID_SELF)
             assert event_channel.reset(xen, at) == 0
             assert [(frames.refs[mfn], frames.type_count[mfn]) for mfn in (control, array)] == before
+
+
+@pytest.mark.parametrize("most", [5, 3000])
+def test_the_configuration_limits_the_ports(most: int, tmp_path: Path) -> None:
+    with Machine(DomainConfig(kernel=kernel(tmp_path, SPIN), memory=32, event_channels=most)) as guest:
+        guest.run(deadline_ns=1000)
+        xen = guest.xen
+        at = xen.domain.layout.stack.vaddr + 0x2000
+        xen.domain.guest.write_u64(at, 0)
+        answers = [event_channel.bind_ipi(xen, at) for _ in range(most - 2)]
+        assert set(answers) == {0}
+        assert xen.domain.guest.read_u32(at + 4) == most
+        assert event_channel.bind_ipi(xen, at) == -ENOSPC

@@ -171,6 +171,7 @@ WRONG = {
     "memory = [64]": (2, 10, "not a list"),
     "vcpus = 4": (2, 9, "--set vcpus=1"),
     "vcpus = 1\nmaxvcpus = 0": (3, 12, "less than vcpus"),
+    "max_event_channels = 1": (2, 22, "use 2 or more"),
     "name = ['a']": (2, 8, "name is a string"),
     "name = 'a/b'": (2, 8, "no /"),
     "uuid = '1234'": (2, 8, "a UUID looks like"),
@@ -229,6 +230,13 @@ def test_no_key_is_in_two_tables() -> None:
 def test_the_page_has_every_key() -> None:
     page = DOCS.read_text(encoding="utf-8")
     assert not [name for name in READ | set(keys.WITHOUT_EFFECT) if f"`{name}`" not in page]
+
+
+@pytest.mark.parametrize(
+    ("text", "most"), [("", 1023), ("max_event_channels = 0", 1023), ("max_event_channels = 9", 9)]
+)
+def test_how_many_event_channels(text: str, most: int) -> None:
+    assert read_text(f"kernel = 'k'\n{text}", HERE).config.event_channels == most
 
 
 def test_maxmem_and_maxvcpus_warn() -> None:

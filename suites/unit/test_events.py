@@ -33,7 +33,7 @@ class Domain:
         self.words = self.ram.bytes.cast("I")
         self.info_at = [SHARED * PAGE_SIZE + 64 * number for number in range(vcpus)]
         told: Any = [SimpleNamespace(info_at=at) for at in self.info_at]
-        self.events = EventChannels(self.ram, SHARED, told, bits, DOMID)
+        self.events = EventChannels(self.ram, SHARED, told, bits, DOMID, 1023)
         self.polled: list[int] = []
         self.events.polled = self.polled.append
         if fifo:

@@ -11,7 +11,14 @@ from typing import Any
 
 from stub.domain.actions import ACTIONS, SETTINGS
 from stub.domain.actions import XL_DEFAULTS as XL_ACTIONS
-from stub.domain.config import MAX_CMDLINE, MAX_MEMORY, MIN_MEMORY, DomainConfig
+from stub.domain.config import (
+    BUILDERS_PORTS,
+    DEFAULT_EVENT_CHANNELS,
+    MAX_CMDLINE,
+    MAX_MEMORY,
+    MIN_MEMORY,
+    DomainConfig,
+)
 from stub.domain.guestfile import disks, keys, xl, xm
 from stub.domain.guestfile.place import Place, Setting, Source, Value
 from stub.errors import ConfigError
@@ -160,6 +167,7 @@ class _Reader:
             memory=memory,
             uuid=self._uuid(),
             disks=self._disks(),
+            event_channels=self._event_channels(),
             **self._actions(),
         )
         for name, (source, setting) in self.settings.items():
@@ -264,6 +272,13 @@ class _Reader:
             source, setting = self.settings["maxvcpus"]
             self.warn(source, setting.place, "maxvcpus has no effect: pvstub gives a guest one vCPU")
 
+    def _event_channels(self) -> int:
+        """The highest port that the guest may have; libxl takes 0 for its default."""
+        most = self.number("max_event_channels") or DEFAULT_EVENT_CHANNELS
+        if not BUILDERS_PORTS <= most < 1 << 31:
+            raise self.error("max_event_channels", f"max_event_channels is {most}: use {BUILDERS_PORTS} or more")
+        return most
+
     def _cmdline(self) -> str:
         """``cmdline``, else ``root=ROOT`` and ``extra`` (parse_cmdline); before them what xm makes of ``ip``."""
         whole = self.string("cmdline")
@@ -342,6 +357,6 @@ def there(path: Path) -> bool:
 
 READ = frozenset(
     "name uuid type builder memory maxmem vcpus maxvcpus kernel ramdisk cmdline root extra bootloader firmware disk "  # noqa: SIM905
-    "restart on_shutdown nfs_root".split()
+    "restart on_shutdown nfs_root max_event_channels".split()
 ) | {*SETTINGS.values(), *_NETWORK}
 """The keys that have an effect."""
