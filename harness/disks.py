@@ -16,6 +16,7 @@ from stub.errors import UsageError
 
 _EPOCH = "1700000000"  # of every file, and of the file system
 _UUID = "7076f7cd-0000-4000-8000-000000000000"
+_FEATURES = "^metadata_csum_seed,^orphan_file"  # which not every GRUB knows
 _SECTOR = 512
 _LINUX = 0x83  # a partition's type
 
@@ -49,19 +50,43 @@ def ext4(
         _lay_out(Path(folder), files, links, folders)
         blocks = f"{(size - offset) >> 10}k"
         _run(
-            ["mke2fs", "-q", "-F", "-t", "ext4", "-U", _UUID, "-E", options, "-d", folder, str(path), blocks],
+            [
+                "mke2fs",
+                "-q",
+                "-F",
+                "-t",
+                "ext4",
+                "-O",
+                _FEATURES,
+                "-U",
+                _UUID,
+                "-E",
+                options,
+                "-d",
+                folder,
+                str(path),
+                blocks,
+            ],
             E2FSPROGS_FAKE_TIME=_EPOCH,
         )
     return path
 
 
-def busybox_root(path: Path, init: str, files: Mapping[str, str | bytes | Path] = {}, *, megabytes: int = 32) -> Path:
+def busybox_root(
+    path: Path,
+    init: str,
+    files: Mapping[str, str | bytes | Path] = {},
+    *,
+    megabytes: int = 32,
+    partition_at: int = 0,
+) -> Path:
     """An ext4 disk that Linux can live on: busybox, ``init`` (a shell script's lines) as /sbin/init, ``files``."""
     script = f"#!/bin/sh\nexport PATH=/bin:/sbin\nmount -t proc proc /proc\n{init}\n"
     return ext4(
         path,
         {"/bin/busybox": busybox(), "/sbin/init": script, **files},
         megabytes=megabytes,
+        partition_at=partition_at,
         links=dict.fromkeys(BUSYBOX_LINKS, "/bin/busybox"),
         folders=("/dev", "/proc", "/sys", "/tmp", "/etc", "/mnt"),
     )

@@ -172,7 +172,7 @@ def _counts(view: View) -> Iterator[str]:
         types[mfn] += 1
         if frames.type[mfn] != kind:
             yield f"frame {mfn:#x} is {TYPE_NAMES[frames.type[mfn]]}, and is held as {TYPE_NAMES[kind]}: {why}"
-    for mfn in view.xen.grants.device_reads():
+    for mfn in view.xen.grants.reads():
         refs[mfn] += 1
     refs += (frames.np_flags & (ALLOCATED | XEN_HEAP)) != 0
     types += (frames.np_flags & XEN_HEAP) != 0

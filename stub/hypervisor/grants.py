@@ -247,10 +247,14 @@ class GrantTable:
             clear |= abi.GTF_reading
         self._halves[self._status_word(ref)] &= ~clear & 0xFFFF
 
-    def device_reads(self) -> Iterator[int]:
-        """The frames that a device may read, once a mapping: each has a reference for it, and no type."""
+    def reads(self) -> Iterator[int]:
+        """The frames that are mapped for reading and in no page table, once a mapping.
+
+        They are a device's, or domain 0's: each has a reference for it, and no type.
+        """
         for active in self.active.values():
-            yield from [active.frame] * active.uses[DEVICE_READ]
+            back_ends = active.uses[HOST_READ] if active.domid != self.domain.domid else 0
+            yield from [active.frame] * (active.uses[DEVICE_READ] + back_ends)
 
     # -- the table as a whole
 
