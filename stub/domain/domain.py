@@ -13,10 +13,13 @@ from stub.domain.config import DomainConfig
 from stub.domain.layout import Layout
 from stub.domain.xenarea import XenArea
 from stub.image import Image
+from stub.memory import entries as e
+from stub.memory.formats import LONG, PAE, Format
 from stub.memory.frames import FrameTable
 from stub.memory.guest import GuestMemory
 from stub.memory.pagetypes import PageTypes
 from stub.memory.ram import Ram
+from stub.units import PAGE_SHIFT
 
 DOMID = 1
 HARDWARE_DOMAIN = 0
@@ -46,6 +49,17 @@ class Domain:
     def bits(self) -> int:
         """64, or 32 for a PAE guest; by it hypercalls choose between the two layouts of a public structure."""
         return self.image.bits
+
+    @property
+    def format(self) -> Format:
+        """The format of the guest's page tables, as Xen stores them."""
+        return LONG if self.bits == 64 else PAE
+
+    @property
+    def root_in_use(self) -> int:
+        """The MFN of the guest's root table that the CPU is on; a 32-bit guest's is not what CR3 holds."""
+        root = self.guest.root >> PAGE_SHIFT
+        return root if self.bits == 64 else self.ram.words[root * e.ENTRIES] >> PAGE_SHIFT & e.FRAME_MASK
 
     @property
     def max_pages(self) -> int:

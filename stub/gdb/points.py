@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stub.engine.base import CR3, READS, RIP, RSP, WRITES, Watch
+from stub.engine.base import READS, RIP, RSP, WRITES, Watch
 from stub.gdb.agent import AgentError
 from stub.gdb.model import Kind, Stop, StopPoint
 from stub.trace.names import errno_name
-from stub.units import PAGE_MASK
+from stub.units import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from stub.machine import Machine
@@ -205,7 +205,7 @@ class Points:
                 self.why = Stop(kind=point.kind)
                 return True
         for number, place in self._places.get(rip, ()):
-            if words[CR3] & ~PAGE_MASK == place.root:
+            if self.machine.xen.domain.root_in_use << PAGE_SHIFT == place.root:
                 self.report(number, place)
                 return True
         if self.until is not None and rip == self.until[0] and self.until[1] in (None, words[RSP]):

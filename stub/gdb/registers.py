@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi.x86_defns import X86_CR0_TS
-from stub.engine.base import CR0, CR3, FS_BASE, GS_BASE, NAMES, RETIRED, RFLAGS
+from stub.engine.base import CR0, FS_BASE, GS_BASE, NAMES, RETIRED, RFLAGS
 from stub.gdb.model import TargetError
 from stub.hypervisor.privileged import GUEST_CR0, guest_efer
 from stub.hypervisor.vcpu import VCPU_INFO_MASK
-from stub.units import U64, is_canonical
+from stub.units import PAGE_SHIFT, U64, is_canonical
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
@@ -52,7 +52,7 @@ def _full_tags(area: bytes) -> int:
 _XEN: dict[str, Callable[[Machine], int]] = {
     "cr0": lambda machine: GUEST_CR0 | machine.xen.words[CR0] & X86_CR0_TS,
     "cr2": lambda machine: machine.xen.vcpu.cr2,
-    "cr3": lambda machine: machine.xen.words[CR3],
+    "cr3": lambda machine: machine.xen.domain.root_in_use << PAGE_SHIFT,
     "cr4": lambda machine: machine.xen.vcpu.cr4,
     "cr8": lambda _: 0,
     "efer": lambda machine: guest_efer(machine.xen.vcpu),

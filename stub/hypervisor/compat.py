@@ -91,8 +91,8 @@ class CompatVcpu(Vcpu):
 
     @property
     def kernel_mode(self) -> bool:  # type: ignore[override]
-        """Whether the kernel runs: ring 1."""
-        return self._words[CS] & 3 == 1
+        """Whether the kernel runs: ring 1, and no virtual-8086 mode, in which CS has no ring."""
+        return self._words[CS] & 3 == 1 and not self._words[RFLAGS] & X86_EFLAGS_VM
 
     @property
     def fault_at(self) -> int:

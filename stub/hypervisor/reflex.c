@@ -84,7 +84,7 @@ int act(void *state, uint64_t *w, int kind)
     if (!recorder_has_room(e->log))
         return REFLEX_NOT_MINE;
     if (e->compat)
-        e->kernel_mode = (w[CS] & 3) == 1;
+        e->kernel_mode = (w[CS] & 3) == 1 && !(w[RFLAGS] & VM);
     if (kind == EXIT_IN)
         done = port_reflex(e);
     else if (kind == EXIT_CPUID)

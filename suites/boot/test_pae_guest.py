@@ -15,6 +15,7 @@ from stub.domain.config import DomainConfig
 from stub.domain.domain import Domain
 from stub.engine.base import CS, DS, ES, RETIRED, RIP, RSI, RSP, SS
 from stub.errors import ConfigError
+from stub.gdb import monitor
 from stub.image import load_image
 from stub.machine import Machine
 from stub.memory import entries as e
@@ -168,3 +169,35 @@ def test_a_trap_without_a_handler_ends_the_domain(tmp_path: Path, code: bytes) -
         verdict = made.run()
     assert verdict.kind == "crash"
     assert "Unhandled: vec" in verdict.reason
+
+
+ASKED = {
+    "xen domain": "32-bit PV",
+    f"xen vtop {CODE:#x}": " L3 mfn",
+    "xen vtop 0x100000000": "not an address: it has more than 32 bits",
+    "xen ptdump": "krwx",
+    "xen vcpu": "running in kernel mode",
+    "xen gdt": "ring 1 code32",
+    "xen pte 0x500063 level 3": "it is stored as 0x0000000000500067",
+    "xen memmap": "the guest's",
+    "xen p2m": "all of them agree",
+    "info mem": "-rwx",
+    "info tlb": "A---W",
+    "info registers": "CPL=1",
+    "xen traps": "no trap handler is registered",
+    "xen xenstore": "memory",
+}
+
+
+def test_a_debugger_is_told_of_its_tables_as_they_are(tmp_path: Path) -> None:
+    """Three levels, the kernel's pages known by US; Xen's own slots of the table above are nobody's."""
+    with Machine(DomainConfig(kernel=kernel(tmp_path, b"\xeb\xfe"), memory=32)) as made:
+        made.run(deadline_ns=20)
+        context = monitor.Context(made)
+        root = made.xen.domain.root_in_use
+        for question, answer in ASKED.items():
+            assert answer in monitor.run(context, question), question
+        assert f"under L3 {root:#x} (kernel)" in monitor.run(
+            context, f"xen ptable {made.xen.domain.ram.words[root * 512 + 3] >> 12:#x}"
+        )
+        assert "ffff8" not in monitor.run(context, "xen ptdump")

@@ -12,23 +12,28 @@ from stub.gdb.monitor.faults import MonitorError
 from stub.gdb.monitor.p2m import BadList, compare, guest_list
 from stub.gdb.monitor.registry import command
 from stub.memory import entries as e
-from stub.memory.formats import LONG
-from stub.memory.frames import GUEST, L4, NONE, TYPE_NAMES
+from stub.memory.frames import GUEST, NONE, TYPE_NAMES
 from stub.memory.walker import FrameArray, Walk
 from stub.memory.walker import walk as walk_tables
-from stub.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, is_canonical
+from stub.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+
+_NO_ADDRESS = {
+    64: "not a canonical address: bits 63 to 47 are not all the same",
+    32: "not an address: it has more than 32 bits",
+}
 
 
 def walk(context: Context, root: int, vaddr: int) -> Walk:
-    """The levels of a translation from the L4 in frame ``root``."""
-    return walk_tables(FrameArray(context.xen.domain.ram.table), LONG, root << PAGE_SHIFT, vaddr)
+    """The levels of a translation from the root table in frame ``root``."""
+    domain = context.xen.domain
+    return walk_tables(FrameArray(domain.ram.table), domain.format, root << PAGE_SHIFT, vaddr)
 
 
 def root_of(context: Context, cr3: int | None) -> int:
-    """The frame of an L4: of CR3's value, of an MFN (no machine address of a table is so low), or the one in use."""
+    """The frame of a root table: of CR3's value, of an MFN (no machine address of one is so low), or the one in use."""
     xen = context.xen
     if cr3 is None:
-        return xen.domain.guest.root >> 12
+        return xen.domain.root_in_use
     frames = xen.domain.frames.frames
     mfn = cr3 if cr3 < frames else cr3 >> 12
     if mfn >= frames:
@@ -42,29 +47,30 @@ def which_root(context: Context, root: int) -> str:
     names = [
         name
         for name, mfn in (
-            ("in use", xen.domain.guest.root >> 12),
+            ("in use", xen.domain.root_in_use),
             ("the kernel's", xen.vcpu.kernel_root),
             ("user code's", xen.vcpu.user_root),
         )
         if mfn == root
     ]
     frames = xen.domain.frames
-    if not names and not (frames.type[root] == L4 and frames.type_count[root]):
-        names = [f"not an L4 table to Xen: {show.state(xen.domain, root)}"]
+    level = xen.types.root_level
+    if not names and not (frames.type[root] == level and frames.type_count[root]):
+        names = [f"not an L{level} table to Xen: {show.state(xen.domain, root)}"]
     return ", ".join(names) or "not in use"
 
 
 @command("xen vtop VA [cr3 N]", "every level of a translation, the frame it leads to, or where it ends and why")
 def vtop(context: Context, va: int, cr3: int | None = None) -> str:
-    """N is the machine address of an L4 table, as CR3 holds it, or its MFN; without it, the one in use is walked."""
+    """N is the machine address of a root table, as CR3 holds it, or its MFN; without it, the one in use is walked."""
     return "".join(f"{line}\n" for line in _vtop(context, va, cr3))
 
 
 def _vtop(context: Context, va: int, cr3: int | None) -> Iterator[str]:
-    if not is_canonical(va):
-        yield f"{va:#x}: not a canonical address: bits 63 to 47 are not all the same"
-        return
     domain = context.xen.domain
+    if not domain.format.is_address(va):
+        yield f"{va:#x}: {_NO_ADDRESS[domain.bits]}"
+        return
     root = root_of(context, cr3)
     found = walk(context, root, va)
     yield f"virtual {context.label(va)} under cr3 {root << 12:#x} ({which_root(context, root)})"
@@ -97,9 +103,9 @@ def _hint(context: Context, root: int, va: int) -> Iterator[str]:
 @command("xen pte VALUE [level N]", "a page-table entry decoded, and what Xen would make of it (level 1 if not given)")
 def pte(context: Context, value: int, level: int = 1) -> str:
     """Xen keeps no entry quite as the guest wrote it: in ring 3, all pages are user pages (arch/x86/pv/mm.h)."""
-    if not 1 <= level <= 4:
-        raise MonitorError(f"level {level}: there are 1 to 4")
     domain = context.xen.domain
+    if not 1 <= level <= domain.types.root_level:
+        raise MonitorError(f"level {level}: there are 1 to {domain.types.root_level}")
     lines = [f"L{level} entry {value:#018x}: {show.flags(value, level)}"]
     if not value & e.P:
         return lines[0] + "\n not present: the other bits mean nothing to the CPU\n"
@@ -108,7 +114,8 @@ def pte(context: Context, value: int, level: int = 1) -> str:
     refused = value & (e.L1_DISALLOW if level == 1 else e.UPPER_DISALLOW)
     if refused:
         lines.append(f" Xen refuses it of a domain without I/O rights: {show.flags(refused, level)} (-EINVAL)")
-    stored = e.adjust_l1e(value) if level == 1 else e.adjust_upper(value, level)
+    types = domain.types
+    stored = types.adjust_l1e(value) if level == 1 else types.adjust_upper(value, level)
     if stored != value and not refused:
         lines.append(f" written by the guest, it is stored as {stored:#018x}: {show.flags(stored, level)}")
     lines += _taken(context, value, level, mfn)

@@ -34,7 +34,7 @@ def domain(context: Context) -> str:
     verdict = machine.verdict
     shown = guest_list(context)
     rows = [
-        ("domain", f"{dom.domid} {quote(config.name)}, 64-bit PV, {config.vcpus} vCPU, boot {machine.boots}"),
+        ("domain", f"{dom.domid} {quote(config.name)}, {dom.bits}-bit PV, {config.vcpus} vCPU, boot {machine.boots}"),
         (
             "memory",
             f"{config.memory} MiB: {layout.nr_pages} pages at the start, {owned} owned, {dom.max_pages} at most",

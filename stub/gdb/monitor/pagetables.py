@@ -16,8 +16,9 @@ from stub.gdb.monitor.tables import CUT, MAX_RUNS, Mappings, U64s, forest, mappi
 from stub.gdb.monitor.values import text
 from stub.hypervisor.grants import DEVICE_READ, DEVICE_WRITE, HOST_READ, HOST_WRITE
 from stub.memory import entries as e
-from stub.memory.formats import LONG
+from stub.memory.formats import LONG, Format
 from stub.memory.frames import ALLOCATED, L1, L4, PINNED, WRITABLE, XEN_HEAP
+from stub.memory.walker import owner_of
 from stub.memory.words import size as size_text
 from stub.trace.pagetables.moments import Moment, Root
 from stub.trace.pagetables.reverse import SHOWN, mapping_lines, roots_in_words
@@ -61,17 +62,18 @@ def ptable(context: Context, mfn: int, level: int = 0) -> str:
 def _bases(context: Context, mfn: int, level: int) -> list[str]:
     """The virtual addresses at which a table begins, each with the roots under which it does."""
     domain = context.xen.domain
-    if level == L4:
+    if level == domain.types.root_level:
         return []
     found: defaultdict[int, list[int]] = defaultdict(list)
-    for base, root in places(domain.ram, domain.frames, level, {mfn})[mfn]:
-        found[LONG.canonical(base)].append(root)
+    for base, root in places(domain.ram, domain.frames, level, {mfn}, domain.format)[mfn]:
+        found[domain.format.canonical(base)].append(root)
     return [f"{base:#x} under {_roots(context, roots)}" for base, roots in sorted(found.items())[:SHOWN]]
 
 
 def _roots(context: Context, roots: list[int]) -> str:
     vcpu = context.xen.vcpu
-    return roots_in_words(roots, {vcpu.kernel_root: "kernel", vcpu.user_root: "user"})
+    names = {vcpu.kernel_root: "kernel", vcpu.user_root: "user"}
+    return roots_in_words(roots, names, context.xen.types.root_level)
 
 
 def _entry_lines(context: Context, level: int, slots: list[int], values: list[int]) -> Iterator[str]:
@@ -118,13 +120,13 @@ def _alike(values: list[int], frames: list[int], pfns: list[int | None], at: int
     "xen ptdump [cr3 N]", "all that is mapped: ranges of like rights, and where they lie in pseudo-physical memory"
 )
 def ptdump(context: Context, cr3: int | None = None) -> str:
-    """N is the machine address of an L4 table, or its MFN; without it, the one in use. Xen's own slots are included."""
+    """N is the machine address of a root table, or its MFN; without it, the one in use. Xen's slots are included."""
     domain = context.xen.domain
     root = root_of(context, cr3)
-    found = mappings(domain.ram, root)
+    found = mappings(domain.ram, root, fmt=domain.format)
     pfns = pseudo_physical(context, found)
     rights = found.rights & np.uint64(e.US | e.RW | e.NX)
-    marks = found.entry & np.uint64(e.GUEST_KERNEL)
+    marks = found.entry & np.uint64(e.GUEST_KERNEL if domain.format.marks_kernel else 0)
     rows = []
     for run in found.runs(rights, marks, found.size):
         first, count, size = run.start, run.stop - run.start, int(found.size[run.start])
@@ -133,7 +135,7 @@ def ptdump(context: Context, cr3: int | None = None) -> str:
             (
                 f"{start:016x}-{start + count * size & U64:016x}",
                 size_text(count * size),
-                access(int(found.rights[first]), int(found.entry[first])),
+                access(domain.format, int(found.rights[first]), int(found.entry[first])),
                 "" if size == PAGE_SIZE else f"pages of {size_text(size)}",
                 _stretch(pfns[run], size // PAGE_SIZE),
             )
@@ -163,9 +165,9 @@ def pseudo_physical(context: Context, found: Mappings) -> U64s:
     return np.where(inside, m2p[np.where(inside, frames, 0)], np.uint64(U64))
 
 
-def access(rights: int, entry: int) -> str:
+def access(fmt: Format, rights: int, entry: int) -> str:
     """``u`` user, ``k`` guest kernel or ``X`` Xen alone; then r, w, x."""
-    who = "X" if not rights & e.US else "k" if entry & e.GUEST_KERNEL else "u"
+    who = {"Xen": "X", "kernel": "k", "user": "u"}[owner_of(fmt, rights, entry)]
     return who + "r" + ("w" if rights & e.RW else "-") + ("-" if rights & e.NX else "x")
 
 
@@ -189,10 +191,10 @@ def whomaps(context: Context, mfn: int) -> str:
     frame's own counts, so that a reference that nobody owns shows."""
     checked(context, mfn)
     domain = context.xen.domain
-    all_tables = forest(domain.ram, domain.frames)
+    all_tables = forest(domain.ram, domain.frames, domain.format)
     lines = [f"{show.both(domain, mfn)}: {show.state(domain, mfn)}"]
     references = types = 0
-    for level in (1, 2, 3, 4):
+    for level in range(1, domain.types.root_level + 1):
         rows = all_tables.mappers(mfn, level)
         references += len(rows)
         types += sum(1 for row in rows if level > 1 or row.entry & e.RW)
@@ -209,9 +211,9 @@ def whomaps(context: Context, mfn: int) -> str:
 
 
 def _xen_lines(context: Context, mfn: int) -> Iterator[str]:
-    """Mappings in Xen's own slots, which every address space has."""
+    """Mappings in Xen's own slots, which every address space has, and the table that a 32-bit guest's root hangs on."""
     domain = context.xen.domain
-    found = mappings(domain.ram, context.xen.vcpu.kernel_root, LONG.xen_slots)
+    found = mappings(domain.ram, domain.area.monitor or context.xen.vcpu.kernel_root, LONG.xen_slots)
     here = found.only(found.frame == mfn)
     for vaddr, entry in list(zip(here.vaddr.tolist(), here.entry.tolist(), strict=True))[:SHOWN]:
         yield f" mapped at {vaddr:#x} by Xen, in every address space: {entry:016x} {show.flags(entry, 1)}"

@@ -97,8 +97,9 @@ def _segment(context: Context, name: str) -> str:
 def reachable(context: Context) -> Mappings:
     """What the guest can reach under the root in use: Xen's own pages are left out, its M2P table is not."""
     xen = context.xen
-    found = mappings(xen.domain.ram, xen.domain.guest.root >> 12)
-    return found.only((found.rights & np.uint64(e.US)) != 0)
+    domain = xen.domain
+    found = mappings(domain.ram, domain.root_in_use, fmt=domain.format)
+    return found.only((found.rights & np.uint64(e.US)) != 0) if domain.format.marks_kernel else found
 
 
 @command("info mem", "ranges of virtual memory with their rights: user, read, write, execute")
@@ -106,7 +107,8 @@ def mem(context: Context) -> str:
     """``u`` is what the guest gives to its user code: to the CPU, all pages of a PV guest are user pages."""
     found = reachable(context)
     rights = found.rights & np.uint64(e.RW | e.NX)
-    kernel = found.entry & np.uint64(e.GUEST_KERNEL)
+    marked = context.xen.domain.format.marks_kernel
+    kernel = (found.entry & np.uint64(e.GUEST_KERNEL)) != 0 if marked else (found.rights & np.uint64(e.US)) == 0
     lines = []
     for run in found.runs(rights, kernel):
         start = int(found.vaddr[run.start])

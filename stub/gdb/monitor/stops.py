@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from stub.abi import errno
 from stub.abi.xen import MMUEXT_OPS, Hypercall
-from stub.engine.base import CR3, READS, WRITES
+from stub.engine.base import READS, WRITES
 from stub.gdb.monitor.context import Context
 from stub.gdb.monitor.faults import MonitorError
 from stub.gdb.monitor.registry import command
 from stub.gdb.monitor.values import number
 from stub.gdb.points import EventCatch, Extra, HypercallCatch, MachineWatch, Place, PortWatch, Retired
 from stub.trace.schema import CALLS
-from stub.units import PAGE_SIZE
+from stub.units import PAGE_SHIFT, PAGE_SIZE
 
 _LONGEST_WATCH = 4096
 _ACCESS = {"r": READS, "w": WRITES, "rw": READS | WRITES}
@@ -126,7 +126,7 @@ def watch_port(context: Context, port: int) -> str:
 @command("xen stop at ADDRESS [cr3 N]", "stop at an address in one address space only")
 def stop_at(context: Context, address: int, cr3: int | None = None) -> str:
     """``cr3`` is the register's value, or the MFN of the root table; the one in use if not given."""
-    root = context.machine.xen.words[CR3] if cr3 is None else cr3
+    root = context.xen.domain.root_in_use << PAGE_SHIFT if cr3 is None else cr3
     if root < context.xen.domain.types.frames.frames:
         root *= PAGE_SIZE
     return _set(context, Place(address, root & ~(PAGE_SIZE - 1)))
