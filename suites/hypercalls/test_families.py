@@ -12,7 +12,7 @@ from harness.guests import Guest
 from harness.small_guests import Variation
 from stub.trace.records import HypercallRecord
 
-VARIATIONS = small_guests.find("families")
+VARIATIONS = small_guests.find("families", small_guests.BOTH)
 
 
 @pytest.mark.parametrize("variation", VARIATIONS, ids=lambda variation: variation.id)

@@ -30,7 +30,7 @@ from stub.trace.records import HypercallRecord
 from stub.units import PAGE_SIZE
 from suites.boot.small_guest import SPIN, kernel
 
-VARIATIONS = small_guests.find("grant-table")
+VARIATIONS = small_guests.find("grant-table", small_guests.BOTH)
 
 
 @pytest.mark.parametrize("variation", VARIATIONS, ids=lambda variation: variation.id)

@@ -13,7 +13,7 @@ from harness.guests import Guest
 from harness.small_guests import Variation
 from stub.hypervisor.audit import audit
 
-VARIATIONS = small_guests.find("refusals")
+VARIATIONS = small_guests.find("refusals", small_guests.BOTH)
 
 
 @pytest.mark.parametrize("variation", VARIATIONS, ids=lambda variation: variation.id)

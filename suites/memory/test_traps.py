@@ -12,7 +12,7 @@ from harness import small_guests
 from harness.guests import Guest
 from harness.small_guests import Variation
 
-VARIATIONS = small_guests.find("traps")
+VARIATIONS = small_guests.find("traps", small_guests.BOTH)
 
 
 @pytest.mark.parametrize("variation", VARIATIONS, ids=lambda variation: variation.id)

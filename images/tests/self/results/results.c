@@ -13,7 +13,7 @@ VARIATION(nothing, "a test that checks nothing")
 
 VARIATION(set_up, "a set-up that fails")
 {
-    MUST(map(NON_CANONICAL, 0));
+    MUST(map(HOLE, 0));
 }
 
 VARIATION(trap, "a trap that nobody waits for")
@@ -105,14 +105,15 @@ VARIATION(entries, "what is known of a trap: the frame, the masks, the stack")
     mask_events();
     check(TRY("ud2", : : : ) && fault.saved_mask == 1, "and keeps the mask that there was", "%u", fault.saved_mask);
     word sp;
-    asm volatile("mov %%rsp, %0" : "=r"(sp));
+    asm volatile("mov %%" SP ", %0" : "=r"(sp));
     TRY("ud2", : : : );
-    check_equal(fault.entry_rsp, (sp & -16ul) - 7 * sizeof(word), "the stack at the entry, without a code");
-    TRY("mov (%0), %%rax", : : "r"(24ul) : "rax");
-    check_equal(fault.entry_rsp, (sp & -16ul) - 8 * sizeof(word), "and with one");
+    sp = (sp & -FRAME_ALIGN) - FRAME_WORDS * sizeof(word);
+    check_equal(fault.entry_rsp, sp, "the stack at the entry, without a code");
+    TRY("mov (%0), %%" AX, : : "r"(24ul) : "rax");
+    check_equal(fault.entry_rsp, sp - sizeof(word), "and with one");
     user_as(user_return, 0, 0x1233, 0x202);
     check(fault.vector == GP && fault.code == 0x1230 && fault.from_user, "user code in a segment that is none",
           "trap %u, code %lx", fault.vector, fault.code);
-    check(user_as(user_return, 0, FLAT_USER_CS, 0x202) == 0 && fault.entry_rsp == (word)entry_stack_top - 56,
+    check(user_as(user_return, 0, FLAT_USER_CS, 0x202) == 0 && fault.entry_rsp == (word)entry_stack_top - USER_FRAME_WORDS * sizeof(word),
           "a system call's stack", "%p", (void *)fault.entry_rsp);
 }

@@ -70,9 +70,10 @@ VARIATION(hidden, "what a PV guest cannot have")
     check_equal(one.c >> 31, 1, "a hypervisor is there");
     check_equal(extended.d >> 11 & 1, 1, "SYSCALL");
     check_equal(extended.d >> 20 & 1, 1, "NX");
-    check_equal(extended.d >> 29 & 1, 1, "LM");
+    check_equal(extended.d >> 29 & 1, BITS == 64, "LM");
 }
 
+#if BITS == 64
 VARIATION(registers, "the upper halves of the registers become 0")
 {
     word a = 0xffffffff00000000, b = ~0ul, c = 0xffffffff00000000, d = ~0ul;
@@ -82,3 +83,4 @@ VARIATION(registers, "the upper halves of the registers become 0")
     asm volatile(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e\ncpuid" : "+a"(a), "+b"(b), "+c"(c), "+d"(d));
     check((a | b | c | d) >> 32 == 0, "by the prefix", "%lx %lx %lx %lx", a, b, c, d);
 }
+#endif

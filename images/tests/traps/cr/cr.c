@@ -27,7 +27,9 @@ VARIATION(cr0, "CR0: only TS can be changed")
     check_refused("WP", WRITE("cr0", GUEST_CR0 & ~(1ul << 16)));
     check_refused("PG", WRITE("cr0", GUEST_CR0 & ~(1ul << 31)));
     check_refused("EM", WRITE("cr0", GUEST_CR0 | 4));
+#if BITS == 64
     check_refused("upper bits", WRITE("cr0", GUEST_CR0 | 1ul << 40));
+#endif
     check_equal(READ("cr0"), GUEST_CR0, "CR0 is as it was");
 }
 
@@ -42,6 +44,7 @@ VARIATION(cr3, "CR3: the kernel's root, by its machine address")
     make_user();
     user(user_return, 0);
     check_equal(READ("cr3"), frame_address(root_mfn()), "after user code, the kernel's again");
+#if BITS == 64
     u64 *root = table();
     for (int i = 0; i < ENTRIES; i++)
         if (i < entry_index(HOLE, 4) || i >= entry_index(HOLE_END, 4))
@@ -51,6 +54,7 @@ VARIATION(cr3, "CR3: the kernel's root, by its machine address")
     check_equal(READ("cr3"), address_of(root), "CR3 then");
     check_equal(*(word *)M2P == M2P[0], 1, "with Xen's part in it");
     check(!WRITE("cr3", old), "and back", "trap %u", fault.vector);
+#endif
 }
 
 VARIATION(cr4, "CR4: TSD, DE and FSGSBASE are the guest's, the rest stays")
@@ -59,22 +63,26 @@ VARIATION(cr4, "CR4: TSD, DE and FSGSBASE are the guest's, the rest stays")
     check_equal(READ("cr4"), fixed, "CR4");
     check(!WRITE("cr4", fixed | DE_BIT), "DE set", "trap %u", fault.vector);
     check_equal(READ("cr4"), fixed | DE_BIT, "CR4 with DE");
-    check(TRY("mov %%dr4, %%rax", : : : "rax"), "DR4 is then undefined", "none");
+    check(TRY("mov %%dr4, %%" AX, : : : "rax"), "DR4 is then undefined", "none");
     check(!WRITE("cr4", fixed | 1 << 20 | 1 << 7), "SMEP and PGE", "trap %u", fault.vector);
     check_equal(READ("cr4"), fixed, "are ignored");
     check(!WRITE("cr4", 0), "none", "trap %u", fault.vector);
     check_equal(READ("cr4"), fixed, "changes nothing");
+#if BITS == 64
     TRAPS("rdfsbase without FSGSBASE", UD, 0, TRY("rdfsbase %%rax", : : : "rax"));
     check(!WRITE("cr4", fixed | FSGSBASE_BIT), "FSGSBASE set", "trap %u", fault.vector);
     MUST(hypercall(SET_SEGMENT_BASE, 0, 0x5555000));
     word base = 0;
     NO_TRAP("rdfsbase with it", TRY("rdfsbase %0", : "=r"(base)));
     check_equal(base, 0x5555000, "reads the base");
+#endif
 }
 
 VARIATION(others, "the registers that there are not")
 {
     check_refused("CR1", TRY(".byte 0x0f, 0x20, 0xc8", : : : "rax"));
+#if BITS == 64
     check_refused("CR8", TRY("mov %%cr8, %%rax", : : : "rax"));
     check_refused("CR8 written", TRY("mov %%rax, %%cr8", :));
+#endif
 }

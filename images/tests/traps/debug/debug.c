@@ -8,7 +8,7 @@ enum { TF = 0x100, RF = 0x10000, BS = 1 << 14, DR6_DEFAULT = 0xffff0ff0 };
 /* pushf and the two after it are 1, 7 and 1 bytes. */
 enum { PRELUDE = 9 };
 #define STEPPED(instruction, ...) \
-    (on_trap = end_stepping, TRY("pushf\norl $0x100, (%%rsp)\npopf\n" instruction "\nnop", __VA_ARGS__))
+    (on_trap = end_stepping, TRY("pushf\norl $0x100, (%%" SP ")\npopf\n" instruction "\nnop", __VA_ARGS__))
 
 static word stepped_flags;
 
@@ -60,8 +60,8 @@ VARIATION(emulated, "a single step over what Xen emulates")
 {
     clear_dr6();
     check_emulated("clts", "clts, DR6", STEPPED("clts", :), 2);
-    check_emulated("mov from cr0", "mov from cr0, DR6", STEPPED("mov %%cr0, %%rax", : : : "rax"), 3);
-    check_emulated("mov to cr2", "mov to cr2, DR6", STEPPED("mov %%rax, %%cr2", :), 3);
+    check_emulated("mov from cr0", "mov from cr0, DR6", STEPPED("mov %%cr0, %%" AX, : : : "rax"), 3);
+    check_emulated("mov to cr2", "mov to cr2, DR6", STEPPED("mov %%" AX ", %%cr2", :), 3);
     check_emulated("wbinvd", "wbinvd, DR6", STEPPED("wbinvd", :), 2);
     check_emulated("rdmsr", "rdmsr, DR6", STEPPED("rdmsr", : : "c"(0xc0000080) : "rax", "rdx"), 2);
     check_emulated("the forced cpuid", "the forced cpuid, DR6",
@@ -79,7 +79,7 @@ VARIATION(faults, "an instruction that faults is not stepped over")
     clear_dr6();
     check(STEPPED("ud2", :) && fault.vector == UD && stepped_flags & TF, "ud2", "trap %u", fault.vector);
     check(STEPPED("hlt", :) && fault.vector == GP && stepped_flags & TF, "hlt", "trap %u", fault.vector);
-    check(STEPPED("mov (%0), %%rax", : : "r"(TEST_AREA(1)) : "rax") && fault.vector == PF && stepped_flags & TF,
+    check(STEPPED("mov (%0), %%" AX, : : "r"(TEST_AREA(1)) : "rax") && fault.vector == PF && stepped_flags & TF,
               "a load",
           "trap %u", fault.vector);
     check_equal(get_dr6(), DR6_DEFAULT, "DR6");
@@ -156,7 +156,7 @@ VARIATION(watch_writes, "a data breakpoint is a trap behind the store")
     clear_dr6();
     MUST(hypercall(SET_DEBUGREG, 1, &cell));
     MUST(hypercall(SET_DEBUGREG, 7, 4 | 0xdul << 20 | 0)); /* DR1, writes, 4 bytes */
-    TRAPS_BEHIND("a store", DB, 6, TRY("movl $7, (%%rax)", : : "a"(&cell) : "memory"));
+    TRAPS_BEHIND("a store", DB, 6, TRY("movl $7, (%%" AX ")", : : "a"(&cell) : "memory"));
     check_equal(cell, 7, "was made");
     check_equal(get_dr6() & 15, 2, "DR6");
     NO_TRAP("a load is none", TRY("mov (%0), %%eax", : : "r"(&cell) : "rax"));
@@ -169,10 +169,12 @@ VARIATION(registers, "the debug registers can be written and read as such")
     asm volatile("mov %1, %%dr2\nmov %%dr2, %0" : "=r"(value) : "r"(0x12345678ul));
     check_equal(value, 0x12345678, "DR2");
     check_equal(hypercall(GET_DEBUGREG, 2), 0x12345678, "by the hypercall");
+#if BITS == 64
     TRAPS("Xen's area", GP, 0, TRY("mov %0, %%dr3", : : "r"(HOLE)));
     TRAPS("no address", GP, 0, TRY("mov %0, %%dr3", : : "r"(NON_CANONICAL)));
-    TRAPS("GD", GP, 0, TRY("mov %0, %%dr7", : : "r"(1ul << 13)));
     TRAPS("upper bits", GP, 0, TRY("mov %0, %%dr7", : : "r"(1ul << 32)));
+#endif
+    TRAPS("GD", GP, 0, TRY("mov %0, %%dr7", : : "r"(1ul << 13)));
     asm volatile("mov %%dr7, %0" : "=r"(value));
     check_equal(value, 0x400, "DR7 is as it was");
     asm volatile("mov %%dr5, %0" : "=r"(value));
@@ -181,7 +183,7 @@ VARIATION(registers, "the debug registers can be written and read as such")
 
 USER __attribute__((naked)) static void user_step(void)
 {
-    asm("nop\nnop\nsyscall");
+    asm("nop\nnop\n" USER_CALL);
 }
 
 VARIATION(user_step, "user code steps by the flags that iret gave it")
@@ -200,7 +202,7 @@ VARIATION(ports, "a breakpoint on ports is a trap behind in and out; it needs CR
     MUST(hypercall(PHYSDEV_OP, 6, &level));
     MUST(hypercall(SET_DEBUGREG, 2, 0x80));
     check_equal(hypercall(SET_DEBUGREG, 7, 1 << 4 | IO << 24), -EPERM, "without CR4.DE");
-    asm volatile("mov %%cr4, %%rax\nor $8, %%rax\nmov %%rax, %%cr4" : : : "rax");
+    asm volatile("mov %%cr4, %%" AX "\nor $8, %%" AX "\nmov %%" AX ", %%cr4" : : : "rax");
     MUST(hypercall(SET_DEBUGREG, 7, 1 << 4 | IO << 24 | 1 << 26)); /* DR2, two ports */
     clear_dr6();
     TRAPS_BEHIND("in", DB, 2, TRY("in $0x80, %%al", : "+a"(value)));

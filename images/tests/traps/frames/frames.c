@@ -5,6 +5,7 @@
    user code it begins at the one of stack_switch (x86_64/entry.S, create_bounce_frame). */
 #include "kit.h"
 
+#if BITS == 64 /* images/tests/pae has a 32-bit guest's */
 enum { WORDS = 7 * 8, WORDS_WITH_CODE = 8 * 8, MARK = 0x1122334455667700 };
 
 /* Each register has a value of its own when the ud2 comes; rdi: the stack pointer there. */
@@ -218,3 +219,4 @@ VARIATION(exceptions, "each exception, from the kernel and from user code")
               by_user[i], "trap %u, code %lx, rip %lx", fault.vector, fault.code, fault.frame.rip);
     }
 }
+#endif

@@ -5,6 +5,7 @@
    met it, with the frame that the guest made (pv/iret.c; x86_64/entry.S, iret_exit_to_guest). */
 #include "kit.h"
 
+#if BITS == 64 /* images/tests/pae has a 32-bit guest's */
 struct iret {
     word rax, r11, rcx, flags, rip, cs, rflags, rsp, ss;
 };
@@ -225,3 +226,4 @@ VARIATION(native, "the instruction itself works within ring 3, and leaves the ev
     check(native_iret(NON_CANONICAL, FLAT_KERNEL_CS, 2) && fault.vector == GP && fault.code == 0, "no address",
           "trap %u, code %lx", fault.vector, fault.code);
 }
+#endif

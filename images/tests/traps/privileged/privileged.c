@@ -9,15 +9,21 @@
     asm(".text\n" #name ": " code "\nret\n"                                                              \
         ".section .user, \"ax\", @progbits\nuser_" #name ": " code "\nud2\n.text");                     \
     extern char name[], user_##name[];
+#if BITS == 64
+#define OF_64_BITS(X)                                                                                       \
+    X(swapgs, "swapgs") X(sysret, "sysretq") X(to_cr8, "mov %rax, %cr8") X(from_cr8, "mov %cr8, %rax")
+#else
+#define OF_64_BITS(X)
+#endif
 #define REFUSED_ONES(X)                                                                                       \
-    X(hlt, "hlt") X(swapgs, "swapgs") X(invd, "invd") X(lgdt, "lgdt (%rsp)") X(lidt, "lidt (%rsp)")           \
-    X(lldt, "lldt %ax") X(ltr, "ltr %ax") X(lmsw, "lmsw %ax") X(invlpg, "invlpg (%rsp)") X(rdpmc, "rdpmc")    \
-    X(sysret, "sysretq") X(to_cr8, "mov %rax, %cr8") X(from_cr8, "mov %cr8, %rax")      \
-    X(from_cr1, ".byte 0x0f, 0x20, 0xc8") X(cli, "cli") X(sti, "sti") X(far_return, "push $0x33\npush $0\nlretq")
+    X(hlt, "hlt") X(invd, "invd") X(lgdt, "lgdt (%" SP ")") X(lidt, "lidt (%" SP ")")           \
+    X(lldt, "lldt %ax") X(ltr, "ltr %ax") X(lmsw, "lmsw %ax") X(invlpg, "invlpg (%" SP ")") X(rdpmc, "rdpmc")    \
+    OF_64_BITS(X)                                                       \
+    X(from_cr1, ".byte 0x0f, 0x20, 0xc8") X(cli, "cli") X(sti, "sti") X(far_return, "push $0x33\npush $0\nlret" W)
 #define EMULATED_ONES(X)                                                                                      \
-    X(clts, "clts") X(wbinvd, "wbinvd") X(from_cr0, "mov %cr0, %rax") X(from_cr2, "mov %cr2, %rax")           \
-    X(from_cr3, "mov %cr3, %rax") X(from_cr4, "mov %cr4, %rax") X(from_dr7, "mov %dr7, %rax")                 \
-    X(rdmsr, "mov $0xc0000080, %ecx\nrdmsr") X(to_cr2, "mov %rax, %cr2") X(to_dr0, "xor %eax, %eax\nmov %rax, %dr0")
+    X(clts, "clts") X(wbinvd, "wbinvd") X(from_cr0, "mov %cr0, %" AX) X(from_cr2, "mov %cr2, %" AX)           \
+    X(from_cr3, "mov %cr3, %" AX) X(from_cr4, "mov %cr4, %" AX) X(from_dr7, "mov %dr7, %" AX)                 \
+    X(rdmsr, "mov $0xc0000080, %ecx\nrdmsr") X(to_cr2, "mov %" AX ", %cr2") X(to_dr0, "xor %eax, %eax\nmov %" AX ", %dr0")
 #define DEFINE(name, code) INSTRUCTION(name, code)
 REFUSED_ONES(DEFINE)
 EMULATED_ONES(DEFINE)
@@ -106,19 +112,21 @@ VARIATION(interrupt_flag, "cli and sti do nothing, and need the right to use por
 VARIATION(prefixes, "prefixes and registers")
 {
     word value = 0;
-    asm volatile(".byte 0x66, 0x2e\nmov %%cr0, %%rax\nmov %%rax, %0" : "=r"(value) : : "rax");
+    asm volatile(".byte 0x66, 0x2e\nmov %%cr0, %%" AX "\nmov %%" AX ", %0" : "=r"(value) : : "rax");
     check_equal(value & 1, 1, "with prefixes");
+#if BITS == 64
     asm volatile("xor %%r15, %%r15\nmov %%cr0, %%r15\nmov %%r15, %0" : "=r"(value) : : "r15");
     check_equal(value & 1, 1, "to r15");
     asm volatile("mov $0x777, %%r13d\nmov %%r13, %%cr2\nmov %%cr2, %0" : "=r"(value) : : "r13");
     check_equal(value, 0x777, "from r13");
+#endif
     TRAPS("with lock", UD, 0, TRY("lock\nclts", :));
 }
 
 VARIATION(registers, "nothing else changes")
 {
     word flags = 0, rcx = 0;
-    asm volatile("mov $0x5a5a, %%ecx\nstc\nstd\nclts\npushfq\ncld\npop %0\nmov %%rcx, %1" : "=r"(flags), "=r"(rcx)
+    asm volatile("mov $0x5a5a, %%ecx\nstc\nstd\nclts\npushf\ncld\npop %0\nmov %%ecx, %k1" : "=r"(flags), "=r"(rcx)
               : : "rcx", "cc");
     check_equal(flags & 0x401, 0x401, "flags");
     check_equal(rcx, 0x5a5a, "rcx");
@@ -127,7 +135,7 @@ VARIATION(registers, "nothing else changes")
 VARIATION(two_pages, "an instruction in two pages")
 {
     u8 *low = page(), *high = page();
-    static const u8 code[] = {0x0f, 0x20, 0xd0, 0xc3}; /* mov %cr2, %rax; ret */
+    static const u8 code[] = {0x0f, 0x20, 0xd0, 0xc3}; /* mov from cr2; ret */
     asm volatile("mov %0, %%cr2" : : "r"(0x99ul));
     memcpy(high - 1, code, sizeof code);
     check_equal(((word (*)(void))(high - 1))(), 0x99, "runs");

@@ -4,6 +4,7 @@
    handler always begins on the flat segments, and a syscall instruction forgets which ones there were. */
 #include "kit.h"
 
+#if BITS == 64 /* the kernel's own ring; images/tests/pae has the other's */
 #define OWN_CS 0x8
 #define OWN_SS 0x10
 #define OWN_CS32 0x18
@@ -148,3 +149,4 @@ VARIATION(ldt, "segments of an LDT, which Xen maps when they are used")
           "one that is mapped writable", "trap %u, code %lx, CR2 %lx", fault.vector, fault.code, fault.cr2);
     MUST(mmuext(SET_LDT, 0, 0));
 }
+#endif

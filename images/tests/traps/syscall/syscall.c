@@ -3,6 +3,7 @@
    syscall goes to the callback for the width of the code, or is a #UD (x86_64/entry.S, switch_to_kernel). */
 #include "kit.h"
 
+#if BITS == 64 /* a 32-bit guest's user code calls by an interrupt */
 #define PLAIN USER __attribute__((naked)) static void
 
 PLAIN user_call(void)
@@ -117,3 +118,4 @@ VARIATION(user_hypercall, "user code cannot make hypercalls: it calls its kernel
     check_equal(fault.vector, FROM_SYSCALL, "a system call");
     check_equal(fault.frame.rdi, 7, "its argument");
 }
+#endif
