@@ -530,8 +530,7 @@ class Hypervisor:
             self.shutdown_code = reason
         reason = self.shutdown_code
         kind, text = _SHUTDOWN_KINDS.get(reason, ("poweroff", f"the guest shut down with the odd reason {reason}"))
-        self.verdict = Verdict(kind, text)
-        self.pause = True
+        self._end(Verdict(kind, text))
 
     def crash(self, reason: str, address: int | None = None) -> None:
         """Crash the domain, as Xen does, with what led to it."""
@@ -539,4 +538,10 @@ class Hypervisor:
 
         self.pause = True
         if self.verdict is None:
-            self.verdict = Verdict("crash", reason, tuple(describe_crash(self, address)))
+            self._end(Verdict("crash", reason, tuple(describe_crash(self, address))))
+
+    def _end(self, verdict: Verdict) -> None:
+        """The domain is no more: whoever watches for that is told, as by VIRQ_DOM_EXC."""
+        self.verdict = verdict
+        self.pause = True
+        self.xenstore.store.released()

@@ -13,7 +13,7 @@ from harness.guests import Guest
 from harness.small_guests import Variation
 from harness.xenstore import XenStore
 
-VARIATIONS = small_guests.find("xenstore")
+VARIATIONS = small_guests.find("xenstore", (64, 32))
 
 
 @pytest.mark.parametrize("variation", VARIATIONS, ids=lambda variation: variation.id)

@@ -121,3 +121,16 @@ def test_of_a_guest_in_a_test(guest: Guest, tmp_path: Path) -> None:
     running = guest(kernel(tmp_path, SPIN), memory=32)
     assert running.xenstore.read("memory/static-max") == "32768"
     assert running.xenstore.wait("domid", "1") == "1"
+
+
+@pytest.mark.parametrize(("code", "kind"), [(shutdown(0), "poweroff"), (shutdown(3), "crash"), (b"\x0f\x0b", "crash")])
+def test_a_back_end_is_told_of_the_end(tmp_path: Path, code: bytes, kind: str) -> None:
+    """@releaseDomain, once, whether the guest shut down, said that it crashed, or was crashed."""
+    with Machine(DomainConfig(kernel=kernel(tmp_path, code), memory=32)) as machine:
+        told: list[str] = []
+        XenStore(lambda: machine, 1).dom0.watch("@releaseDomain", told.append)
+        told.clear()
+        verdict = machine.run()
+        assert verdict is not None
+        assert verdict.kind == kind
+        assert told == ["@releaseDomain"]
