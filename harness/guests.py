@@ -34,9 +34,9 @@ class GuestSpec:
     ``image``: a catalogue name, or the path of a kernel file or of a configuration of xl's or xm's. ``memory`` in MiB.
     ``cmdline`` replaces the image's command line, ``extra`` is added to it. ``ramdisk`` replaces the image's; ``files``
     (path in the guest → text, bytes or a host file) are added to it, all executable. ``epoch``: the guest's time of day
-    at the start, seconds since 1970. ``on_reboot``: ``destroy``, ``restart`` or another action. ``audit``: after how
-    many hypercalls the invariants of the guest's memory are looked at, again and again; the first that is broken ends
-    the run. ``disks`` (as ``PATH,xvda,w``) and ``faults`` are what ``pvstub boot`` takes with --disk and --fault.
+    at the start, seconds since 1970. ``on_reboot``: ``destroy``, ``restart`` or another action. ``compat``:
+    ``xen-3``. ``audit``: after how many hypercalls the invariants of the guest's memory are looked at, again and again;
+    the first that is broken ends the run. ``disks`` (as ``PATH,xvda,w``) and ``faults`` are what ``pvstub boot`` takes with --disk and --fault.
     """
 
     image: str | Path = ""
@@ -49,6 +49,7 @@ class GuestSpec:
     p2m: str | None = None
     epoch: int | None = None
     on_reboot: str | None = None
+    compat: str | None = None
     audit: int | None = None
     disks: Sequence[str] = ()
     faults: Sequence[str] = ()
@@ -112,6 +113,7 @@ class ImageLaunch:
             "--p2m": spec.p2m,
             "--epoch": spec.epoch,
             "--on-reboot": spec.on_reboot,
+            "--compat": spec.compat,
             "--audit": spec.audit,
         }
         words = [f"{option}={value}" for option, value in options.items() if value is not None]
@@ -125,7 +127,7 @@ class ImageLaunch:
 
         from .cache import cache_folder
 
-        optional = ("seed", "p2m", "epoch", "on_reboot")
+        optional = ("seed", "p2m", "epoch", "on_reboot", "compat")
         chosen: dict[str, Any] = {name: getattr(self._spec, name) for name in optional}
         config = replace(
             self._config,

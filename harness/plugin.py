@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from .xenstore import XenStore
 
 MARKERS = (
-    "guest(image, memory=, cmdline=, extra=, ramdisk=, files=, seed=, p2m=, epoch=, on_reboot=, audit=, disks=, "
-    "faults=): the guest that the fixture `guest` boots; a closer marker changes single parameters",
+    "guest(image, memory=, cmdline=, extra=, ramdisk=, files=, seed=, p2m=, epoch=, on_reboot=, compat=, audit=, "
+    "disks=, faults=): the guest that the fixture `guest` boots; a closer marker changes single parameters",
     "pv_limits(virtual=, wall=, instructions=, memory=): stop each guest of the test at a virtual time or after real "
     "seconds; reserve MiB of guest memory for the whole test",
 )

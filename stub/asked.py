@@ -51,6 +51,7 @@ def configuration(options: argparse.Namespace, say: Callable[[str], None]) -> tu
         "ramdisk": options.ramdisk,
         "memory": options.memory,
         "epoch": options.epoch,
+        "compat": options.compat,
         **{name: getattr(options, name) for name in SETTINGS.values()},
     }
     provenance = {"name": image.name, "version": str(image.version)} if image else {}

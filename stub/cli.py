@@ -121,6 +121,7 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     boot.add_argument(
         "--core", type=Path, metavar="FILE", help="where core files go, for gdb and crash; one is written at the end"
     )
+    boot.add_argument("--compat", choices=("xen-3",), help="rules of an older Xen: page tables may be written to")
     boot.add_argument("--virtual-limit", type=_seconds, metavar="S", help="stop at this virtual time")
     boot.add_argument("--wall-limit", type=_seconds, metavar="S", help="stop after this much wall time")
     boot.add_argument("--instructions", type=_integer, metavar="N", help="stop after so many instructions")

@@ -148,7 +148,7 @@ class Machine:
             "epoch": config.epoch,
             "cmdline": config.cmdline,
             "kernel": self._image.sha256,
-        }
+        } | ({"compat": config.compat} if config.compat else {})
         self.log = HypercallLog(run_directory / "hypercalls" if run_directory else None, identity=identity)
         self._audit = audit
         self.deaths = Deaths(run_directory, core)
@@ -448,6 +448,7 @@ class Machine:
                 "epoch": config.epoch,
                 "realtime": config.realtime,
                 **{name: getattr(config, name) for name in SETTINGS.values()},
+                **({"compat": config.compat} if config.compat else {}),
             },
             verdict={
                 "kind": verdict.kind if verdict else "interrupted",

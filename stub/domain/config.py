@@ -16,6 +16,7 @@ MAX_CMDLINE = 1023  # bytes; start_info.cmd_line less its NUL
 P2M_KINDS = ("shuffle", "identity")
 DEFAULT_EVENT_CHANNELS = 1023  # libxl's
 BUILDERS_PORTS = 2  # event channels that a domain has from the start
+COMPATIBILITIES = ("xen-3",)
 DEFAULT_EPOCH = 1_700_000_000  # seconds since 1970
 
 
@@ -26,7 +27,8 @@ class DomainConfig:
     ``p2m`` is how PFNs fall on MFNs: ``shuffle`` (by ``seed``) or ``identity``. ``realtime`` ties virtual time, and
     the time of day, to the host's. ``uuid`` is what the guest is told of itself; none is all zeroes. The ``on_…`` are
     names of :data:`stub.domain.actions.ACTIONS`: what follows each kind of end. ``faults`` are I/O errors on
-    purpose (stub/devices/block/faults.py).
+    purpose (stub/devices/block/faults.py). ``compat``: rules that Xen 4.17 no longer has. ``xen-3``, what GNU Mach was
+    written for: the writable_pagetables assist is on from the start, and for tables of every level.
     """
 
     kernel: Path
@@ -48,6 +50,7 @@ class DomainConfig:
     disks: tuple[Disk, ...] = ()
     faults: tuple[str, ...] = ()
     event_channels: int = DEFAULT_EVENT_CHANNELS
+    compat: str | None = None
 
     def __post_init__(self) -> None:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
@@ -65,6 +68,8 @@ class DomainConfig:
                 raise ConfigError(f"{name} {getattr(self, name)!r}: use one of {', '.join(ACTIONS)}")
         if not BUILDERS_PORTS <= self.event_channels < 1 << 31:
             raise ConfigError(f"{self.event_channels} event channels: use {BUILDERS_PORTS} or more")
+        if self.compat is not None and self.compat not in COMPATIBILITIES:
+            raise ConfigError(f"compat {self.compat!r}: use one of {', '.join(COMPATIBILITIES)}, or leave it out")
         if not 0 <= self.epoch < 1 << 40:
             raise ConfigError(f"epoch {self.epoch}: use seconds since 1970")
 

@@ -140,6 +140,15 @@ static PyObject *py_clear_runnable(Entry *e, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* spins(): counts the cpuid at hand; whether the guest waits by it */
+static PyObject *py_spins(Entry *e, PyObject *unused)
+{
+    (void)unused;
+    const int enough = spins_enough(e, registers(e));
+    count_spin(e, registers(e));
+    return PyBool_FromLong(enough);
+}
+
 /* _set_cpuid(leaves): as Leaf lays them out */
 static PyObject *py_set_cpuid(Entry *e, PyObject *bytes)
 {
@@ -227,6 +236,7 @@ static PyMethodDef methods[] = {
     {"switch_mode", (PyCFunction)py_switch_mode, METH_NOARGS, NULL},
     {"_set_page_fault", (PyCFunction)py_set_page_fault, METH_VARARGS, NULL},
     {"_set_syscall", (PyCFunction)py_set_syscall, METH_VARARGS, NULL},
+    {"spins", (PyCFunction)py_spins, METH_NOARGS, NULL},
     {"_set_cpuid", (PyCFunction)py_set_cpuid, METH_O, NULL},
     {"add_runnable", (PyCFunction)py_add_runnable, METH_VARARGS, NULL},
     {"clear_runnable", (PyCFunction)py_clear_runnable, METH_NOARGS, NULL},

@@ -1,7 +1,8 @@
 """Virtual time: what the guest reads, when its timers fire, and the jump when it sleeps.
 
 One instruction takes one nanosecond and the TSC runs at 1 GHz, so that time is ``RETIRED + TIME_SKEW`` and rdtsc
-reads it. While every vCPU is blocked the skew jumps to the next timer. A timer is (time, name); each name has one.
+reads it. While every vCPU is blocked the skew jumps to the next timer, and where the guest only waits for the time
+to pass it goes in steps. A timer is (time, name); each name has one.
 """
 
 from __future__ import annotations
@@ -93,6 +94,11 @@ class Clock:
         if when > now:
             self._words[TIME_SKEW] += when - now
             self.set_deadline()
+
+    def skip(self, ns: int) -> None:
+        """Let so much time pass without instructions, but no timer: whose deadline it is does not count, so that a
+        guest runs the same whoever looks on."""
+        self.jump_to(min(self.now + ns, self._next))
 
     def write_time_info(self, at: int) -> None:
         """Refresh a vcpu_time_info at byte ``at`` of machine memory; the version is even when it is whole."""

@@ -27,6 +27,7 @@ enum { VGCF_IN_SYSCALL = 0x100, HYPERCALL_IRET = 23 };
 enum { VCPU_INFO_MASK = 1, VCPU_INFO_CR2 = 16 }; /* byte offsets in vcpu_info */
 enum { PFEC_P = 1, PFEC_W = 2, PFEC_U = 4, PFEC_RSVD = 8, PFEC_I = 16 };
 enum { TRAPS_IN_A_ROW = 10000, MOST_RUNNABLE = 8, MOST_LEAVES = 64 };
+enum { SPINS = 100, SPIN_LENGTH = 1000 }; /* so many turns, of fewer instructions than that, are a wait */
 
 typedef struct { /* subleaf: this one, or all of them */
     uint32_t leaf, subleaf, all, a, b, c, d;
@@ -49,6 +50,8 @@ typedef struct {
     struct { uint16_t cs, ss; } runnable[MOST_RUNNABLE]; /* 64-bit code and its stack, found good by Python */
     int n_runnable, n_leaves;
     Leaf leaves[MOST_LEAVES]; /* what CPUID shows; leaves that are not here are Python's */
+    uint64_t spin_rip, spin_when; /* the last cpuid: where, RETIRED; and how often it was there before */
+    int spins;
     uint64_t call[9]; /* the hypercall at hand: time, rip, nr, five arguments, result */
     Reflex reflex;
 } Entry;
@@ -79,6 +82,20 @@ int trap(Entry *e, int vector, const Trap *t);
 int read_frame(Entry *e, IretFrame *frame);
 int iret(Entry *e, const IretFrame *frame);
 int is_runnable(const Entry *e, uint64_t cs, uint64_t ss);
+
+/* Code that executes the same cpuid again and again, and little else, reads the time and waits for it to pass. Whether
+ * the cpuid at hand makes SPINS of them: then it is Python's, which lets time pass. */
+static inline int spins_enough(const Entry *e, const uint64_t *w)
+{
+    return e->spins == SPINS - 1 && w[RIP] == e->spin_rip && w[RETIRED] - e->spin_when < SPIN_LENGTH;
+}
+static inline void count_spin(Entry *e, const uint64_t *w)
+{
+    const int again = w[RIP] == e->spin_rip && w[RETIRED] - e->spin_when < SPIN_LENGTH;
+    e->spins = again && e->spins < SPINS ? e->spins + 1 : 0;
+    e->spin_rip = w[RIP];
+    e->spin_when = w[RETIRED];
+}
 
 /* reflex.c */
 int act(void *state, uint64_t *w, int kind);

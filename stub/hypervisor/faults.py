@@ -2,7 +2,7 @@
 
 A kernel that asked for the writable_pagetables assist may store to an L1 table that it has mapped read-only: the
 store is decoded and applied as a checked update. Anything else is left as the fault it is. A 32-bit guest may write
-an entry in two halves.
+an entry in two halves. With ``compat`` xen-3 a table of any level will do.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def page_fault(xen: Hypervisor, address: int, code: int) -> None:
 
 
 def write_page_table(xen: Hypervisor, address: int) -> bool:
-    """Emulate a direct store to an L1 table (ptwr); whether it was done."""
+    """Emulate a direct store to a page table (ptwr); whether it was done."""
     domain, words = xen.domain, xen.words
     try:
         maddr = domain.guest.locate(address)
@@ -65,7 +65,8 @@ def write_page_table(xen: Hypervisor, address: int) -> bool:
         return False
     mfn = maddr >> 12
     frames = domain.frames
-    if frames.type[mfn] != L1 or not frames.type_count[mfn]:
+    level = frames.type[mfn]
+    if level not in xen.writable_tables or not frames.type_count[mfn]:
         return False
     rip = words[RIP]
     store = decode_store(xen, domain.guest.read_available(rip, 15), segments.is_64bit_code(xen, words[CS]))
@@ -78,13 +79,14 @@ def write_page_table(xen: Hypervisor, address: int) -> bool:
     new = old if outcome is None else old & ~(mask << shift) | (outcome & mask) << shift
     rc = 0
     if outcome is not None:
-        domain.types.refusal = ""
-        rc = domain.types.mod_l1(maddr >> 3, new)
-        if rc and xen.vcpu.compat and store.plain and store.size == 4 and address & 4:
+        types = domain.types
+        types.refusal = ""
+        rc = types.mod_l1(maddr >> 3, new) if level == L1 else types.mod_upper(maddr >> 3, new, level)
+        if rc and level == L1 and xen.vcpu.compat and store.plain and store.size == 4 and address & 4:
             new &= ~e.P  # the upper half came first: the lower one, with P, is to follow
-            rc = domain.types.mod_l1(maddr >> 3, new)
-        if rc and domain.types.refusal:
-            xen.note(domain.types.refusal)
+            rc = types.mod_l1(maddr >> 3, new)
+        if rc and types.refusal:
+            xen.note(types.refusal)
     xen.log.pt_write(xen.clock.now, rip, address, maddr, new, store.size, rc)
     if rc:
         return False

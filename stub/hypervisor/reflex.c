@@ -65,8 +65,9 @@ static int cpuid_reflex(Entry *e)
     const Leaf *found = e->leaves, *end = found + e->n_leaves;
     while (found < end && (found->leaf != leaf || (!found->all && found->subleaf != subleaf)))
         found++;
-    if (found == end)
+    if (found == end || spins_enough(e, w))
         return 0;
+    count_spin(e, w);
     w[RAX] = found->a;
     w[RBX] = found->b;
     w[RCX] = found->c;

@@ -14,7 +14,7 @@ from stub.abi import sched
 from stub.abi.errno import ENOSYS
 from stub.abi.widths import WIDTHS
 from stub.abi.x86_defns import X86_EXC_UD
-from stub.abi.xen import VIRQ_TIMER, Hypercall
+from stub.abi.xen import VIRQ_TIMER, Hypercall, VMASST_TYPE_writable_pagetables
 from stub.devices.console import Console
 from stub.domain.builder import CONSOLE_PORT, XENSTORE_PORT, start_registers
 from stub.domain.domain import Domain
@@ -66,6 +66,7 @@ from stub.hypervisor.registry import HYPERCALLS
 from stub.hypervisor.stops import Stops
 from stub.hypervisor.vcpu import VCPU_INFO_MASK, Vcpu
 from stub.hypervisor.verdict import Verdict
+from stub.memory.frames import L1, L2, L3, L4
 from stub.trace.writer import HypercallLog
 from stub.units import PAGE_SIZE, U64
 
@@ -77,6 +78,7 @@ _ARGUMENTS = {64: ((RDI, RSI, RDX, R10, R8), U64), 32: ((RBX, RCX, RDX, RSI, RDI
 _FAULT = struct.Struct("<216xQ16xQQQ").unpack_from  # cr2, vector, error code, software
 _NAMES = {int(number): number.name for number in Hypercall}
 _BACKEND_DELAY = 50_000  # ns
+_SPIN = 1_000_000  # ns that pass at once for a guest that reads the time again and again
 _MIDWAY = frozenset({Exit.IN, Exit.OUT, Exit.CPUID, Exit.DONE})  # exits that may leave the instruction to be ended
 
 _SHUTDOWN_KINDS = {
@@ -143,6 +145,8 @@ class Hypervisor:
         self.pirqs = Pirqs()
         # assists and virtual hardware
         self.assists: set[int] = set()
+        self.writable_tables: tuple[int, ...] = (L1,)
+        """The levels of page tables to which the writable_pagetables assist lets the guest write."""
         self.pci_address = self.rtc_index = 0
         self.rex_r = self.rex_b = 0
         self.ldt_frames: dict[int, int] = {}
@@ -216,6 +220,10 @@ class Hypervisor:
             self.ram_bytes[shared_info + 64 * number + VCPU_INFO_MASK] = 1
         self.clock.write_wallclock(shared_info, domain.bits, domain.config.epoch * SECOND)
         runstate.update_time(self)
+        if domain.config.compat == "xen-3":
+            self.assists.add(VMASST_TYPE_writable_pagetables)
+            vcpu.writable_pagetables = True
+            self.writable_tables = L1, L2, L3, L4
         vcpu.kernel_root = domain.root
         domain.types.get_page_and_type(domain.root, domain.types.root_level)
         domain.types.show_m2p(domain.root)
@@ -425,7 +433,10 @@ class Hypervisor:
             traps.inject(self, 13, 0)
 
     def _on_cpuid(self) -> None:
+        waits = self.vcpu.spins()
         privileged.answer_cpuid(self, False)
+        if waits and not self.realtime:
+            self.clock.skip(_SPIN)
 
     def _on_sysenter(self) -> None:
         traps.inject(self, X86_EXC_UD)  # as an AMD processor does in long mode; Xen's callback is for Intel's
