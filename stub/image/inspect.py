@@ -48,9 +48,9 @@ def describe(path: Path, layout: Callable[[Image], Report] | None = None, *, cac
     """Everything about the file ``path`` that can be known without starting it, ready for JSON.
 
     Keys that are always there: file, kind, what, bootable, reason, remedy, verdict, warnings. The others
-    (setup_header, zero_page, elf, segments, notes, guest_string, parms, guest, entries, start_of_day) as far as the
-    file goes. ``layout`` gives "start_of_day" for an image that can boot. A file that is no guest is a report like any
-    other; only one that cannot be read raises ``ImageError``.
+    (setup_header, zero_page, elf, segments, notes, guest_string, parms, guest, guest_sign, entries, start_of_day) as
+    far as the file goes. ``layout`` gives "start_of_day" for an image that can boot. A file that is no guest is a
+    report like any other; only one that cannot be read raises ``ImageError``.
     """
     path = Path(path)
     try:
@@ -113,7 +113,8 @@ def _examine(report: Report, path: Path, file: KernelFile, cache: Path | None) -
         parms = find_parms(elf, notes)
     finally:
         report["entries"] = _entries(parms, notes)
-    report["parms"], report["guest"] = _parms(parms), fingerprint(parms)
+    report["parms"] = _parms(parms)
+    report["guest"], report["guest_sign"] = fingerprint(parms, segments, elf.data)
     report["segments"] = [_segment(segment, parms) for segment in segments]
     return assemble(path, file, inner)
 
@@ -172,7 +173,16 @@ def _segment(segment: Segment, parms: XenParms | None) -> Report:
             "runs_where_linked": mapped == segment.vaddr,
             "holds_entry": 0 <= parms.entry - mapped < segment.memsz,
         }
+        row["says"] = _explained(row)
     return row
+
+
+def _explained(row: Report) -> str:
+    """A segment in words: what there is to know beyond its numbers."""
+    words = ["the first instruction is here"] if row["holds_entry"] else []
+    if not row["runs_where_linked"]:
+        words.append("linked elsewhere: the kernel must map it there before it can use it")
+    return "; ".join(words)
 
 
 def _note(note: Note) -> Report:

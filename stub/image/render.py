@@ -38,7 +38,7 @@ def _summary(report: Report) -> list[str]:
 def _guest(report: Report) -> str | None:
     parms = report.get("parms")
     return (
-        f'{report["guest"]} (calls itself "{parms["guest_os"]}" {parms["guest_version"]}'.rstrip() + ")"
+        f'{report["guest"]}, {report["guest_sign"]} ("{parms["guest_os"]}" {parms["guest_version"]}'.rstrip() + ")"
         if parms
         else None
     )
@@ -144,7 +144,7 @@ SECTIONS: tuple[tuple[str, Callable[[Any], str]], ...] = (
         _columns(
             "Segments",
             *("flags", "paddr", "vaddr", "filesz", "memsz", "first_pfn", "last_pfn", "mapped_at"),
-            *("runs_where_linked", "holds_entry"),
+            *("runs_where_linked", "says"),
         ),
     ),
     ("notes", _columns("ELF notes", "owner", "type", "name", "value", "source", "meaning")),

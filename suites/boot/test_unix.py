@@ -43,6 +43,7 @@ def test_its_file_is_what_xen_needs_to_know(guest: Guest) -> None:
     rows = [(row["first_pfn"], row["runs_where_linked"], row["holds_entry"]) for row in report["segments"]]
     assert rows == [("0x400", False, False), ("0x800", False, False), ("0xc00", True, True)]
     assert report["parms"]["entry"] == "0x40c00000"
+    assert report["guest"] == "pvstub"
 
 
 def test_it_says_little_unless_it_is_asked(started: Any) -> None:

@@ -47,6 +47,7 @@ def test_a_pv_kernel_is_explained(tmp_path: Path) -> None:
         "mapped_at": "0xffffffff81002000",
         "runs_where_linked": False,
         "holds_entry": False,
+        "says": "linked elsewhere: the kernel must map it there before it can use it",
     }
     by_name = {note["name"]: note for note in report["notes"]}
     assert by_name["INIT_P2M"]["value"] == "0x8000000000"
@@ -68,6 +69,11 @@ def test_a_solaris_like_unix_shows_which_part_runs_where_it_is_linked(tmp_path: 
     assert [s["first_pfn"] for s in report["segments"]] == ["0x0", "0x400", "0x800"]
     assert [s["runs_where_linked"] for s in report["segments"]] == [False, False, True]
     assert [s["holds_entry"] for s in report["segments"]] == [False, False, True]
+    assert [s["says"].split(":")[0] for s in report["segments"]] == [
+        "linked elsewhere",
+        "linked elsewhere",
+        "the first instruction is here",
+    ]
     assert report["entries"]["pv"] == "0x40800000"
     assert ("VIRT_BASE", "0x40000000") in report["guest_string"]["pairs"]
 

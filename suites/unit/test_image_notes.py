@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stub.abi import elfnote
-from stub.image import XenParms, load_image
+from stub.image import Segment, XenParms, load_image
 from stub.image.fingerprint import fingerprint
 from stub.image.legacy import c_number, parse_guest_string
 from stub.image.load import read_image
@@ -201,4 +201,25 @@ def test_descriptors_of_odd_sizes_read_as_in_xen() -> None:
     ],
 )
 def test_a_system_is_known_by_what_it_calls_itself(name: str, system: str) -> None:
-    assert fingerprint(XenParms("PT_NOTE", 0, 0, 0, guest_os=name)) == system
+    assert fingerprint(XenParms("PT_NOTE", 0, 0, 0, guest_os=name)).system == system
+
+
+@pytest.mark.parametrize(
+    ("base", "linked", "text", "system"),
+    [
+        (0x4000_0000, (0xFFFF_FFFF_FB80_0000, 0xFFFF_FFFF_FBC0_0000, 0x40C0_0000), b"", "i86xpv"),
+        (0, (0xFFFF_FFFF_FB80_0000, 0xFFFF_FFFF_FBC0_0000), b"", "unknown"),
+        (0x4000_0000, (0x4000_0000,), b"\0Linux version 6.1.0", "linux-pv"),
+        (0x4000_0000, (0x4000_0000,), b"..GNU Mach 1.8+git", "gnumach"),
+        (0, (), b"Welcome to\0GNU GRUB  version %s", "grub"),
+        (0, (), b"Linux", "unknown"),
+    ],
+)
+def test_one_that_does_not_say_is_known_by_other_signs(
+    base: int, linked: tuple[int, ...], text: bytes, system: str
+) -> None:
+    """How it is linked, then what it will print."""
+    segments = [Segment(0, address, 1, 1, 7, memoryview(b"x")) for address in linked]
+    found = fingerprint(XenParms("PT_NOTE", 0, base, base), segments, memoryview(text))
+    assert found.system == system
+    assert found.sign.startswith("as it " if system != "unknown" else "by no")

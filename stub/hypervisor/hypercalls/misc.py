@@ -170,10 +170,15 @@ _OLD_EVENT_OPS = frozenset({
 def event_channel_op_compat(xen: Hypervisor, operation: int, _: int, __: int, ___: int, ____: int) -> int:
     """The old form: one pointer to a command and its argument; it knows the ten oldest commands."""
     try:
-        xen.payload = xen.domain.guest.read(operation, events.EvtchnOp.size)
+        whole = xen.payload = xen.domain.guest.read(operation, events.EvtchnOp.size)
     except GuestFault as fault:
         return bad_pointer(xen, fault)
     command = events.EvtchnOp.unpack_from(xen.payload).cmd
     if command not in _OLD_EVENT_OPS:
         return xen.not_there(Hypercall.event_channel_op_compat, command)
-    return event_channel_op(xen, command, (operation + events.EvtchnOp.offset("u")) & U64, 0, 0, 0) or 0
+    at = events.EvtchnOp.offset("u")
+    rc = event_channel_op(xen, command, (operation + at) & U64, 0, 0, 0) or 0
+    xen.payload = whole  # the log has the old form
+    if xen.out:
+        xen.out = whole[:at] + xen.out + whole[at + len(xen.out) :]
+    return rc
