@@ -68,7 +68,10 @@ class Client(ABC):
     @property
     def memory(self) -> int:
         """Bytes that are kept for it, nodes aside."""
-        return self._watch_bytes + sum(transaction.memory for transaction in self.transactions.values())
+        memory = self._watch_bytes
+        for transaction in self.transactions.values():
+            memory += transaction.memory
+        return memory
 
     @abstractmethod
     def event(self, watch: Watch, path: str) -> None:

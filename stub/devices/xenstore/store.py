@@ -45,7 +45,11 @@ class Store:
 
     def memory_of(self, domid: int) -> int:
         """Bytes that are kept for a domain."""
-        return self.tree.memory[domid] + sum(client.memory for client in self.clients if client.domid == domid)
+        memory = self.tree.memory[domid]
+        for client in self.clients:
+            if client.domid == domid:
+                memory += client.memory
+        return memory
 
     # -- looking
 

@@ -158,13 +158,14 @@ class Wire(Client):
         self._tell(watch, watch.path, None)
 
     def _tell(self, watch: Watch, path: str, request: Request | None) -> None:
+        size = len(path) - watch.hidden + len(watch.token) + 2
+        if size > abi.XENSTORE_PAYLOAD_MAX or self.store.memory_of(self.domid) + size >= MEMORY:
+            return
         shown = path[watch.hidden :]
-        data = f"{shown}\0{watch.token}\0".encode("latin-1")
         same = None if path.startswith("@") else (shown, watch.token)
-        if len(data) > abi.XENSTORE_PAYLOAD_MAX or same in self._told:
+        if same in self._told:
             return
-        if self.store.memory_of(self.domid) + len(data) >= MEMORY:
-            return
+        data = f"{shown}\0{watch.token}\0".encode("latin-1")
         self._queue(_HEADER.pack(abi.XS_WATCH_EVENT, 0, 0, len(data)) + data, same, request)
         if self.on_traffic is not None:
             self.on_traffic(event_line(shown, watch.token))
