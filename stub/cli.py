@@ -109,7 +109,8 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     )  # fmt: skip
     boot.add_argument(
         "--fault", action="append", default=[], metavar="SPEC",
-        help="I/O errors on purpose: disk[=VDEV]:read|write|flush|discard[:sector=N|:every=K]; may be given again",
+        help="I/O errors on purpose: disk[=VDEV]:read|write|flush|discard[:sector=N|:every=K]; disk[=VDEV]:unflushed "
+        "loses at the end what was not flushed; may be given again",
     )  # fmt: skip
     boot.add_argument("--realtime", action="store_true", help="tie virtual time to the wall clock")
     boot.add_argument("--interactive", action="store_true", help="a terminal on the guest's console; Ctrl-] leaves")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from stub.abi.xenbus import XEN_IO_PROTO_ABI_X86_32, XEN_IO_PROTO_ABI_X86_64
 from stub.devices.block.faults import Fault, Faults
 from stub.devices.block.images import Image, NoDisc, RawImage
-from stub.devices.block.overlay import Overlay
+from stub.devices.block.overlay import Overlay, WriteCache
 from stub.devices.block.vbd import Vbd, VbdInfo, toolstack_nodes
 from stub.devices.xenstore.toolstack import add_device
 from stub.domain.disk import Disk
@@ -39,6 +39,8 @@ class Disks:
         for i, (disk, image) in enumerate(self._images):
             if disk.overlay and not disk.readonly:
                 self._images[i] = disk, Overlay(image, folder)
+            elif not disk.readonly and Faults.of(self._faults, disk.vdev).forgets:
+                self._images[i] = disk, WriteCache(image, folder)
 
     def connect(self, xen: Hypervisor) -> list[Vbd]:
         """A back end for each disk, as a new domain finds it."""

@@ -83,9 +83,13 @@ poweroff -f
 
 
 def test_a_crash_among_writes_loses_nothing_that_was_flushed(guest: Guest, tmp_path: Path) -> None:
-    """The guest is stopped while it writes; ext4's journal recovers, and each file that was synced is whole."""
+    """The guest is stopped while it writes, and its disk forgets what was not flushed.
+
+    ext4's journal recovers, and each file that was synced is whole.
+    """
     disk = disks.busybox_root(tmp_path / "root.img", WRITES)
-    writer = guest(disks=[f"{disk},xvda,w,direct"], extra="loglevel=4 root=/dev/xvda")
+    written = [f"{disk},xvda,w,direct"]
+    writer = guest(disks=written, faults=["disk:unflushed"], extra="loglevel=4 root=/dev/xvda")
     writer.console.expect("safe 12\r")
     back_end = writer.machine.xen.vbds[0]
     before = back_end.moved
@@ -93,7 +97,7 @@ def test_a_crash_among_writes_loses_nothing_that_was_flushed(guest: Guest, tmp_p
         writer.run(0.0002)
     safe = [int(line.split()[1]) for line in writer.console.text.splitlines() if line.startswith("safe ")][-1]
     writer.close()
-    reader = guest(disks=[f"{disk},xvda,w,direct"], extra=f"loglevel=7 root=/dev/xvda safe={safe}")
+    reader = guest(disks=written, extra=f"loglevel=7 root=/dev/xvda safe={safe}")
     reader.console.expect("recovery complete")
     reader.console.expect(f"looked at {safe} files")
     reader.wait("poweroff")

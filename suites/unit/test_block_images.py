@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stub.devices.block.images import SECTOR, NoDisc, RawImage
-from stub.devices.block.overlay import CLUSTER, Overlay
+from stub.devices.block.overlay import CLUSTER, Overlay, WriteCache
 from stub.errors import ConfigError
 
 SIZE = 40 * SECTOR  # ends in the middle of a cluster
@@ -162,3 +162,29 @@ def test_a_large_disk_costs_what_was_written(tmp_path: Path) -> None:
     assert overlay.stored <= 64 << 10
     assert path.stat().st_blocks == 0
     overlay.close()
+
+
+def test_a_cache_loses_what_was_not_flushed(base: Path) -> None:
+    before = base.read_bytes()
+    cache = WriteCache(RawImage(base, writable=True))
+    cache.write(SECTOR, [memoryview(b"x" * SECTOR)])
+    assert read(cache, 0, 3 * SECTOR) == before[:SECTOR] + b"x" * SECTOR + before[2 * SECTOR : 3 * SECTOR]
+    assert base.read_bytes() == before
+    cache.flush()
+    kept = before[:SECTOR] + b"x" * SECTOR + before[2 * SECTOR :]
+    assert base.read_bytes() == kept
+    cache.write(0, [memoryview(bytes(CLUSTER))])
+    cache.write(SIZE - SECTOR, [memoryview(b"y" * SECTOR)])
+    assert read(cache, SIZE - SECTOR, SECTOR) == b"y" * SECTOR
+    cache.close()
+    assert base.read_bytes() == kept
+
+
+def test_a_full_cache_is_written_back(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WriteCache, "_MOST", 2)
+    cache = WriteCache(RawImage(base, writable=True))
+    for cluster in range(4):
+        cache.write(cluster * CLUSTER, [memoryview(b"z" * CLUSTER)])
+    cache.close()
+    assert base.read_bytes()[: 3 * CLUSTER] == b"z" * 3 * CLUSTER
+    assert base.read_bytes()[3 * CLUSTER : 4 * CLUSTER] != b"z" * CLUSTER

@@ -1,4 +1,4 @@
-"""I/O errors on purpose: which requests a disk fails, as a test or a user asks for them."""
+"""Faults on purpose: which requests a disk fails, and whether it forgets, as a test or a user asks for it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from stub.errors import UsageError
 
 OPERATIONS = ("read", "write", "flush", "discard")
-_SPEC = re.compile(rf"disk(?:=(\w+))?:({'|'.join(OPERATIONS)})(?::(sector|every)=(\d{{1,18}}))?")
+FORGETS = "unflushed"
+_SPEC = re.compile(rf"disk(?:=(\w+))?:(?:({'|'.join(OPERATIONS)})(?::(sector|every)=(\d{{1,18}}))?|({FORGETS}))")
 
 
 @dataclass(frozen=True)
 class Fault:
     """Requests that fail: an ``operation`` on the disk ``vdev`` (None: any disk).
 
-    Those that touch ``sector``, or ``every`` so many-th of them; without either, all.
+    Those that touch ``sector``, or ``every`` so many-th of them; without either, all. The operation ``unflushed`` is
+    none: the disk forgets, when the run ends, what was written and not flushed.
     """
 
     operation: str
@@ -27,13 +29,16 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """``disk[=VDEV]:read|write|flush|discard[:sector=N|:every=K]``. UsageError for anything else."""
+        """``disk[=VDEV]:read|write|flush|discard[:sector=N|:every=K]`` or ``…:unflushed``; else UsageError."""
         match = _SPEC.fullmatch(text)
-        vdev, operation, kind, number = match.groups() if match else (None, "", "", None)
+        vdev, operation, kind, number, forgets = match.groups() if match else (None, None, None, None, None)
         if not match or (kind == "every" and not int(number or 0)):
-            raise UsageError(f"fault {text!r}: use disk[=VDEV]:{'|'.join(OPERATIONS)}[:sector=N|:every=K], K from 1 on")
+            syntax = f"disk[=VDEV]:{'|'.join(OPERATIONS)}[:sector=N|:every=K], K from 1 on, or disk[=VDEV]:{FORGETS}"
+            raise UsageError(f"fault {text!r}: use {syntax}")
         value = None if number is None else int(number)
-        return cls(operation, vdev, value if kind == "sector" else None, value if kind == "every" else None)
+        return cls(
+            operation or forgets or "", vdev, value if kind == "sector" else None, value if kind == "every" else None
+        )
 
 
 @dataclass
@@ -47,6 +52,11 @@ class Faults:
     def of(cls, faults: Iterable[Fault], vdev: str) -> Faults:
         """Those of ``faults`` that are meant for a disk."""
         return cls(tuple(fault for fault in faults if fault.vdev in (None, vdev)))
+
+    @property
+    def forgets(self) -> bool:
+        """Whether what was not flushed is lost."""
+        return any(fault.operation == FORGETS for fault in self.faults)
 
     def hits(self, operation: str, sector: int, sectors: int) -> bool:
         """Whether this request fails."""

@@ -147,6 +147,43 @@ class Overlay:
             yield at, _take(left, min(end * CLUSTER, position + length) - at), state
 
 
+class WriteCache(Overlay):
+    """A disk that keeps writes to itself until they are flushed, as real ones may: the rest is lost with the power.
+
+    So a guest that forgets to flush is found out: when the run ends, ``base`` has what was flushed, and no more than
+    that unless the cache was full.
+    """
+
+    can_discard = False
+    _MOST = 1 << 14  # clusters
+
+    def __init__(self, base: Image, folder: Path | None = None) -> None:
+        super().__init__(base, folder)
+        self._dirty: dict[int, None] = {}
+
+    def write(self, position: int, data: Pieces) -> None:
+        """As :class:`Image`."""
+        super().write(position, data)
+        end = position + sum(map(len, data))
+        self._dirty |= dict.fromkeys(range(position // CLUSTER, -(-end // CLUSTER)))
+        if len(self._dirty) > self._MOST:
+            self._write_back()
+
+    def flush(self) -> None:
+        """As :class:`Image`: ``base`` has everything."""
+        self._write_back()
+        self.base.flush()
+
+    def _write_back(self) -> None:
+        for cluster in sorted(self._dirty):
+            start = cluster * CLUSTER
+            content = memoryview(bytearray(min(CLUSTER, self.size - start)))
+            self.read(start, [content])
+            self.base.write(start, [content])
+            self._states.set(cluster, cluster + 1, BASE)
+        self._dirty.clear()
+
+
 def _take(left: list[memoryview], length: int) -> list[memoryview]:
     """The first ``length`` bytes of ``left``, which loses them."""
     taken = []
