@@ -34,9 +34,10 @@ class GuestSpec:
     ``image``: a catalogue name, or the path of a kernel file or of a configuration of xl's or xm's. ``memory`` in MiB.
     ``cmdline`` replaces the image's command line, ``extra`` is added to it. ``ramdisk`` replaces the image's; ``files``
     (path in the guest → text, bytes or a host file) are added to it, all executable. ``epoch``: the guest's time of day
-    at the start, seconds since 1970. ``on_reboot``: ``destroy``, ``restart`` or another action. ``compat``:
-    ``xen-3``. ``audit``: after how many hypercalls the invariants of the guest's memory are looked at, again and again;
-    the first that is broken ends the run. ``disks`` (as ``PATH,xvda,w``) and ``faults`` are what ``pvstub boot`` takes with --disk and --fault.
+    at the start, seconds since 1970. ``on_reboot``: ``destroy``, ``restart`` or another action. ``compat``: ``xen-3``.
+    ``audit``: after how many hypercalls the invariants of the guest's memory are looked at, again and again; the first
+    that is broken ends the run. ``disks`` (as ``PATH,xvda,w``) and ``faults`` are what ``pvstub boot`` takes with
+    ``--disk`` and ``--fault``.
     """
 
     image: str | Path = ""
