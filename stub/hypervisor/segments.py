@@ -64,6 +64,7 @@ def drop_ldt_pages(xen: Hypervisor) -> None:
 
 def descriptors_changed(xen: Hypervisor) -> None:
     """Forget what was read from the descriptor tables."""
+    xen.descriptors.clear()
     xen.code_widths.clear()
     xen.runnable.clear()
     xen.vcpu.clear_runnable()
@@ -81,8 +82,11 @@ def descriptor(xen: Hypervisor, selector: int) -> int:
         except GuestFault:
             return 0
         return xen.domain.ram.words[maddr >> 3]
-    data = guest.read_available(GDT_VA + at, 8)
-    return int.from_bytes(data, "little") if len(data) == 8 else 0
+    found = xen.descriptors.get(at)
+    if found is None:
+        data = guest.read_available(GDT_VA + at, 8)
+        found = xen.descriptors[at] = int.from_bytes(data, "little") if len(data) == 8 else 0
+    return found
 
 
 def is_64bit_code(xen: Hypervisor, selector: int) -> bool:

@@ -157,6 +157,7 @@ class Hypervisor:
         self.stops = Stops(engine)
         self.mid_flight = self.overlooked = False
         self.deferred: tuple[Callable[[], None], int, int] | None = None  # and where
+        self.descriptors: dict[int, int] = {}  # of the GDT, by offset: nobody changes one but by a hypercall
         self.code_widths: dict[int, bool] = {}
         self.runnable: set[tuple[int, int]] = set()  # (CS, SS) known to be good for ring 3
         self._connect_devices(on_output)
