@@ -18,6 +18,7 @@ _EPOCH = "1700000000"  # of every file, and of the file system
 _UUID = "7076f7cd-0000-4000-8000-000000000000"
 _FEATURES = "^metadata_csum_seed,^orphan_file"  # which not every GRUB knows
 _SECTOR = 512
+_SBIN = ":/usr/sbin:/sbin"  # where mke2fs is, though not on everybody's path
 _LINUX = 0x83  # a partition's type
 
 BUSYBOX_LINKS = ("/bin/sh", "/bin/mount", "/bin/cat", "/bin/echo", "/sbin/poweroff")
@@ -45,31 +46,27 @@ def ext4(
         if offset:
             disk.write(_partition_table(partition_at, size // _SECTOR - partition_at))
         disk.truncate(size)
-    options = f"hash_seed={_UUID},lazy_itable_init=1,root_owner=0:0" + (f",offset={offset}" if offset else "")
     with tempfile.TemporaryDirectory() as folder:
-        _lay_out(Path(folder), files, links, folders)
-        blocks = f"{(size - offset) >> 10}k"
-        _run(
-            [
-                "mke2fs",
-                "-q",
-                "-F",
-                "-t",
-                "ext4",
-                "-O",
-                _FEATURES,
-                "-U",
-                _UUID,
-                "-E",
-                options,
-                "-d",
-                folder,
-                str(path),
-                blocks,
-            ],
-            E2FSPROGS_FAKE_TIME=_EPOCH,
-        )
+        root = Path(folder, "root")
+        root.mkdir()
+        _lay_out(root, files, links, folders)
+        _make(path, root, offset, f"{(size - offset) >> 10}k")
     return path
+
+
+def _make(disk: Path, root: Path, offset: int, blocks: str) -> None:
+    """Have mke2fs make the file system of the folder ``root``, ``offset`` bytes into the disk."""
+    options = f"hash_seed={_UUID},lazy_itable_init=1,root_owner=0:0,offset={offset}"
+    kind = ["-q", "-F", "-t", "ext4", "-O", _FEATURES, "-U", _UUID, "-E", options]
+    _run(["mke2fs", *kind, "-d", str(root), str(disk), blocks])
+    # mke2fs takes these from the host, where not everybody can set them.
+    fields = {"ctime": f"@{_EPOCH}", "uid": "0", "gid": "0"}
+    places = [".", *(str(place.relative_to(root)) for place in sorted(root.rglob("*")))]
+    commands = root.parent / "commands"
+    commands.write_text(
+        "".join(f'set_inode_field "/{place}" {name} {value}\n' for place in places for name, value in fields.items())
+    )
+    _run(["debugfs", "-w", "-f", str(commands), f"{disk}?offset={offset}"])
 
 
 def busybox_root(
@@ -138,7 +135,7 @@ def _lay_out(
 
 def _inside(root: Path, name: str) -> Path:
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or ".." in parts:
+    if not parts or ".." in parts or set(name) & set('"\n\0'):
         raise UsageError(f"{name!r} is no path for a disk; use one like /bin/program")
     place = root.joinpath(*parts)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -151,12 +148,12 @@ def _partition_table(first: int, sectors: int) -> bytes:
     return bytes(446) + entry.ljust(64, b"\0") + b"\x55\xaa"
 
 
-def _tool(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+def _tool(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    path = os.environ.get("PATH", "") + _SBIN
     try:
         return subprocess.run(
             command,
-            env=os.environ | {"PATH": path, "LC_ALL": "C", **environment},
+            env=os.environ | {"PATH": path, "LC_ALL": "C", "E2FSPROGS_FAKE_TIME": _EPOCH},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -166,7 +163,7 @@ def _tool(command: Sequence[str], **environment: str) -> subprocess.CompletedPro
         raise UsageError(f"{command[0]} is not installed: file systems are made with it (package e2fsprogs)") from None
 
 
-def _run(command: Sequence[str], **environment: str) -> None:
-    done = _tool(command, **environment)
+def _run(command: Sequence[str]) -> None:
+    done = _tool(command)
     if done.returncode:
         raise UsageError(f"{command[0]} fails: {done.stderr.strip()}")

@@ -61,7 +61,7 @@ def configuration(options: argparse.Namespace, say: Callable[[str], None]) -> tu
         p2m=options.p2m,
         seed=options.seed,
         realtime=options.realtime or options.interactive,
-        disks=(*config.disks, *parse_disks(options.disk, config.disks)),
+        disks=(*config.disks, *parse_disks(options.disk, config.disks, devices=options.allow_devices)),
         faults=tuple(options.fault),
         **{name: value for name, value in asked.items() if value is not None},
     ), provenance

@@ -19,11 +19,12 @@ _PREFIX = re.compile(r"(?:(?:tap2?:)?(?:aio|raw)|file|phy):")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def parse_disks(texts: Sequence[str], others: Sequence[Disk] = ()) -> tuple[Disk, ...]:
+def parse_disks(texts: Sequence[str], others: Sequence[Disk] = (), *, devices: bool = True) -> tuple[Disk, ...]:
     """Disks of a domain, beside ``others``; those without a VDEV get the first free xvda, xvdb…
 
     What the guest writes is thrown away with the run, unless the disk is ``direct``: then the file is written.
-    ConfigError says what is wrong, also when there are too many disks or two with one number.
+    ConfigError says what is wrong, also when there are too many disks or two with one number, and of a device of the
+    host's unless ``devices`` lets the guest have it.
     """
     asked = [[word.strip() for word in text.split(",")] for text in texts]
     taken = {vdev_number(words[1].partition(":")[0]) for words in asked if len(words) > 1}
@@ -34,7 +35,10 @@ def parse_disks(texts: Sequence[str], others: Sequence[Disk] = ()) -> tuple[Disk
         if len(words) > 4:
             raise ConfigError(f"disk {text!r}: there are words left over; use {SYNTAX}")
         target, vdev, access, backing = words + [""] * (4 - len(words))
-        disks.append(_disk(text, target, vdev or next(free, ""), access, backing))
+        disk = _disk(text, target, vdev or next(free, ""), access, backing)
+        if disk.target is not None and disk.target.parts[:2] == ("/", "dev") and not devices:
+            raise ConfigError(f"disk {text!r}: it is a device of this host's; --allow-devices lets the guest have it")
+        disks.append(disk)
     _check((*others, *disks))
     return tuple(disks)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.guests import Guest
@@ -16,6 +18,7 @@ from stub.units import PAGE_SIZE
 pytestmark = pytest.mark.guest("debian-cloud", memory=96)
 
 REF = 20
+TREE = "/local/domain"
 USED = abi.GTF_reading | abi.GTF_writing
 
 
@@ -112,3 +115,26 @@ def test_a_port_is_bound_once_and_only_if_it_waits_for_domain_0(xen: Hypervisor)
     end.close()
     assert port.state == UNBOUND
     assert dom0.connect(port.number, lambda: rung.append(3)) is not None
+
+
+def test_xenstore_shows_disks_as_libxl_writes_them(guest: Guest, tmp_path: Path) -> None:
+    """Solaris's numbers as they are, kinds and sizes that it insists on."""
+    disk, cd = tmp_path / "disk.img", tmp_path / "cd.iso"
+    with disk.open("wb") as file:
+        file.truncate((8 << 30) + 512)
+    cd.write_bytes(bytes(1 << 20))
+    xen = guest(disks=[f"file:{disk},0,w", f"file:{cd},6:cdrom,r"]).machine.xen
+    dom0 = xen.xenstore.store.dom0
+    assert dom0.list(f"{TREE}/1/device/vbd") == ["0", "6"]
+    for number, front, back in (
+        (0, {"device-type": "disk", "virtual-device": "0"}, {"mode": "w", "removable": "0", "discard-enable": "1"}),
+        (6, {"device-type": "cdrom", "virtual-device": "6"}, {"mode": "r", "removable": "1", "params": "cd.iso"}),
+    ):
+        ends = f"{TREE}/1/device/vbd/{number}", f"{TREE}/0/backend/vbd/1/{number}"
+        front |= {"backend": ends[1], "backend-id": "0", "state": "1", "protocol": "x86_64-abi"}
+        back |= {"frontend": ends[0], "frontend-id": "1", "online": "1", "state": "2", "hotplug-status": "connected"}
+        for top, nodes in zip(ends, (front, back), strict=True):
+            assert {name: (dom0.read(f"{top}/{name}") or b"").decode() for name in nodes} == nodes
+        assert [dom0.permissions(top) for top in ends] == ["n1,r0", "n0,r1"]
+    assert [vbd.image.size for vbd in xen.vbds] == [(8 << 30) + 512, 1 << 20]
+    assert disk.stat().st_blocks == 0

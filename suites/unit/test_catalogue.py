@@ -105,9 +105,15 @@ def test_the_catalogue_is_sound() -> None:
         assert ("console=hvc0" in row.cmdline.split()) == name.startswith("debian-"), "Linux alone is told its console"
 
 
-def test_the_init_script_is_one_that_a_shell_can_read() -> None:
-    script = Path(catalogue.__file__).parents[1] / "images" / "init"
+@pytest.mark.parametrize("name", ["init", "init-disk"])
+def test_the_init_scripts_are_such_as_a_shell_can_read(name: str) -> None:
+    script = Path(catalogue.__file__).parents[1] / "images" / name
+    assert script.read_text().startswith("#!/bin/busybox sh\n")
     assert subprocess.run(["sh", "-n", str(script)], capture_output=True, check=False).stderr == b""
+
+
+def test_init_says_first_that_it_was_reached() -> None:
+    script = Path(catalogue.__file__).parents[1] / "images" / "init"
     commands_in_it = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
     assert commands_in_it[0] == "echo 'pvstub: init reached'"
 
@@ -148,6 +154,51 @@ def test_an_image_may_be_a_kernel_alone(archive: Archive, capsys: pytest.Capture
     assert capsys.readouterr().out == f"{image.kernel}\ngrub-xen64: whole\n"
     assert catalogue.load("grub-xen64", refresh=True) == image
     assert archive.log() == ["download grub-xen-host=2.06-13"] * 2
+
+
+MODULES = (
+    "lib/crc16",
+    "fs/mbcache",
+    "fs/jbd2/jbd2",
+    "crypto/crc32c_generic",
+    "fs/ext4/ext4",
+    "drivers/block/xen-blkfront",
+)
+
+
+def add_kernel_with_modules(archive: Archive, release: str, version: str) -> None:
+    package = f"linux-image-{release}-amd64"
+    files = {f"./boot/vmlinuz-{release}-amd64": release.encode()}
+    files |= {
+        f"./lib/modules/{release}-amd64/kernel/{name}.ko": f"{name} {release}".encode() for name in reversed(MODULES)
+    }
+    archive.add("linux-image-amd64", version, {}, f"{package} (= {version})")
+    archive.add(package, version, files)
+
+
+def test_a_ramdisk_has_the_modules_of_its_kernel(archive: Archive) -> None:
+    """In the order in which they are loaded; once a newer kernel is there, for another image, both are fetched anew."""
+    add_kernel_with_modules(archive, "6.1.0-1", "6.1.10-1")
+    image = catalogue.load("debian-disk")
+    assert image.ramdisk is not None
+    data = image.ramdisk.read_bytes()
+    places = [data.index(f"{name} 6.1.0-1".encode()) for name in MODULES]
+    assert places == sorted(places)
+    assert data.index(b"lib/modules/00-crc16.ko\0") < data.index(b"lib/modules/05-xen-blkfront.ko\0")
+    assert data.count(b"init-plain\0") == 1
+    add_kernel_with_modules(archive, "6.1.0-2", "6.1.20-1")
+    catalogue.load("debian-amd64", refresh=True)
+    later = catalogue.load("debian-disk")
+    assert (later.version, later.kernel.read_bytes()) == ("6.1.20-1", b"6.1.0-2")
+    assert later.ramdisk is not None
+    assert b"fs/ext4/ext4 6.1.0-2" in later.ramdisk.read_bytes()
+
+
+def test_a_package_without_a_module_is_no_use(archive: Archive) -> None:
+    archive.add("linux-image-amd64", "6.1.10-1", {}, "linux-image-6.1.0-1-amd64 (= 6.1.10-1)")
+    archive.add("linux-image-6.1.0-1-amd64", "6.1.10-1", {"./boot/vmlinuz-6.1.0-1-amd64": b"kernel"})
+    with pytest.raises(ImageError, match=r"has no file lib/modules/.*crc16"):
+        catalogue.load("debian-disk")
 
 
 def test_the_ramdisk_is_the_same_wherever_it_is_built(

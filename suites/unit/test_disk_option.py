@@ -56,3 +56,9 @@ def test_disks_without_a_name_get_the_first_letters_that_are_free() -> None:
 def test_what_is_no_disk_is_refused(texts: list[str], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         parse_disks(texts)
+
+
+def test_devices_of_the_host_are_asked_for() -> None:
+    assert parse_disks(["phy:/dev/sdz,xvda,r"])[0].target == Path("/dev/sdz")
+    with pytest.raises(ConfigError, match="--allow-devices"):
+        parse_disks(["phy:/dev/sdz,xvda,r"], devices=False)
