@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from stub.abi import sched
+
 EXIT_STATUS = {
     "poweroff": 0,
     "reboot": 0,
@@ -33,3 +35,19 @@ class Verdict:
     def exit_status(self) -> int:
         """The command's exit status for it."""
         return EXIT_STATUS[self.kind]
+
+
+_SHUTDOWN_KINDS = {
+    sched.SHUTDOWN_poweroff: ("poweroff", "the guest powered off"),
+    sched.SHUTDOWN_reboot: ("reboot", "the guest asked for a reboot"),
+    sched.SHUTDOWN_suspend: ("suspend", "the guest suspended itself"),
+    sched.SHUTDOWN_crash: ("crash", "the guest reported its own crash (SHUTDOWN_crash)"),
+    sched.SHUTDOWN_watchdog: ("watchdog", "the guest's watchdog fired"),
+    sched.SHUTDOWN_soft_reset: ("soft-reset", "the guest asked for a soft reset"),
+}
+
+
+def of_shutdown(reason: int) -> Verdict:
+    """What SCHEDOP_shutdown says with a reason of Xen's, or another number that the guest made up."""
+    kind, text = _SHUTDOWN_KINDS.get(reason, ("poweroff", f"the guest shut down with the odd reason {reason}"))
+    return Verdict(kind, text)

@@ -1,11 +1,10 @@
 """The hypervisor of one domain: what the hypercall and trap handlers work on, and the run loop.
 
-The loop: deliver what is pending → run the engine → act on the exit. Each exit kind has one method, in a table.
+The loop: deliver what is pending → run the engine → act on the exit, by the table in ``exits.py``.
 """
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +12,6 @@ from functools import partial
 from stub.abi import sched
 from stub.abi.errno import ENOSYS
 from stub.abi.widths import WIDTHS
-from stub.abi.x86_defns import X86_EXC_UD
 from stub.abi.xen import VIRQ_TIMER, Hypercall, VMASST_TYPE_writable_pagetables
 from stub.devices.console import Console
 from stub.domain.builder import CONSOLE_PORT, XENSTORE_PORT, start_registers
@@ -24,10 +22,7 @@ from stub.engine.base import (
     CR3,
     CR4,
     EXIT_ERROR_CODE,
-    EXIT_PORT,
-    EXIT_SIZE,
     EXIT_SOFTWARE,
-    EXIT_VALUE,
     EXIT_VECTOR,
     FLUSH,
     R8,
@@ -45,10 +40,7 @@ from stub.engine.base import (
 )
 from stub.hypervisor import (
     debugregs,
-    faults,
     hypercalls,  # noqa: F401 - fills the registry
-    ports,
-    privileged,
     runstate,
     segments,
     traps,
@@ -59,13 +51,13 @@ from stub.hypervisor.compat import CompatVcpu
 from stub.hypervisor.disks import Disks
 from stub.hypervisor.event_ports import UNBOUND, FarEnd
 from stub.hypervisor.events import EventChannels
+from stub.hypervisor.exits import EXITS
 from stub.hypervisor.grants import GrantTable
 from stub.hypervisor.onlookers import Onlookers
 from stub.hypervisor.pirqs import Pirqs
-from stub.hypervisor.registry import HYPERCALLS
 from stub.hypervisor.stops import Stops
 from stub.hypervisor.vcpu import VCPU_INFO_MASK, Vcpu
-from stub.hypervisor.verdict import Verdict
+from stub.hypervisor.verdict import Verdict, of_shutdown
 from stub.memory.frames import L1, L2, L3, L4
 from stub.trace.writer import HypercallLog
 from stub.units import PAGE_SIZE, U64
@@ -75,20 +67,9 @@ _ENGINE_CR4 = 0x0000_0668  # DE PAE MCE OSFXSR OSXMMEXCPT
 _TIME_UPDATE = SECOND
 _MOST_NAMES = 64  # of hypercalls that are not there: the guest makes the numbers up
 _ARGUMENTS = {64: ((RDI, RSI, RDX, R10, R8), U64), 32: ((RBX, RCX, RDX, RSI, RDI), 0xFFFFFFFF)}
-_FAULT = struct.Struct("<216xQ16xQQQ").unpack_from  # cr2, vector, error code, software
 _NAMES = {int(number): number.name for number in Hypercall}
 _BACKEND_DELAY = 50_000  # ns
-_SPIN = 1_000_000  # ns that pass at once for a guest that reads the time again and again
 _MIDWAY = frozenset({Exit.IN, Exit.OUT, Exit.CPUID, Exit.DONE})  # exits that may leave the instruction to be ended
-
-_SHUTDOWN_KINDS = {
-    sched.SHUTDOWN_poweroff: ("poweroff", "the guest powered off"),
-    sched.SHUTDOWN_reboot: ("reboot", "the guest asked for a reboot"),
-    sched.SHUTDOWN_suspend: ("suspend", "the guest suspended itself"),
-    sched.SHUTDOWN_crash: ("crash", "the guest reported its own crash (SHUTDOWN_crash)"),
-    sched.SHUTDOWN_watchdog: ("watchdog", "the guest's watchdog fired"),
-    sched.SHUTDOWN_soft_reset: ("soft-reset", "the guest asked for a soft reset"),
-}
 
 
 def _is_onlookers(words: memoryview) -> bool:
@@ -163,18 +144,10 @@ class Hypervisor:
         self._connect_devices(on_output)
         self.vbds = disks.connect(self) if disks is not None else []
         self.deliver_upcall: Callable[[], None] = lambda: traps.deliver_upcall(self)
-        self.exits: dict[int, Callable[[], None]] = {
-            Exit.SYSCALL: self._on_syscall,
-            Exit.EXCEPTION: self._on_exception,
-            Exit.INVALID: self._on_invalid,
-            Exit.IN: self._on_in,
-            Exit.OUT: self._on_out,
-            Exit.CPUID: self._on_cpuid,
+        self.exits: dict[int, Callable[[], None]] = {kind: partial(act, self) for kind, act in EXITS.items()}
+        self.exits |= {
             Exit.DEADLINE: self._on_deadline,
-            Exit.SYSENTER: self._on_sysenter,
             Exit.STOP_POINT: self._on_stop_point,
-            Exit.DEAD: self._on_dead,
-            Exit.DONE: lambda: None,
             Exit.WAITED: self._on_waited,
         }
         vcpu = self.vcpu
@@ -263,7 +236,7 @@ class Hypervisor:
         self.pause = False
         at = vcpu.info_at  # a guest that moves it pauses the loop
         if self._resume():
-            self._pass(run())
+            self.pass_on(run())
         if self._nmi_due:
             self.nmi_pending = False
             traps.deliver_nmi(self)
@@ -353,9 +326,9 @@ class Hypervisor:
             words[STEP] = 0
 
     def _on_stop_point(self) -> None:
-        self._pass(Exit.STOP_POINT)
+        self.pass_on(Exit.STOP_POINT)
 
-    def _pass(self, kind: int) -> None:
+    def pass_on(self, kind: int) -> None:
         """Act on an exit at which the guest stood between two others, and on those that follow of the same sort.
 
         They are an onlooker's, or the host's: nothing came to pass in the guest, and no event comes in.
@@ -383,71 +356,9 @@ class Hypervisor:
     def _on_waited(self) -> None:
         self.pause = True
 
-    def _on_syscall(self) -> None:
-        call = self.vcpu.call()
-        if call is None:
-            traps.system_call(self)
-            return
-        nr, a1, a2, a3, a4, a5 = call
-        self.payload = self.out = b""
-        self.refusal = self.types.refusal = ""
-        handler = HYPERCALLS.get(nr)
-        rc: int | None = self.not_there(nr) if handler is None else handler(self, a1, a2, a3, a4, a5)
-        if rc is not None and rc < 0 and (self.types.refusal or self.refusal):
-            self.log.note(self.vcpu.call_time, self.vcpu.call_rip, self.types.refusal or self.refusal)
-        self.vcpu.answer(rc, self.payload, self.out)
-
-    def _on_exception(self) -> None:
-        words = self.words
-        address, vector, code, software = _FAULT(words)
-        if software:
-            traps.software_interrupt(self, vector)
-        elif vector == 14:
-            faults.page_fault(self, address, code)
-        elif vector == 13:
-            privileged.general_protection(self, code)
-        elif vector == 7:
-            if self.vcpu.task_switched:
-                privileged.set_task_switched(self, False)
-            traps.inject(self, 7)
-        elif vector == 1:
-            if not debugregs.debug_trap(self):
-                self._pass(self.engine.run())
-        else:
-            traps.inject(self, vector, code if vector in (8, 10, 11, 12, 17) else None)
-
-    def _on_invalid(self) -> None:
-        if not privileged.forced_cpuid(self):
-            traps.undefined(self)
-
-    def _on_in(self) -> None:
-        words = self.words
-        value = ports.port_in(self, words[EXIT_PORT], words[EXIT_SIZE])
-        if value is None:
-            traps.inject(self, 13, 0)
-        else:
-            words[EXIT_VALUE] = value
-
-    def _on_out(self) -> None:
-        words = self.words
-        if not ports.port_out(self, words[EXIT_PORT], words[EXIT_SIZE], words[EXIT_VALUE]):
-            traps.inject(self, 13, 0)
-
-    def _on_cpuid(self) -> None:
-        waits = self.vcpu.spins()
-        privileged.answer_cpuid(self, False)
-        if waits and not self.realtime:
-            self.clock.skip(_SPIN)
-
-    def _on_sysenter(self) -> None:
-        traps.inject(self, X86_EXC_UD)  # as an AMD processor does in long mode; Xen's callback is for Intel's
-
     def _on_deadline(self) -> None:
         self.pause = True
         self.mid_flight = not self.fire_timers()
-
-    def _on_dead(self) -> None:
-        self.crash(f"the engine stopped (unicorn error {self.words[EXIT_VALUE]})")
 
     # -- time
 
@@ -540,9 +451,7 @@ class Hypervisor:
         """
         if self.shutdown_code is None:
             self.shutdown_code = reason
-        reason = self.shutdown_code
-        kind, text = _SHUTDOWN_KINDS.get(reason, ("poweroff", f"the guest shut down with the odd reason {reason}"))
-        self._end(Verdict(kind, text))
+        self._end(of_shutdown(self.shutdown_code))
 
     def crash(self, reason: str, address: int | None = None) -> None:
         """Crash the domain, as Xen does, with what led to it."""
