@@ -133,10 +133,40 @@ static PyObject *py_add_runnable(Entry *e, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* add_pair(cs, ss, their descriptors), of a 32-bit guest */
+static PyObject *py_add_pair(Entry *e, PyObject *args)
+{
+    unsigned short cs, ss;
+    unsigned long long code, stack;
+    if (!PyArg_ParseTuple(args, "HHKK", &cs, &ss, &code, &stack))
+        return NULL;
+    for (int i = 0; i < e->n_pairs; i++)
+        if (e->pairs[i].cs == cs && e->pairs[i].ss == ss)
+            Py_RETURN_NONE;
+    if (e->n_pairs < MOST_RUNNABLE)
+        e->pairs[e->n_pairs++] = (Pair){cs, ss, code, stack};
+    Py_RETURN_NONE;
+}
+
+/* _set_gate(vector, cs, address, masks_events): an entry of a 32-bit guest's trap table */
+static PyObject *py_set_gate(Entry *e, PyObject *args)
+{
+    int vector, masks_events;
+    unsigned short cs;
+    unsigned long long address;
+    if (!PyArg_ParseTuple(args, "iHKp", &vector, &cs, &address, &masks_events))
+        return NULL;
+    if (vector == 0x80)
+        e->int80 = (CompatGate){(uint32_t)address, cs, masks_events};
+    else if (vector == 14)
+        e->compat_page_fault = (CompatGate){(uint32_t)address, cs, masks_events};
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_clear_runnable(Entry *e, PyObject *unused)
 {
     (void)unused;
-    e->n_runnable = 0;
+    e->n_runnable = e->n_pairs = 0;
     Py_RETURN_NONE;
 }
 
@@ -239,6 +269,8 @@ static PyMethodDef methods[] = {
     {"spins", (PyCFunction)py_spins, METH_NOARGS, NULL},
     {"_set_cpuid", (PyCFunction)py_set_cpuid, METH_O, NULL},
     {"add_runnable", (PyCFunction)py_add_runnable, METH_VARARGS, NULL},
+    {"add_pair", (PyCFunction)py_add_pair, METH_VARARGS, NULL},
+    {"_set_gate", (PyCFunction)py_set_gate, METH_VARARGS, NULL},
     {"clear_runnable", (PyCFunction)py_clear_runnable, METH_NOARGS, NULL},
     {"reflex", (PyCFunction)py_reflex, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -247,6 +279,9 @@ static PyMethodDef methods[] = {
 #define MEMBER(name, kind, flags) {#name, kind, offsetof(Entry, name), flags, NULL}
 static PyMemberDef members[] = {
     MEMBER(compat, T_BOOL, 0),
+    MEMBER(kernel_ss, T_USHORT, 0),
+    MEMBER(trapped_at, T_ULONGLONG, 0),
+    MEMBER(traps_there, T_ULONGLONG, 0),
     MEMBER(kernel_mode, T_BOOL, 0),
     MEMBER(nmi_masked, T_BOOL, 0),
     MEMBER(writable_pagetables, T_BOOL, 0),
@@ -259,10 +294,10 @@ static PyMemberDef members[] = {
     MEMBER(gs_base_other, T_ULONGLONG, 0),
     MEMBER(info_at, T_ULONGLONG, 0),
     MEMBER(cr2, T_ULONGLONG, 0),
-    MEMBER(fault_at, T_ULONGLONG, READONLY),
-    MEMBER(came_rip, T_ULONGLONG, READONLY),
-    MEMBER(came_rsp, T_ULONGLONG, READONLY),
-    MEMBER(resumed_when, T_ULONGLONG, READONLY),
+    MEMBER(fault_at, T_ULONGLONG, 0),
+    MEMBER(came_rip, T_ULONGLONG, 0),
+    MEMBER(came_rsp, T_ULONGLONG, 0),
+    MEMBER(resumed_when, T_ULONGLONG, 0),
     {"call_time", T_ULONGLONG, offsetof(Entry, call[0]), READONLY, NULL},
     {"call_rip", T_ULONGLONG, offsetof(Entry, call[1]), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},

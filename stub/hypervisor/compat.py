@@ -2,7 +2,8 @@
 
 Its kernel runs in ring 1 and its programs in ring 3, on one set of page tables, in the CPU's compatibility mode; CS
 says which of the two is running. What goes on the kernel's stack, low address first: [error code], eip, cs (with the
-event mask in byte 2), eflags, and from ring 3 esp, ss.
+event mask in byte 2), eflags, and from ring 3 esp, ss. The commonest entries never come here: ``compat.c`` is a reflex
+that does them, and leaves no other trace.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from stub.abi.x86_defns import (
 from stub.abi.xen import VcpuInfo32
 from stub.engine.base import CS, DS, ES, FS, GS, RAX, RETIRED, RFLAGS, RIP, RSP, SS
 from stub.hypervisor import _entry
-from stub.hypervisor.vcpu import VCPU_INFO_MASK, Gate, Vcpu
+from stub.hypervisor.vcpu import VCPU_INFO_MASK, Gate, TrapGate, Vcpu
 from stub.memory.guest import GuestFault, GuestMemory
 from stub.trace.writer import HypercallLog
 
@@ -82,12 +83,8 @@ class CompatVcpu(Vcpu):
         self.kernel_ss = FLAT_RING1_SS
         self.descriptor = descriptor
         self._words, self._memory, self._log, self._clock = words, memory, log, clock
-        self._trapped_at, self._traps_there = -1, 0
-        self._came = (0, 0)
-        self._fault_at = 0
-        self._resumed_when = -1
 
-    # -- what the C part keeps of a 64-bit guest's
+    # -- what is another thing than for a 64-bit guest
 
     @property
     def kernel_mode(self) -> bool:  # type: ignore[override]
@@ -95,29 +92,17 @@ class CompatVcpu(Vcpu):
         return self._words[CS] & 3 == 1 and not self._words[RFLAGS] & X86_EFLAGS_VM
 
     @property
-    def fault_at(self) -> int:
-        """Where a frame could not be read or written."""
-        return self._fault_at
-
-    @property
-    def came_rip(self) -> int:
-        """Where the last entry came from; ``came_rsp``: with which stack."""
-        return self._came[0]
-
-    @property
-    def came_rsp(self) -> int:
-        """See ``came_rip``."""
-        return self._came[1]
-
-    @property
-    def resumed_when(self) -> int:
-        """``RETIRED`` at the last iret with RF set, which holds for one instruction."""
-        return self._resumed_when
-
-    @property
     def kernel_tables(self) -> int:
         """The machine address of the four-level root that the kernel runs on, which is Xen's own."""
         return self._memory.root
+
+    def set_trap(self, vector: int, gate: TrapGate | None) -> None:
+        """Register the handler of an exception, or none; the C part (``compat.c``) is told of those that it enters."""
+        self.traps[vector] = gate
+        if gate is not None and gate.cs & ~3:
+            self._set_gate(vector, gate.cs, gate.address, gate.masks_events)
+        else:
+            self._set_gate(vector, 0, 0, False)
 
     # -- entries
 
@@ -134,10 +119,10 @@ class CompatVcpu(Vcpu):
             self.set_cr2(cr2)
         if gate is None or not gate.cs & ~3:
             return _entry.NO_HANDLER
-        if words[RETIRED] != self._trapped_at:
-            self._trapped_at, self._traps_there = words[RETIRED], 0
-        self._traps_there += 1
-        if self._traps_there > _entry.TRAPS_IN_A_ROW:  # time stands still there, and no limit would end it
+        if words[RETIRED] != self.trapped_at:
+            self.trapped_at, self.traps_there = words[RETIRED], 0
+        self.traps_there += 1
+        if self.traps_there > _entry.TRAPS_IN_A_ROW:  # time stands still there, and no limit would end it
             return _entry.TOO_MANY
         user = not self.kernel_mode
         extra = () if code is None else (code,)
@@ -165,7 +150,7 @@ class CompatVcpu(Vcpu):
         stored = flags | pushed | (0 if mask else X86_EFLAGS_IF)
         if self.architectural_iopl:
             stored |= self.iopl << 12
-        if self._resumed_when == words[RETIRED]:
+        if self.resumed_when == words[RETIRED]:
             stored |= X86_EFLAGS_RF
         frame = [*extra, words[RIP], words[CS] | mask << 16, stored]
         if words[CS] & 2:
@@ -178,11 +163,11 @@ class CompatVcpu(Vcpu):
         try:
             memory.write(_base(self.descriptor(ss)) + bottom & _M32, data)
         except GuestFault as fault:
-            self._fault_at = fault.vaddr
+            self.fault_at = fault.vaddr
             return _entry.STACK_FAULT
         if not cs & ~3:
             return _entry.NO_HANDLER
-        self._came = words[RIP], words[RSP]
+        self.came_rip, self.came_rsp = words[RIP], words[RSP]
         if masks_events:
             ram[mask_at] |= 1
         words[RIP], words[CS] = address & _M32, cs
@@ -208,7 +193,7 @@ class CompatVcpu(Vcpu):
                 payload += memory.read(at + 16, 8)
                 esp, ss = struct.unpack_from("<2I", payload, 16)
         except GuestFault as fault:
-            self._fault_at = fault.vaddr
+            self.fault_at = fault.vaddr
             return _entry.FRAME_FAULT, b""
         self._return(eax, eflags)
         words[RIP], words[CS] = eip, cs & 0xFFFF
@@ -223,7 +208,7 @@ class CompatVcpu(Vcpu):
         if self.architectural_iopl:
             self.iopl = eflags >> 12 & 3
         if eflags & X86_EFLAGS_RF:
-            self._resumed_when = words[RETIRED]
+            self.resumed_when = words[RETIRED]
         words[RAX] = eax
         words[RFLAGS] = eflags & _FROM_IRET | _ALWAYS_SET
         self._memory.ram_bytes[self.info_at + VCPU_INFO_MASK] = 0 if eflags & X86_EFLAGS_IF else 1

@@ -24,7 +24,8 @@ enum { /* outcomes */
 enum { TF = 0x100, IF = 0x200, DF = 0x400, IOPL = 0x3000, NT = 0x4000, RF = 0x10000, VM = 0x20000, AC = 0x40000 };
 enum { FLAT_KERNEL_CS = 0xe033, FLAT_KERNEL_SS = 0xe02b }; /* what a syscall instruction leaves, too */
 enum { VGCF_IN_SYSCALL = 0x100, HYPERCALL_IRET = 23 };
-enum { VCPU_INFO_MASK = 1, VCPU_INFO_CR2 = 16 }; /* byte offsets in vcpu_info */
+enum { VCPU_INFO_MASK = 1, VCPU_INFO_CR2 = 16, COMPAT_VCPU_INFO_CR2 = 8 }; /* byte offsets in vcpu_info */
+enum { FLAT_RING1_DS = 0xe021 };
 enum { PFEC_P = 1, PFEC_W = 2, PFEC_U = 4, PFEC_RSVD = 8, PFEC_I = 16 };
 enum { TRAPS_IN_A_ROW = 10000, MOST_RUNNABLE = 8, MOST_LEAVES = 64 };
 enum { SPINS = 100, SPIN_LENGTH = 1000 }; /* so many turns, of fewer instructions than that, are a wait */
@@ -33,12 +34,26 @@ typedef struct { /* subleaf: this one, or all of them */
     uint32_t leaf, subleaf, all, a, b, c, d;
 } Leaf;
 
+typedef struct { /* a 32-bit guest's code and stack segment, found good by Python, neither with a base */
+    uint16_t cs, ss;
+    uint64_t cs_descriptor, ss_descriptor;
+} Pair;
+typedef struct { /* an entry of its trap table; address 0: none that is known here */
+    uint32_t address;
+    uint16_t cs;
+    int masks_events;
+} CompatGate;
+
 typedef struct {
     PyObject_HEAD
     Py_buffer words;
     Walk *memory;
     Recorder *log;
-    char compat; /* a 32-bit guest: its entries are Python's, but for its hypercalls' registers */
+    char compat; /* a 32-bit guest */
+    unsigned short kernel_ss;
+    Pair pairs[MOST_RUNNABLE];
+    int n_pairs;
+    CompatGate int80, compat_page_fault;
     char kernel_mode, nmi_masked, writable_pagetables, architectural_iopl, watches_ports;
     unsigned char iopl;
     unsigned long long kernel_root, user_root; /* MFNs; 0 for none */
@@ -96,6 +111,9 @@ static inline void count_spin(Entry *e, const uint64_t *w)
     e->spin_rip = w[RIP];
     e->spin_when = w[RETIRED];
 }
+
+/* compat.c */
+int compat_exception(Entry *e);
 
 /* reflex.c */
 int act(void *state, uint64_t *w, int kind);

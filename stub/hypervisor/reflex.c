@@ -90,8 +90,8 @@ int act(void *state, uint64_t *w, int kind)
         done = port_reflex(e);
     else if (kind == EXIT_CPUID)
         done = cpuid_reflex(e);
-    else if (e->compat) /* its entries are Python's */
-        done = 0;
+    else if (e->compat)
+        done = kind == EXIT_EXCEPTION && compat_exception(e);
     else if (kind == EXIT_EXCEPTION)
         done = page_fault_reflex(e);
     else if (kind == EXIT_SYSCALL && e->kernel_mode)

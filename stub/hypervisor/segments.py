@@ -115,7 +115,10 @@ def load_code_and_stack(xen: Hypervisor) -> bool:
     cs, ss = words[CS], words[SS]
     if (cs, ss) not in xen.runnable and return_fault(xen, cs, ss) is not None:
         return False
-    words[CS_DESCRIPTOR], words[SS_DESCRIPTOR] = descriptor(xen, cs), descriptor(xen, ss)
+    code, stack = descriptor(xen, cs), descriptor(xen, ss)
+    words[CS_DESCRIPTOR], words[SS_DESCRIPTOR] = code, stack
+    if not (cs | ss) & 4 and not _base(stack):
+        xen.vcpu.add_pair(cs, ss, code, stack)
     words[CODE_SWITCH] = TO_DESCRIPTORS
     return True
 

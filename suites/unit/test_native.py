@@ -30,6 +30,8 @@ NUMBERS = {
         "HYPERCALL_IRET": xen.Hypercall.iret,
         "VCPU_INFO_MASK": xen.VcpuInfo64.offset("evtchn_upcall_mask"),
         "VCPU_INFO_CR2": xen.VcpuInfo64.offset("arch_cr2"),
+        "COMPAT_VCPU_INFO_CR2": xen.VcpuInfo32.offset("arch_cr2"),
+        "FLAT_RING1_DS": arch_x86.FLAT_RING1_DS,
         "PFEC_P": x86_defns.PFEC_page_present,
         "PFEC_W": x86_defns.PFEC_write_access,
         "PFEC_U": x86_defns.PFEC_user_mode,

@@ -25,7 +25,6 @@ enum { TF = 0x100 }; /* RFLAGS */
 enum { CODE_SEGMENT = 1, STACK_SEGMENT = 2, DATA_SEGMENT = 3 };
 enum { HIDDEN_CPL = 3, HIDDEN_CS32 = 1 << 4, HIDDEN_SS32 = 1 << 5, HIDDEN_BASES = 1 << 6, HIDDEN_CS64 = 1 << 15 };
 enum { DESCRIPTOR_B = 1 << 22, DESCRIPTOR_G = 1 << 23 };
-enum { CODE_SWITCH_LOAD = 4 };
 enum { AT_SYSCALL, AT_LOOP, AT_BLOCK, AT_MIDDLE };
 
 extern const int register_ids[N_REGISTERS];
