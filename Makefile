@@ -21,7 +21,7 @@ boot: setup
 # Images first: a suite that cannot get its guest must fail here, not skip.
 test: setup check
 	@.ci/prepare test $(PYTHON)
-	@$(BIN)/pvstub images fetch debian-cloud debian-amd64 grub-xen64 grub-xen32 gnumach64
+	@$(BIN)/pvstub images fetch debian-cloud debian-amd64 grub-xen64 grub-xen32 gnumach64 gnumach32
 	@CPATH=$(CURDIR)/.venv/include $(BIN)/python -m pytest suites -n $(JOBS) --dist worksteal -q -rfEsx
 
 check: setup

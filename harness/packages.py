@@ -21,17 +21,17 @@ from typing import NamedTuple
 from harness.progress import Meter
 from stub.errors import ImageError
 
-# pvstub's guests are amd64 whatever the host is.
+# Of what pvstub's guests are, unless they say otherwise; whatever the host is.
 ARCHITECTURE = "amd64"
 TOOLS: Mapping[str, str] = {"apt-get": "apt", "apt-cache": "apt", "dpkg-deb": "dpkg"}
 # The user that apt downloads as when root calls it.
 SANDBOX_USER = "_apt"
 POLL_S = 0.1
 
-CONFIGURATION = f"""
+CONFIGURATION = """
 #clear APT::Architectures;
-APT::Architecture "{ARCHITECTURE}";
-APT::Architectures {{ "{ARCHITECTURE}"; }};
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
 Acquire::Languages "none";
 Acquire::Retries "2";
 Dir::Cache::pkgcache "";
@@ -56,13 +56,15 @@ FIELD = re.compile(r"^(\w[\w-]*): (.*)$", re.MULTILINE)
 class Wanted(NamedTuple):
     """Files in a package: one, ``member``, or several, ``members``.
 
-    These and ``depends`` are patterns that must match a whole path or package name.
+    These and ``depends`` are patterns that must match a whole path or package name. ``architecture`` is Debian's name
+    for the processor that the package is for.
     """
 
     package: str
     member: str = ""
     depends: str | None = None
     members: Sequence[str] = ()
+    architecture: str = ARCHITECTURE
 
 
 class Unpacked(NamedTuple):
@@ -101,14 +103,17 @@ def unpack_all(wanted: Wanted, what: str) -> list[Unpacked]:
     _require_tools(what)
     with _workplace() as folder:
         try:
-            return _Apt(folder, what, CONFIGURATION).unpack(wanted)
+            return _Apt(folder, what, CONFIGURATION.format(architecture=wanted.architecture)).unpack(wanted)
         except _ListsTooOld:
-            configuration = _configuration_with_new_lists(what)
+            configuration, missing = _configuration_with_new_lists(wanted.architecture, what)
     with _workplace() as folder:
         apt = _Apt(folder, what, configuration)
         try:
             return apt.unpack(wanted)
         except _ListsTooOld as error:
+            if missing:
+                fault = f"this machine's package lists are missing or too old, and no new ones can be had: {missing}"
+                raise apt.failure(fault, "check the network, or run `apt-get update` as root and try again") from None
             remedy = "is this machine's apt set up for a Debian that has it? See /etc/apt/sources.list"
             raise apt.failure(str(error), remedy) from None
 
@@ -130,12 +135,10 @@ class _Apt:
         found = _members(package, wanted.members or [wanted.member], self._what)
         return [Unpacked(*file, candidate.package, candidate.version, candidate.sha256) for file in found]
 
-    def update(self) -> None:
-        """Fetch the package lists into the folder that the configuration names."""
+    def update(self) -> str:
+        """Fetch the package lists into the folder that the configuration names; why not all of them could be had."""
         done = self._run("apt-get", "update", "--error-on=any", meter=Meter("package lists", None))
-        if done.returncode:
-            fault = f"this machine's package lists are missing or too old, and no new ones can be had: {done.why}"
-            raise self.failure(fault, "check the network, or run `apt-get update` as root and try again")
+        return done.why if done.returncode else ""
 
     def failure(self, fault: str, remedy: str) -> ImageError:
         return ImageError(f"{self._what}: {fault}; {remedy}")
@@ -163,21 +166,22 @@ class _Apt:
         return _run([tool, "-q", "-c", str(self._configuration), *arguments], self._downloads, meter)
 
 
-def _configuration_with_new_lists(what: str) -> str:
-    """apt's configuration with package lists of our own, fetched once in the life of this process."""
-    if not _new_lists:
+def _configuration_with_new_lists(architecture: str, what: str) -> tuple[str, str]:
+    """apt's configuration with package lists of our own, fetched once in the life of this process; and why some of
+    them could not be had. One list of several may do."""
+    if architecture not in _new_lists:
         with contextlib.ExitStack() as undo:
             folder = undo.enter_context(_workplace())
             lists = _apt_can_write(folder / "lists")
             _apt_can_write(lists / "partial")
-            configuration = CONFIGURATION + PRIVATE_LISTS.format(lists=lists)
-            _Apt(folder, what, configuration).update()
+            configuration = CONFIGURATION.format(architecture=architecture) + PRIVATE_LISTS.format(lists=lists)
+            missing = _Apt(folder, what, configuration).update()
             atexit.register(undo.pop_all().close)
-        _new_lists.append(configuration)
-    return _new_lists[0]
+        _new_lists[architecture] = configuration, missing
+    return _new_lists[architecture]
 
 
-_new_lists: list[str] = []
+_new_lists: dict[str, tuple[str, str]] = {}
 
 
 class _Done(NamedTuple):

@@ -6,6 +6,7 @@ typedef unsigned long word; /* as wide as a register */
 #define LEVELS 4
 #define ENTRIES 512ul
 #define LEVEL_SHIFT(level) (12 + 9 * ((level) - 1))
+#define ROOT_SLOTS 0 /* that must lead to a table, used or not */
 #define NOT_EXECUTABLE (1ull << 63)
 #define M2P_ENTRY word
 

@@ -110,6 +110,8 @@ static word table_behind(u64 entry)
 static void make_window(word pages)
 {
     root = new_page();
+    for (int slot = 0; slot < ROOT_SLOTS; slot++)
+        ((u64 *)root)[slot] = machine_address(new_page()) | PRESENT;
     for (word pfn = 0; pfn < pages; pfn++) {
         const word address = ADDRESS_OF(pfn);
         word table = root;

@@ -1,6 +1,10 @@
 /* What the start-up code and the kernel share: Xen's interface as far as they use it, and what is handed over. */
 #pragma once
+#ifdef __x86_64__
 #include "arch64.h"
+#else
+#include "arch32.h"
+#endif
 
 typedef unsigned char u8;
 typedef unsigned int u32;

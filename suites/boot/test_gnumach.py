@@ -13,8 +13,11 @@ from harness.guests import Guest
 SOURCES = Path(__file__).parents[2] / "images" / "gnumach"
 BOOT_SCRIPT = "hello $(task-create) $(task-resume)"
 
-pytestmark = pytest.mark.guest(image="gnumach64")
+both_widths = pytest.mark.parametrize(
+    "width", [pytest.param(width, marks=pytest.mark.guest(image=f"gnumach{width}")) for width in (64, 32)]
+)
 xen_3 = pytest.mark.guest(compat="xen-3")
+MACHINES = {64: "xen-3.0-x86_64", 32: "xen-3.0-x86_32p"}
 
 
 def hello() -> bytes:
@@ -23,7 +26,8 @@ def hello() -> bytes:
     return programs.compiled("mach-hello", command, [SOURCES]).read_bytes()
 
 
-def test_todays_xen_kills_it(guest: Guest) -> None:
+@both_widths
+def test_todays_xen_kills_it(guest: Guest, width: int) -> None:
     """It writes to a page table without having asked for the assist, as every 4.17 answers: docs/fidelity.md."""
     verdict = guest.wait("poweroff", timeout=1)
     assert re.fullmatch(r"the guest shut down with the odd reason \d+", verdict.reason)
@@ -33,10 +37,11 @@ def test_todays_xen_kills_it(guest: Guest) -> None:
 
 
 @xen_3
-def test_with_the_old_rules_it_wants_a_module(guest: Guest) -> None:
+@both_widths
+def test_with_the_old_rules_it_wants_a_module(guest: Guest, width: int) -> None:
     for line in (
         r"^GNU Mach 1\.8",
-        r"^Running on xen-3\.0-x86_64\.$",
+        rf"^Running on {re.escape(MACHINES[width])}\.$",
         r"^biosmem: 0+:000000000004000000, available$",
         r"^hd: No block device",
         r"^panic .*bootstrap_create: No bootstrap code loaded with the kernel!$",
@@ -44,25 +49,33 @@ def test_with_the_old_rules_it_wants_a_module(guest: Guest) -> None:
         guest.console.expect_line(line, timeout=1)
     verdict = guest.wait("poweroff", timeout=1)
     assert "odd reason" in verdict.reason
-    assert guest.hypercalls.count("page_table_write") == 1
+    assert guest.hypercalls.count("page_table_write") == 64 // width, "an entry, in words"
     assert guest.hypercalls.count("event_channel_op_compat") > 0
     assert guest.hypercalls.count("sched_op_compat:shutdown") == 1
 
 
 @xen_3
+@both_widths
 @pytest.mark.parametrize("audit", [None, 50])
-def test_with_a_module_its_first_task_prints(guest: Guest, audit: int | None) -> None:
-    """The task is a 32-bit program, run from the LDT that Mach keeps; its trap prints on Mach's console."""
+def test_with_a_module_its_first_task_prints(guest: Guest, audit: int | None, width: int) -> None:
+    """The task is a 32-bit program, run from the LDT that Mach keeps; its trap prints on Mach's console.
+
+    A 32-bit Mach leaves the trap's call gate to Xen, which pvstub does not emulate: there the task begins, no more.
+    """
     booted = guest(ramdisk=multiboot.ramdisk({BOOT_SCRIPT: hello()}), audit=audit)
     booted.console.expect_sequence(
         [r"module 0: hello \$\(task-create\)", "1 multiboot modules", "task loaded: hello", "start hello: "], timeout=1
     )
-    booted.console.expect_line(r"Hello from a task of Mach's\.$", timeout=1)
+    if width == 64:
+        booted.console.expect_line(r"Hello from a task of Mach's\.$", timeout=1)
+    else:
+        booted.run(0.1)
     assert booted.verdict is None
 
 
 @xen_3
-def test_a_module_that_is_no_program(guest: Guest) -> None:
+@both_widths
+def test_a_module_that_is_no_program(guest: Guest, width: int) -> None:
     booted = guest(ramdisk=multiboot.ramdisk({BOOT_SCRIPT: b"no program"}))
     booted.console.expect_line(r"^panic .*Cannot load user executable module .*: hello$", timeout=1)
     booted.wait("poweroff", timeout=1)

@@ -11,7 +11,15 @@ from harness.guests import Guest
 PROMPT = "\rgrub> "
 CURSOR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
-pytestmark = pytest.mark.guest(image="grub-xen64")
+pytestmark = pytest.mark.parametrize(
+    "image", [pytest.param(image, marks=pytest.mark.guest(image=image)) for image in ("grub-xen64", "grub-xen32")]
+)
+
+
+@pytest.fixture(autouse=True)
+def image(request: pytest.FixtureRequest) -> str:
+    """Each test is for GRUB in 64 bits and in 32."""
+    return str(request.param)
 
 
 def typed(guest: Guest, line: str) -> list[str]:
@@ -30,9 +38,10 @@ def at_prompt(guest: Guest) -> Guest:
     return guest
 
 
-def test_it_looks_for_its_files_first(guest: Guest) -> None:
+def test_it_looks_for_its_files_first(guest: Guest, image: str) -> None:
     """The configuration that the image carries is run: it tries two other loaders, then two configuration files."""
-    missing = ("/boot/xen/pvboot-x86_64.elf", "/xen/pvboot-x86_64.elf", "/boot/grub/grub.cfg", "/grub/grub.cfg")
+    loader = {"grub-xen64": "pvboot-x86_64.elf", "grub-xen32": "pvboot-i386.elf"}[image]
+    missing = (f"/boot/xen/{loader}", f"/xen/{loader}", "/boot/grub/grub.cfg", "/grub/grub.cfg")
     for path in missing:
         guest.console.expect_exact(f"error: no such device: {path}.", timeout=1)
     guest.console.expect_exact(PROMPT)
@@ -67,13 +76,17 @@ def test_it_ends_the_domain(at_prompt: Guest, command: str, kind: str) -> None:
     assert at_prompt.hypercalls.count("sched_op:SCHEDOP_shutdown") == 1
 
 
-def test_it_asks_for_little(at_prompt: Guest) -> None:
-    """No trap table, no callback, no GDT: it runs on Xen's, events masked for ever; and it changes its root table."""
+def test_it_asks_for_little(at_prompt: Guest, image: str) -> None:
+    """No trap table, no callback, no GDT: it runs on Xen's, events masked for ever; and it changes its root table.
+
+    In 32 bits it asks for one assist, that its root table may lie above 4 GiB.
+    """
     at_prompt.console.sendline("halt")
     at_prompt.wait("poweroff", timeout=1)
     calls = at_prompt.hypercalls
-    for name in ("set_trap_table", "set_callbacks", "callback_op", "set_gdt", "vm_assist", "xen_version"):
+    for name in ("set_trap_table", "set_callbacks", "callback_op", "set_gdt", "xen_version"):
         assert calls.count(name) == 0
+    assert calls.count("vm_assist") == (image == "grub-xen32")
     assert calls.count("grant_table_op") == 2
     assert calls.count("mmuext_op:NEW_BASEPTR") == 1
     assert calls.count("upcall") == 0
@@ -88,7 +101,7 @@ def test_a_wait_costs_little(at_prompt: Guest) -> None:
     assert at_prompt.machine.retired - retired < 300_000_000
     at_prompt.console.sendline("halt")
     at_prompt.wait("poweroff", timeout=1)
-    assert at_prompt.hypercalls.count("cpuid") < 5000
+    assert at_prompt.hypercalls.count("cpuid") < 15_000
 
 
 def test_a_wait_is_the_same_however_often_one_looks(guest: Guest) -> None:

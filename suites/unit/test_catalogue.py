@@ -89,7 +89,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     monkeypatch.setenv("PVSTUB_CACHE", str(tmp_path / "cache"))
     # A process that is killed leaves its downloads there.
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(packages, "_new_lists", [])
+    monkeypatch.setattr(packages, "_new_lists", {})
     return Archive(tmp_path / "archive")
 
 
@@ -199,6 +199,24 @@ def test_a_package_without_a_module_is_no_use(archive: Archive) -> None:
     archive.add("linux-image-6.1.0-1-amd64", "6.1.10-1", {"./boot/vmlinuz-6.1.0-1-amd64": b"kernel"})
     with pytest.raises(ImageError, match=r"has no file lib/modules/.*crc16"):
         catalogue.load("debian-disk")
+
+
+def test_a_part_may_be_for_another_processor(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """apt is told so; lists of its own are fetched for each architecture."""
+    told = []
+    begin = packages._Apt.__init__
+
+    def noted(self: packages._Apt, folder: Path, what: str, configuration: str) -> None:
+        told.append("i386" if 'Architecture "i386"' in configuration else "amd64")
+        begin(self, folder, what, configuration)
+
+    monkeypatch.setattr(packages._Apt, "__init__", noted)
+    package = "gnumach-image-1.8-xen-486"
+    archive.add(package, "2:1.8", {"./boot/gnumach-1.8-xen-486.gz": b"mach"}, lists="new")
+    assert catalogue.load("gnumach32").kernel.read_bytes() == b"mach"
+    assert catalogue.load("debian-cloud").version == "6.1.10-1"
+    assert told == ["i386", "i386", "i386", "amd64", "amd64"], "asked, lists fetched, asked again; then the others"
+    assert archive.log()[:2] == ["update", f"download {package}=2:1.8"]
 
 
 def test_the_ramdisk_is_the_same_wherever_it_is_built(
