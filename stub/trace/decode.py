@@ -16,6 +16,8 @@ from stub.trace.styles import Shown, decimal, hexadecimal
 
 UNKNOWN_ARGS = tuple(Arg(f"a{number}") for number in range(1, 6))
 """How the registers of a hypercall without a row are shown."""
+_IRET_FRAME_64 = ("rip", "cs", "rflags", "rsp", "ss", "rax", "flags")
+_IRET_FRAME_32 = ("eax", "eip", "cs", "eflags", "esp", "ss")
 
 
 class Argument(NamedTuple):
@@ -89,12 +91,16 @@ def _followed(pointed: Pointed, record: HypercallRecord, address: Shown) -> tupl
 
 
 def _iret_frame(record: HypercallRecord) -> tuple[Argument, ...]:
-    layout = arch_x86.IretContext64
-    if record.bits != 64 or len(record.payload) < layout.size:
-        return ()
-    frame = layout.unpack_from(record.payload)
-    shown = {name: hexadecimal(value) for name, value in zip(layout.fields, frame, strict=True)}
-    return tuple(Argument(name, shown[name], True) for name in ("rip", "cs", "rflags", "rsp", "ss", "rax", "flags"))
+    """The frame by name; of a 32-bit guest's, the words that were read: no stack for a return to its kernel."""
+    if record.bits == 64 and len(record.payload) >= arch_x86.IretContext64.size:
+        fields = arch_x86.IretContext64.unpack_from(record.payload)._asdict()
+        frame = [(name, fields[name]) for name in _IRET_FRAME_64]
+    elif record.bits == 32:
+        words = memoryview(record.payload[: len(record.payload) & ~3]).cast("I")
+        frame = list(zip(_IRET_FRAME_32, words, strict=False))
+    else:
+        frame = []
+    return tuple(Argument(name, hexadecimal(value), True) for name, value in frame)
 
 
 def _zip(arguments: tuple[Arg, ...], record: HypercallRecord) -> list[tuple[Arg, int]]:

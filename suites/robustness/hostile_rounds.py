@@ -23,6 +23,7 @@ from stub.hypervisor.audit import audit
 from stub.machine import Limits, Machine
 from stub.memory import entries as e
 from stub.memory.frames import GUEST
+from stub.units import PAGE_SIZE, pages
 
 FOLDER = small_guests.TESTS / "hostile" / "rounds"
 LIMITS = Limits(instructions=400_000_000, wall_s=300)  # a guest's rounds take a tenth of that
@@ -35,6 +36,7 @@ LAST_ACTS = {
     "crash": ("crash", "SHUTDOWN_crash"),
     "iret-from-nowhere": ("crash", "while reading the iret frame"),
     "iret-to-nobody": ("crash", "without a user page table"),
+    "iret-to-xen": ("crash", "iret to ring 0"),
     "no-handlers": ("crash", "the guest has no handler for it"),
     "no-stack": ("crash", "on the kernel stack"),
     "no-kernel": ("crash", "on the kernel stack"),
@@ -87,12 +89,24 @@ class Frames:
         differs = (after & ~_ACCESSED_DIRTY) != (self._before & ~_ACCESSED_DIRTY)
         first = area.m2p_word // e.ENTRIES
         m2p = (self._foreign >= first) & (self._foreign < first + len(area.m2p) // e.ENTRIES)
-        own = m2p | (self._foreign == area.per_domain_l1) | self._had[self._foreign]
+        own = m2p | np.isin(self._foreign, self._compat_frames()) | self._had[self._foreign]
+        own |= np.isin(self._foreign, [area.per_domain_l1, area.monitor])
         found = [f"frame {mfn:#x} was written to" for mfn in self._foreign[differs.any(axis=1) & ~own].tolist()]
         stray = np.flatnonzero(area.m2p != self._m2p)
         stray = stray[~np.isin(stray, np.flatnonzero(self._had))]
         found += [f"the M2P of frame {mfn:#x} was changed" for mfn in stray.tolist()]
+        compat = domain.frames.compat_m2p
+        if compat is not None and (compat != (area.m2p[: len(compat)] & np.uint64(0xFFFFFFFF))).any():
+            found.append("the two M2Ps differ")
         return found + self._per_domain(made)
+
+    def _compat_frames(self) -> range:
+        """The frames that hold the M2P as a 32-bit guest sees it."""
+        compat = self._domain.frames.compat_m2p
+        if compat is None:
+            return range(0)
+        first = (compat.ctypes.data - self._domain.ram.table.ctypes.data) // PAGE_SIZE
+        return range(first, first + pages(compat.nbytes))
 
     def _per_domain(self, made: Machine) -> list[str]:
         """What is wrong with the page that maps the GDT and the LDT: only frames that are held for it may be there."""

@@ -23,13 +23,16 @@ from stub.hypervisor.audit import audit
 from stub.hypervisor.registry import HYPERCALLS
 from stub.hypervisor.xen import Hypervisor
 
-SEEDS, BATCHES, ROUNDS = 112, 16, 8000
+ROUNDS = 8000
+SEEDS = {64: 112, 32: 16}  # by the guest's bits
+BATCHES = {64: 16, 32: 4}
+EVERY_BATCH = [(bits, batch) for bits in small_guests.BOTH for batch in range(BATCHES[bits])]
 ATTEMPTS = 9000  # in each seed, at the least; the rounds that switch roots make several calls
 MIB = 1 << 20
 GROWTH = 48 * MIB  # that stays behind all guests of a process after the first two; one alone has 36 MiB of memory
 PEAK = 128 * MIB  # by which the process may grow at any moment: two guests, one not yet cleared away, and their code
 LONGEST = 2.0  # CPU seconds for one hypercall with its audit: the longest are lists, of which Xen does a part at a time
-NAMED = [v for v in small_guests.find("hostile") if v.folder != FOLDER]
+NAMED = [v for v in small_guests.find("hostile", small_guests.BOTH) if v.folder != FOLDER]
 
 _resident: list[int] = []  # bytes after each guest of this process
 
@@ -54,14 +57,15 @@ def kernel() -> Path:
 
 
 def test_the_batches_come_to_a_million() -> None:
-    assert SEEDS * ATTEMPTS >= 1_000_000
-    assert SEEDS % BATCHES == 0
+    assert SEEDS[64] * ATTEMPTS >= 1_000_000
+    assert all(SEEDS[bits] % BATCHES[bits] == 0 for bits in small_guests.BOTH)
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
-def test_hostile_rounds(kernel: Path, batch: int) -> None:
+@pytest.mark.parametrize(("bits", "batch"), EVERY_BATCH)
+def test_hostile_rounds(bits: int, batch: int) -> None:
     """A batch of seeds, one after the other; a failure names the seed."""
-    for seed in range(batch, SEEDS, BATCHES):
+    kernel = small_guests.build(FOLDER, bits)
+    for seed in range(batch, SEEDS[bits], BATCHES[bits]):
         outcome = live(kernel, seed, ROUNDS)
         _resident.append(resident())
         _judge(seed, outcome)
@@ -76,7 +80,9 @@ def _judge(seed: int, outcome: Outcome) -> None:
     assert outcome.longest < LONGEST, f"seed {seed}"
 
 
-def test_a_seed_is_the_same_run_every_time(kernel: Path) -> None:
+@pytest.mark.parametrize("bits", small_guests.BOTH)
+def test_a_seed_is_the_same_run_every_time(bits: int) -> None:
+    kernel = small_guests.build(FOLDER, bits)
     digests = set()
     for _ in range(2):
         with machine(kernel, seed=1, rounds=500) as made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,10 @@ LINES = [
     (record("iret"), "iret() = 0"),
     (record("iret", payload=arch_x86.IretContext64.pack(rip=0x10, cs=0x33, rflags=0x202, rsp=0x20, ss=0x2B)),
      "iret(rip=0x10, cs=0x33, rflags=0x202, rsp=0x20, ss=0x2b, rax=0x0, flags=0x0) = 0"),
+    (record("iret", payload=struct.pack("<4I", 7, 0x10, 0xE019, 0x202), bits=32),
+     "iret(eax=0x7, eip=0x10, cs=0xe019, eflags=0x202) = 0"),
+    (record("iret", payload=struct.pack("<6I", 7, 0x10, 0xE02B, 0x202, 0x20, 0xE033), bits=32),
+     "iret(eax=0x7, eip=0x10, cs=0xe02b, eflags=0x202, esp=0x20, ss=0xe033) = 0"),
     (record("xenpmu_op", 1, 2, rc=-95), "xenpmu_op(0x1, 0x2, 0x0, 0x0, 0x0) = -EOPNOTSUPP (-95)"),
 ]  # fmt: skip
 

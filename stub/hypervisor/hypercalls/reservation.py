@@ -186,7 +186,8 @@ def _exchange_translated(xen: Hypervisor, arg: int, job: _Exchange) -> int:
     given, wanted = Words(xen, job.given.extent_start), Words(xen, job.wanted.extent_start)
     end = min(job.done + at_once, job.given.nr_extents)
     more = job.wanted.extent_order - job.given.extent_order
-    places = range(job.done >> more, end >> more) if more > 0 else range(job.done << -more, end << -more)
+    shift = abs(more) & 31  # no order that the guest names may make a number long
+    places = range(job.done >> shift, end >> shift) if more > 0 else range(job.done << shift, end << shift)
     old, new = {i: given[i] for i in range(job.done, end)}, {i: wanted[i] for i in places}
     first, checked = job.done, _checked_exchange(xen, job)
     rc = _exchange_extents(xen, job, old, new, end) if checked is None else checked

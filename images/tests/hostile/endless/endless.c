@@ -4,8 +4,17 @@
    as the call's next part needs them, and the guest goes on behind the call instead. */
 #include "kit.h"
 
-#define WINDOW TEST_AREA(1)
+#define WINDOW ROOT_AREA(0)
+/* The instruction of a hypercall, and its first two arguments; the third is in RDX. */
+#if BITS == 64
 enum { SYSCALL = 0x050f };
+#define FIRST rdi
+#define SECOND rsi
+#else
+enum { SYSCALL = 0x82cd };
+#define FIRST rbx
+#define SECOND rcx
+#endif
 
 static u64 *item; /* the page that the list consists of */
 static struct frame *stopped_at, stopped;
@@ -38,11 +47,12 @@ static void set_up(void)
     unmask_events();
 }
 
-static void fill(unsigned words, const u64 *content)
+static void fill_with(const void *content, unsigned size)
 {
-    for (unsigned i = 0; i < PAGE / 8; i++)
-        item[i] = content[i % words];
+    for (unsigned at = 0; at < PAGE; at += size)
+        memcpy((u8 *)item + at, content, size);
 }
+#define FILL(content) fill_with(&(content), sizeof(content))
 
 /* Make the call until the timer stops it; the number of items that were done by then has to be between none and all. */
 #define ENDLESS(name, all, left, number, ...)                                            \
@@ -61,48 +71,48 @@ VARIATION(page_tables, "lists of updates")
 {
     set_up();
     u64 again[2] = {address_of(page()) | MACHPHYS_UPDATE, 0};
-    fill(2, again);
-    ENDLESS("mmu_update", 0x7fffffff, LEFT(rsi), MMU_UPDATE, WINDOW, 0x7fffffff, 0, DOMID_SELF);
-    check(stopped.rsi >> 31 == 1, "mmu_update says that it was preempted", "a count of %lx", stopped.rsi);
-    u64 flush[1] = {TLB_FLUSH_LOCAL};
-    fill(1, flush);
-    ENDLESS("mmuext_op", 0x7fffffff, LEFT(rsi), MMUEXT_OP, WINDOW, 0x7fffffff, 0, DOMID_SELF);
+    FILL(again);
+    ENDLESS("mmu_update", 0x7fffffff, LEFT(SECOND), MMU_UPDATE, WINDOW, 0x7fffffff, 0, DOMID_SELF);
+    check(stopped.SECOND >> 31 == 1, "mmu_update says that it was preempted", "a count of %lx", stopped.SECOND);
+    word flush = TLB_FLUSH_LOCAL; /* whatever part of an item it becomes */
+    FILL(flush);
+    ENDLESS("mmuext_op", 0x7fffffff, LEFT(SECOND), MMUEXT_OP, WINDOW, 0x7fffffff, 0, DOMID_SELF);
 }
 
 VARIATION(multicalls, "calls without end, and a call without end among them")
 {
     set_up();
-    u64 version[8] = {XEN_VERSION, 0, 0, 0, 0, 0, 0, 0};
-    fill(8, version);
-    ENDLESS("multicall", 0xffffffff, stopped.rsi, MULTICALL, WINDOW, 0xffffffff);
+    struct multicall_entry version = {.op = XEN_VERSION};
+    FILL(version);
+    ENDLESS("multicall", 0xffffffff, stopped.SECOND, MULTICALL, WINDOW, 0xffffffff);
     static struct multicall_entry inside = {.op = MMUEXT_OP, .args = {WINDOW, 0x7fffffff, 0, DOMID_SELF}};
-    u64 flush[1] = {TLB_FLUSH_LOCAL};
-    fill(1, flush);
+    word flush = TLB_FLUSH_LOCAL; /* whatever part of an item it becomes */
+    FILL(flush);
     ENDLESS("mmuext_op in a multicall", 0x7fffffff, inside.args[1] & 0x7fffffff, MULTICALL, &inside, 1);
-    check_equal(stopped.rsi, 1, "the multicall is still to be made");
+    check_equal(stopped.SECOND, 1, "the multicall is still to be made");
 }
 
 VARIATION(grants, "lists of grant operations")
 {
     set_up();
-    u64 nothing[1] = {0};
-    fill(1, nothing);
+    static const u64 nothing;
+    FILL(nothing);
     ENDLESS("map_grant_ref", 0x7fffffff, stopped.rdx, GRANT_TABLE_OP, 0, WINDOW, 0x7fffffff);
-    fill(1, nothing); /* the statuses were written into it */
+    FILL(nothing); /* the statuses were written into it */
     ENDLESS("unmap_grant_ref", 0x7fffffff, stopped.rdx, GRANT_TABLE_OP, 1, WINDOW, 0x7fffffff);
-    fill(1, nothing);
+    FILL(nothing);
     ENDLESS("copy", 0x7fffffff, stopped.rdx, GRANT_TABLE_OP, 5, WINDOW, 0x7fffffff);
-    fill(1, nothing);
+    FILL(nothing);
     ENDLESS("cache_flush", 0x7fffffff, stopped.rdx, GRANT_TABLE_OP, 12, WINDOW, 0x7fffffff);
 }
 
 VARIATION(reservation, "frames given back, the same one again and again")
 {
     set_up();
-    u64 frame[1] = {mfn_of(page())}; /* mapped: it goes when its mapping does */
-    fill(1, frame);
+    word frame = mfn_of(page()); /* mapped: it goes when its mapping does */
+    FILL(frame);
     static struct memory_reservation list = {(const word *)WINDOW, 1 << 25, 0, 0, DOMID_SELF};
-    ENDLESS("decrease_reservation", list.nr_extents, list.nr_extents - (stopped.rdi >> 6), MEMORY_OP,
+    ENDLESS("decrease_reservation", list.nr_extents, list.nr_extents - (stopped.FIRST >> 6), MEMORY_OP,
             XENMEM_decrease_reservation, &list);
 }
 
@@ -110,8 +120,6 @@ VARIATION(traps, "a trap table that does not end")
 {
     set_up();
     struct trap_info gate = {200, 0, FLAT_KERNEL_CS, gate_address(200)};
-    u64 words[2];
-    memcpy(words, &gate, sizeof words);
-    fill(2, words);
-    ENDLESS("set_trap_table", ~0ul, stopped.rdi - WINDOW, SET_TRAP_TABLE, WINDOW);
+    FILL(gate);
+    ENDLESS("set_trap_table", ~0ul, stopped.FIRST - WINDOW, SET_TRAP_TABLE, WINDOW);
 }

@@ -1,6 +1,8 @@
 /* What hostile guests have found, each as small as it can be told. */
 #include "kit.h"
 
+#if BITS == 64 /* all of it is of 64-bit guests: user code of other widths, addresses that are none */
+
 extern char to_vm86[], to_vm86_end[], just_traps[], far_return[];
 asm(".section .user, \"ax\"\n"
     ".code32\n"
@@ -87,3 +89,4 @@ VARIATION(narrow_far, "the same, when user code went there by itself")
 {
     go_there(0x008ffb000000ffff, USER_CODE, 1);
 }
+#endif

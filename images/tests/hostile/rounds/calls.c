@@ -31,24 +31,27 @@ static word place_somehow(const u8 *bytes, word size, int rigid)
     if (one_in(16) && size > 1 && !crowded)
         return place_cut_off(bytes, size);
     word at = place(bytes, size, one_in(16) && !crowded);
-    return !rigid && one_in(24) ? at - 1 - below(7) : at;
+    return !rigid && one_in(24) ? at - (BITS == 64 ? 1 + below(7) : 4 + 4 * below(2)) : at;
 }
 
 /* -- fields */
 
 static word some_list(int ports)
 {
-    u64 list[8];
+    word list[8];
+    u32 *numbers = (u32 *)list;
     if (one_in(10))
         return ports ? unreadable() : pointer();
-    for (unsigned i = 0; i < 8; i++)
-        list[i] = ports ? below(16) << 32 | below(16) : below(4) ? any_frame() : below(start_info->nr_pages);
+    for (unsigned i = 0; i < 2 * BITS / 8; i++)
+        numbers[i] = below(16);
+    for (unsigned i = 0; i < 8 && !ports; i++)
+        list[i] = below(4) ? any_frame() : below(start_info->nr_pages);
     return place((const u8 *)list, sizeof list, one_in(8) && !crowded);
 }
 
 static word count(void)
 {
-    static const word odd[] = {0, 3, 9, 64, 1 << 16, 1ul << 31, 0xffffffff, 1ul << 32, ~0ul};
+    static const word odd[] = {0, 3, 9, 64, 1 << 16, 1ul << 31, 0xffffffff, (word)(1ull << 32), ~0ul};
     return below(4) ? 1 + below(3) : PICK(odd);
 }
 
@@ -68,8 +71,8 @@ static u64 cycles(void)
 
 static u64 time(void)
 {
-    const u64 now = cycles(), times[] = {now + below(1000000), 1000000 + below(100000000), 1, any(), now + (1ul << 52),
-                                         1ul << 63};
+    const u64 now = cycles(), times[] = {now + below(1000000), 1000000 + below(100000000), 1, any(), now + (1ull << 52),
+                                         1ull << 63};
     return PICK(times);
 }
 
@@ -77,7 +80,7 @@ u64 some_descriptor(void)
 {
     const u64 kinds[] = {
         0, 0x00affb000000ffff, 0x00cff3000000ffff, 0x00cffb000000ffff, 0x0000e90000000000 | below(1 << 16),
-        0x0000ec00e0330000 | below(1 << 16), 0x00cf9b000000ffff, any(), any() & ~(1ul << 47),
+        0x0000ec0000000000 | (u64)FLAT_KERNEL_CS << 16 | below(1 << 16), 0x00cf9b000000ffff, any(), any() & ~(1ull << 47),
     };
     return PICK(kinds);
 }
@@ -125,7 +128,7 @@ static word own_handler(word with)
         (word)event_callback, (word)failsafe_callback, (word)syscall_callback, 0, gate_address(NMI),
         (word)sysenter_callback, 0, (word)syscall32_callback,
     };
-    return one_in(16) ? NON_CANONICAL + below(1 << 20) : with < 8 ? callbacks[with] : gate_address(with - 8);
+    return BITS == 64 && one_in(16) ? NO_ADDRESS + below(1 << 20) : with < 8 ? callbacks[with] : gate_address(with - 8);
 }
 
 static word mapping_place(u32 flags)
@@ -133,7 +136,7 @@ static word mapping_place(u32 flags)
     word page = habit_page(1);
     if (flags & 16) /* GNTMAP_contains_pte */
         return frame_address(pool_mfn[page]) + 8 * below(ENTRIES);
-    return below(8) ? pool_address() & -PAGE : below(2) ? HOLE + 8 * below(max_mfn) : NON_CANONICAL;
+    return below(8) ? pool_address() & -PAGE : below(2) ? HOLE + 8 * below(max_mfn) : NO_ADDRESS;
 }
 
 static int is_among(char letter, const char *letters)
@@ -212,8 +215,13 @@ static u64 field(char kind)
     case '5': return below(2) ? pool_address() : (word)code_page + below(16);
     case '8': return some_descriptor();
     case '.': return below(8) ? 0 : any();
-    default: return below(2) ? any() : any() >> below(64);
+    default: return stray();
     }
+}
+
+static word width_of(char letter)
+{
+    return letter == 'w' ? sizeof(word) : letter == '_' ? 4 * (BITS == 64) : (word)(letter - '0');
 }
 
 static word structure(const struct shape *shape, u8 *at)
@@ -223,9 +231,9 @@ static word structure(const struct shape *shape, u8 *at)
     for (const char *letter = shape->fields; *letter; letter += 2) {
         u64 value = field(letter[1]);
         if (!wrong-- && !is_among(letter[1], "eAcmHJfGr"))
-            value = any() >> below(64);
-        memcpy(at + size, &value, letter[0] - '0');
-        size += letter[0] - '0';
+            value = stray();
+        memcpy(at + size, &value, width_of(letter[0]));
+        size += width_of(letter[0]);
     }
     return size;
 }
@@ -238,8 +246,8 @@ static word list(const struct shape *shape, word *number)
     for (word i = 0; i < has; i++)
         size += structure(shape, bytes + size);
     if (shape->number == SET_TRAP_TABLE) {
-        memset(bytes + size, 0, 16);
-        size += 16;
+        memset(bytes + size, 0, sizeof(struct trap_info));
+        size += sizeof(struct trap_info);
     }
     *number = crowded || below(6) ? has : count();
     word at = *number <= has ? place_somehow(bytes, size, shape->rigid) : place(bytes, size, 1);
@@ -283,16 +291,17 @@ void make_call(struct call *call, int nested)
     const struct shape *shape = some_shape();
     word number = 0, size;
     u8 bytes[MOST_BYTES];
+    u64 wide;
     while (nested && (shape->number == SET_TRAP_TABLE || (shape->number == MULTICALL && below(16))))
         shape = some_shape();
-    call->number = shape->number < 64 ? shape->number : any() | 64;
+    call->number = shape->number < 64 ? shape->number : (word)any() | 64;
     for (unsigned i = 0; i < 5; i++)
-        call->arguments[i] = any() >> below(64);
+        call->arguments[i] = stray();
     if (shape->number == MULTICALL && !nested)
         make_multicall(call);
-    for (unsigned i = 0; shape->words[i]; i++) {
-        word *argument = &call->arguments[i];
-        switch (shape->words[i]) {
+    word *argument = call->arguments;
+    for (const char *letter = shape->words; *letter; letter++, argument++) {
+        switch (*letter) {
         case 'C':
             *argument = shape->command;
             if (shape->number == MEMORY_OP && one_in(16))
@@ -316,7 +325,10 @@ void make_call(struct call *call, int nested)
             *argument = below(8);
             break;
         default:
-            *argument = field(shape->words[i]);
+            wide = field(*letter);
+            *argument = wide;
+            if (BITS == 32 && is_among(*letter, "em8u")) /* 64 bits whatever a word is */
+                *++argument = wide >> 32;
         }
     }
 }
@@ -334,7 +346,7 @@ static void note_mappings(const u8 *list, word count)
     for (word i = 0; i < count && i < 4; i++) {
         const struct request *request = (const struct request *)list + i;
         if (request->status == 0)
-            mappings[below(MAPPINGS)] = (struct mapping){request->address, request->handle};
+            mappings[below(MAPPINGS)] = (struct mapping){(word)request->address, request->handle};
     }
 }
 

@@ -4,16 +4,36 @@
 struct piece {
     const u8 *from, *to;
 };
+#if BITS == 64
 struct iret_frame {
     word rax, r11, rcx, flags, rip, cs, rflags, rsp, ss;
 };
+#else
+struct iret_frame {
+    word rax, rip, cs, rflags, rsp, ss;
+};
+#endif
 extern const struct piece pieces[], pieces_end[];
-extern word piece_registers[10];
+extern word piece_registers[10]; /* rax, rcx, rdx, rbx, rsi, rdi, r8 to r11 */
+/* Which of them are a multicall's arguments, and what the ring in CS is for the kernel. */
+#if BITS == 64
+enum { MULTICALL_LIST = 5, MULTICALL_COUNT = 4, KERNEL_RING = 0 };
+#else
+enum { MULTICALL_LIST = 3, MULTICALL_COUNT = 1, KERNEL_RING = 1 };
+#endif
 extern void run_piece(const void *code);
 extern void run_user(const struct iret_frame *frame, word number) __attribute__((noreturn));
 extern char iret_landing[];
 
 static struct iret_frame frame;
+
+/* The frame from the stack that it has, below which a kernel's next trap of 32 bits is going to be pushed. */
+static void go(word number)
+{
+    struct iret_frame *at = (struct iret_frame *)(scratch + 2 * PAGE) - 1;
+    *at = frame;
+    run_user(at, number);
+}
 
 static void load_registers(void)
 {
@@ -22,7 +42,7 @@ static void load_registers(void)
         0x400, 0xc0010015, 0x8b, 0x1a0, 0x140, 0x40000000, 0xc0011029,
     };
     for (unsigned i = 0; i < 10; i++)
-        piece_registers[i] = below(2) ? any() >> below(64) : pointer();
+        piece_registers[i] = below(2) ? (word)stray() : pointer();
     if (below(2)) /* a selector, a register, a port */
         piece_registers[0] = below(2) ? 0xe000 + below(64) : below(1 << 16);
     if (below(2))
@@ -30,8 +50,8 @@ static void load_registers(void)
     if (below(2))
         piece_registers[2] = below(1 << 16);
     piece_registers[4] = pointer();
-    piece_registers[6] = any_frame() * PAGE;
-    piece_registers[7] = refused_root() * PAGE;
+    piece_registers[6] = frame_address(any_frame());
+    piece_registers[7] = frame_address(refused_root());
     piece_registers[5] = pointer();
 }
 
@@ -57,6 +77,12 @@ void round_of_code(word round)
     (void)round;
 }
 
+static void user_tables(void)
+{
+    if (BITS == 64)
+        MUST(mmuext(NEW_USER_BASEPTR, mfn_of(user_root), 0));
+}
+
 static word some_flags(void)
 {
     static const word flags[] = {0x202, 0x202, 2, 0x302, 0x3202, 0x10202, 0x20202, 0x4202, 0x40202, 0x602, 0x200202};
@@ -66,7 +92,7 @@ static word some_flags(void)
 static word some_selector(void)
 {
     static const u16 selectors[] = {
-        FLAT_USER_CS, FLAT_USER_CS, FLAT_USER_CS32, FLAT_USER_SS, FLAT_USER_SS, FLAT_KERNEL_CS & ~3, 0, 3, 7, 0xe008,
+        FLAT_USER_CS, FLAT_USER_CS, 0xe023, FLAT_USER_SS, FLAT_USER_SS, FLAT_KERNEL_CS & ~3, 0, 3, 7, 0xe008,
         0xe010, 0xe019, 0x10, 0x0b, 0x0f, 0xe000, 0xffff,
     };
     return below(4) ? PICK(selectors) : below(1 << 16);
@@ -75,7 +101,10 @@ static word some_selector(void)
 static void some_frame(void)
 {
     load_registers();
-    frame = (struct iret_frame){.rax = any(), .r11 = any(), .rcx = any(), .flags = below(2) ? 0 : any() & 0x1ff};
+    frame = (struct iret_frame){.rax = any()};
+#if BITS == 64
+    frame.r11 = any(), frame.rcx = any(), frame.flags = below(2) ? 0 : any() & 0x1ff;
+#endif
     frame.cs = below(3) ? FLAT_USER_CS : some_selector();
     frame.ss = below(3) ? FLAT_USER_SS : some_selector();
     frame.rflags = some_flags();
@@ -83,35 +112,44 @@ static void some_frame(void)
 
 void round_of_user_code(word round)
 {
-    static const u8 tail[] = {0x0f, 0x05, 0x0f, 0x0b};
+#if BITS == 64
+    static const u8 tail[] = {0x0f, 0x05, 0x0f, 0x0b}; /* syscall, ud2 */
+#else
+    static const u8 tail[] = {0xcd, 0x80, 0x0f, 0x0b};
+#endif
     write_code(tail, sizeof tail);
-    MUST(mmuext(NEW_USER_BASEPTR, mfn_of(user_root), 0));
+    user_tables();
     MUST(hypercall(STACK_SWITCH, FLAT_KERNEL_SS, entry_stack_top));
     some_frame();
     frame.cs |= 3;
     frame.rip = USER_PIECE + (one_in(16) ? below(PAGE) : 0);
     frame.rsp = one_in(8) ? pointer() : USER_STACK_TOP - 256;
     totals.excursions++;
-    run_user(&frame, IRET);
+    go(IRET);
     (void)round;
 }
 
 void round_of_irets(word round)
 {
     some_frame();
-    frame.cs = below(8) ? frame.cs & ~3ul : frame.cs;
+    frame.cs = below(8) ? (frame.cs & ~3ul) | KERNEL_RING : frame.cs | KERNEL_RING;
     frame.rip = below(4) ? (word)iret_landing : (word)code_page + PAGE + below(PAGE);
     frame.rsp = (word)scratch + 2 * PAGE - 8 * below(3);
-    MUST(mmuext(NEW_USER_BASEPTR, mfn_of(user_root), 0));
+    user_tables();
     MUST(hypercall(STACK_SWITCH, FLAT_KERNEL_SS, entry_stack_top));
     totals.irets++;
     static struct multicall_entry entries[2] = {{.op = XEN_VERSION}, {.op = IRET}};
     if (below(4))
-        run_user(&frame, IRET);
-    piece_registers[4] = 2;
-    piece_registers[5] = (word)entries;
-    run_user(&frame, MULTICALL);
+        go(IRET);
+    piece_registers[MULTICALL_COUNT] = 2;
+    piece_registers[MULTICALL_LIST] = (word)entries;
+    go(MULTICALL);
     (void)round;
+}
+
+static void update_descriptor(u64 address, u64 descriptor)
+{
+    hypercall(UPDATE_DESCRIPTOR, VALUE(address), VALUE(descriptor));
 }
 
 /* A page of descriptors as the GDT or the LDT, and selectors that lead there. */
@@ -128,7 +166,7 @@ void round_of_descriptors(word round)
     else
         hypercall(SET_GDT, frames, 1 + below(512));
     for (unsigned i = 0; i < 8; i++)
-        hypercall(UPDATE_DESCRIPTOR, frame_address(pool_mfn[page]) + 8 * below(18), some_descriptor());
+        update_descriptor(frame_address(pool_mfn[page]) + 8 * below(18), some_descriptor());
     static const u8 loads[] = {
         0x8e, 0xd8, 0x8e, 0xc1, 0x8e, 0xe2, 0x8e, 0xe8, /* ds, es, fs, gs */
         0x0f, 0x02, 0xc8, 0x0f, 0x00, 0xe1, 0xc3, /* lar, verr */
@@ -139,13 +177,14 @@ void round_of_descriptors(word round)
     totals.pieces++;
     run_piece(code_page);
     some_frame();
-    frame.cs = (below(18) << 3 | (local ? 4 : 0)) | (below(2) ? 3 : 0);
+    frame.cs = (below(18) << 3 | (local ? 4 : 0)) | (below(2) ? 3 : KERNEL_RING);
     frame.ss = below(18) << 3 | (local ? 4 : 0) | 3;
-    frame.rip = frame.cs & 3 ? USER_PIECE : (word)iret_landing;
-    frame.rsp = frame.cs & 3 ? USER_STACK_TOP - 256 : (word)scratch + 2 * PAGE;
-    MUST(mmuext(NEW_USER_BASEPTR, mfn_of(user_root), 0));
+    const int to_user = (frame.cs & 3) == 3;
+    frame.rip = to_user ? USER_PIECE : (word)iret_landing;
+    frame.rsp = to_user ? USER_STACK_TOP - 256 : (word)scratch + 2 * PAGE;
+    user_tables();
     MUST(hypercall(STACK_SWITCH, FLAT_KERNEL_SS, entry_stack_top));
     totals.irets++;
-    run_user(&frame, IRET);
+    go(IRET);
     (void)round;
 }

@@ -6,6 +6,7 @@
 
 void seed_chance(u64 seed);
 u64 any(void);
+u64 stray(void); /* any, but where words are short none that could be an address of the kernel's by chance */
 word below(word limit);
 static inline int one_in(word n)
 {
@@ -19,7 +20,7 @@ static inline int one_in(word n)
    as, so that trees come about. What the guest itself runs on is vital: no call may take it, or only such as must be
    refused. In the address space, the pool has a hole before and behind it, and so has the arena. */
 
-enum { POOL = 48, SPARES = 16, ARENA_PAGES = 8, AREAS = 4, OWN_DOMAIN = 1 };
+enum { POOL = 48, SPARES = 16, ARENA_PAGES = 8, AREAS = ROOT_AREAS - 1, OWN_DOMAIN = 1 };
 #define USER_PIECE (USER_CODE + 0x80000) /* where code_page is for user code */
 void write_grant(word number, u16 flags, u16 domid, word frame);
 /* A grant that was mapped, as Xen said. */

@@ -15,15 +15,14 @@ void round_of_long_lists(word round)
         {GRANT_TABLE_OP, 12, {0}},
     };
     word which = below(sizeof lists / sizeof *lists), count = 1000 + below(9000), number = lists[which].number;
-    memcpy(window_page, lists[which].words, 64);
+    memcpy(window_page, lists[which].words, sizeof lists[which].words);
     if (number == MMU_UPDATE) {
         word mfn = pool_mfn[below(POOL)];
-        for (unsigned i = 0; i < 8; i += 2) {
-            window_page[i] = frame_address(mfn) | MACHPHYS_UPDATE;
-            window_page[i + 1] = any();
-        }
+        struct mmu_update *updates = (struct mmu_update *)window_page;
+        for (unsigned i = 0; i < 8 * sizeof(word) / sizeof *updates; i++)
+            updates[i] = (struct mmu_update){frame_address(mfn) | MACHPHYS_UPDATE, any()};
     }
-    for (unsigned i = 8; i < PAGE / 8; i++)
+    for (unsigned i = 8; i < PAGE / sizeof(word); i++)
         window_page[i] = window_page[i - 8];
     struct multicall_entry inside = {.op = number, .args = {window, count, 0, DOMID_SELF}};
     if (number == GRANT_TABLE_OP)

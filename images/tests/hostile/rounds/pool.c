@@ -35,6 +35,14 @@ u64 any(void)
     return state * 0x2545f4914f6cdd1d;
 }
 
+u64 stray(void)
+{
+    u64 value = any();
+    if (below(2))
+        value >>= below(64);
+    return BITS == 32 && (value >> 30 & 3) == 3 ? value ^ 1 << 30 : value;
+}
+
 word below(word limit)
 {
     return (any() >> 32) * limit >> 32;
@@ -44,12 +52,13 @@ word below(word limit)
 
 int habit(word page)
 {
-    return page < 14 ? 1 : page < 20 ? 2 : page < 23 ? 3 : page < 25 ? 4 : 0;
+    const int level = page < 14 ? 1 : page < 20 ? 2 : page < 23 ? 3 : page < 25 ? 4 : 0;
+    return level < LEVELS ? level : LEVELS * (level > 0);
 }
 
 int habit_page(int level)
 {
-    static const u8 first[] = {25, 0, 14, 20, 23}, count[] = {POOL - 25, 14, 6, 3, 2};
+    static const u8 first[] = {25, 0, 14, 20, 23}, count[] = {POOL - 25, 14, 6, BITS == 64 ? 3 : 5, 2};
     return first[level] + below(count[level]);
 }
 
@@ -70,10 +79,10 @@ static void note_tables(word mfn, int level, word address)
     tables[tables_count++] = (struct table){at, mfn, address, level};
     for (int i = 0; i < ENTRIES; i++) {
         word next = (at[i] & ~ENTRY_FLAGS) / PAGE, from = address + ((word)i << LEVEL_SHIFT(level));
-        if (!(at[i] & P) || (level == LEVELS && i != entry_index(VIRT_BASE, LEVELS)))
+        if (!(at[i] & P) || (level == LEVELS && i != entry_index(VIRT_BASE, LEVELS)) || !own_frame(next))
             continue;
         if (level > 1)
-            note_tables(next, level - 1, level == LEVELS ? from | 0xfffful << 48 : from);
+            note_tables(next, level - 1, level == LEVELS ? from | SIGN : from);
         else
             is_vital[next / 8] |= 1 << next % 8;
     }
@@ -109,18 +118,35 @@ static void make_window(void)
         MUST(read_only(tables[level]));
         below = address_of(tables[level]) | TABLE;
     }
-    window = TEST_AREA(FIRST_AREA + AREAS);
+    window = ROOT_AREA(0);
     MUST(update(entry_address(window, LEVELS), below));
 }
 
 static void make_grants(void)
 {
-    u64 frame;
-    struct { u16 domid, pad; u32 frames; short status; u64 list; } setup = {DOMID_SELF, 0, 1, 0, (word)&frame};
+    word frame;
+    struct { u16 domid, pad; u32 frames; short status; word list; } setup = {DOMID_SELF, 0, 1, 0, (word)&frame};
     MUST(hypercall(GRANT_TABLE_OP, 2, &setup, 1));
     grants = page();
     MUST(map((word)grants, frame_address(frame) | DATA));
     grant_frame = frame;
+}
+
+/* Another root with the kernel. What is in the last entry of one of PAE must be in no other. */
+static void clone_root(void)
+{
+    u64 *clone = page(), kernel = entry(VIRT_BASE, LEVELS);
+    if (BITS == 32) {
+        u64 *copy = page(), *from = table_at((kernel & ~ENTRY_FLAGS) / PAGE);
+        for (int i = 0; i < entry_index(HOLE, LEVELS - 1); i++)
+            copy[i] = from[i];
+        MUST(read_only(copy));
+        kernel = address_of(copy) | TABLE;
+    }
+    clone[entry_index(VIRT_BASE, LEVELS)] = kernel;
+    root_clone = mfn_of(clone);
+    MUST(read_only(clone));
+    MUST(mmuext(PIN_ROOT, root_clone, 0));
 }
 
 void make_pool(void)
@@ -136,11 +162,7 @@ void make_pool(void)
     arena_end = arena + ARENA_PAGES * PAGE;
     root_home = root_mfn();
     make_window();
-    u64 *clone = page();
-    clone[entry_index(VIRT_BASE, LEVELS)] = entry(VIRT_BASE, LEVELS);
-    root_clone = mfn_of(clone);
-    MUST(read_only(clone));
-    MUST(mmuext(PIN_L4_TABLE, root_clone, 0));
+    clone_root();
     for (unsigned i = 0; i < POOL; i++)
         pool_mfn[i] = mfn_of(pool + i * PAGE);
     for (unsigned i = 0; i < SPARES; i++)
@@ -182,7 +204,7 @@ void tidy(void)
     static struct mmu_update clear[AREAS];
     static const u8 writable_pagetables = 2;
     for (unsigned i = 0; i < AREAS; i++)
-        clear[i].ptr = frame_address(root_home) + 8 * entry_index(TEST_AREA(FIRST_AREA + i), LEVELS);
+        clear[i].ptr = frame_address(root_home) + 8 * entry_index(ROOT_AREA(FIRST_AREA + i), LEVELS);
     mmu_update(clear, AREAS, DOMID_SELF);
     hypercall(VM_ASSIST, 0, writable_pagetables);
     hypercall(SET_DEBUGREG, 7, 0);
@@ -213,8 +235,8 @@ void tidy(void)
 static word odd_frame(void)
 {
     const word odd[] = {
-        0, max_mfn, max_mfn - 1, NO_RAM, INVALID_FRAME, ~0ul, 1ul << 31, 1ul << 40, lost_frame, grant_frame,
-        start_info->store_mfn, start_info->shared_info / PAGE, below(max_mfn), below(max_mfn), any() & 0xffffffffff,
+        0, max_mfn, max_mfn - 1, NO_RAM, (word)INVALID_FRAME, ~0ul, 1ul << 31, (word)(1ull << 40), lost_frame, grant_frame,
+        start_info->store_mfn, start_info->shared_info / PAGE, below(max_mfn), below(max_mfn), (word)any() & (word)0xffffffffff,
     };
     word mfn = PICK(odd);
     return vital(mfn) ? NO_RAM : mfn;
@@ -279,7 +301,7 @@ u64 entry_value(void)
         flags |= any() & ENTRY_FLAGS;
     if (vital(mfn)) /* to be seen, not to be written */
         flags = P | US;
-    return (mfn & 0xffffffffff) * PAGE | flags;
+    return frame_address(mfn & (word)0xffffffffff) | flags;
 }
 
 static word slot(void)
@@ -291,7 +313,8 @@ static int is_vital_slot(const struct table *table, word slot)
 {
     word address = table->address + (slot << LEVEL_SHIFT(table->level));
     if (table->level == LEVELS)
-        return slot == (word)entry_index(VIRT_BASE, LEVELS) || slot == (word)entry_index(window, LEVELS);
+        return slot == (word)entry_index(VIRT_BASE, LEVELS) || slot == (word)entry_index(window, LEVELS) ||
+               (BITS == 32 && slot == (word)entry_index(USER_CODE, LEVELS)); /* in the kernel's root, and no other */
     if (table->level > 1)
         return (table->at[slot] & P) != 0;
     if (address >= (word)pool - PAGE && address <= (word)arena_end) /* the holes too */
@@ -304,7 +327,7 @@ static const struct table *own_entry(word *slot)
 {
     const struct table *table = &tables[below(3) ? 0 : below(tables_count)];
     if (table == tables && below(4))
-        *slot = entry_index(TEST_AREA(FIRST_AREA + below(AREAS)), LEVELS);
+        *slot = entry_index(ROOT_AREA(FIRST_AREA + below(AREAS)), LEVELS);
     else
         *slot = below(ENTRIES);
     target = (struct target){table->level, is_vital_slot(table, *slot)};
@@ -325,7 +348,7 @@ u64 entry_target(void)
     }
     target = (struct target){1 + below(LEVELS), 0};
     word mfn = odd_frame();
-    return (mfn == start_info->shared_info / PAGE ? NO_RAM : mfn) * PAGE + 8 * at;
+    return frame_address(mfn == start_info->shared_info / PAGE ? NO_RAM : mfn) + 8 * at;
 }
 
 u64 *table_target(void)
@@ -344,7 +367,7 @@ u64 *table_target(void)
 
 static word area_address(void)
 {
-    word address = TEST_AREA(FIRST_AREA + below(AREAS));
+    word address = ROOT_AREA(FIRST_AREA + below(AREAS));
     for (int level = LEVELS - 1; level; level--)
         address += slot() << LEVEL_SHIFT(level);
     return address;
@@ -367,8 +390,8 @@ word address_target(void)
 
 word unreadable(void)
 {
-    const word bad[] = {0, 1, NON_CANONICAL, NON_CANONICAL - 8, ~0ul, -8ul, -4096ul, 1ul << 63, HOLE_END - 8,
-                        HOLE + (4ul << 39), 0x12345678, (word)pool - 4, (word)arena_end, any() | 1ul << 62};
+    const word bad[] = {0, 1, NO_ADDRESS, NO_ADDRESS - 8, ~0ul, -8ul, -4096ul, HOLE_END - 16, HOLE_END - 8,
+                        BEHIND_M2P, 0x12345678, (word)pool - 4, (word)arena_end, NO_ADDRESS + below(1 << 20)};
     return PICK(bad);
 }
 
@@ -379,8 +402,8 @@ word table_pointer(void)
 
 word pointer(void)
 {
-    const word bad[] = {HOLE, HOLE + 8 * below(max_mfn), USER_CODE, (word)store_ring + below(PAGE), any(),
-                        any() & 0xffffffff, unreadable(), unreadable(), unreadable()};
+    const word bad[] = {HOLE, HOLE + 8 * below(max_mfn), USER_CODE, (word)store_ring + below(PAGE), stray(),
+                        stray() & 0xffffffff, unreadable(), unreadable(), unreadable()};
     word chance = below(16);
     return chance < 6    ? (word)scratch + (below(PAGE) & -8ul)
            : chance < 7  ? (word)pool - PAGE - below(64) /* up to the hole */

@@ -1,8 +1,14 @@
 /* Plain stores: to page tables that are mapped read-only (Xen emulates some), to what is mapped or not, to grants. */
 #include "hostile.h"
 
+#if BITS == 64
+#define WIDEST "cmpxchg16b"
+#else
+#define WIDEST "cmpxchg8b"
+#endif
+
 /* A store of so many bytes, in one of the ways that the CPU has. */
-static void store(word address, u64 value, unsigned way)
+static void store(word address, word value, unsigned way)
 {
     switch (way) {
     case 0:
@@ -15,13 +21,13 @@ static void store(word address, u64 value, unsigned way)
         asm volatile("movl %k0, (%1)" : : "r"(value), "r"(address) : "memory");
         break;
     case 3:
-        asm volatile("lock orq %0, (%1)" : : "r"(value), "r"(address) : "memory", "cc");
+        asm volatile("lock or %0, (%1)" : : "r"(value), "r"(address) : "memory", "cc");
         break;
     case 4:
-        asm volatile("lock btrq $1, (%0)" : : "r"(address) : "memory", "cc");
+        asm volatile("lock btr" W " $1, (%0)" : : "r"(address) : "memory", "cc");
         break;
     case 5:
-        asm volatile("lock xaddq %0, (%1)" : "+r"(value) : "r"(address) : "memory", "cc");
+        asm volatile("lock xadd %0, (%1)" : "+r"(value) : "r"(address) : "memory", "cc");
         break;
     case 6:
         asm volatile("stosl" : "+D"(address) : "a"(value) : "memory");
@@ -30,19 +36,19 @@ static void store(word address, u64 value, unsigned way)
         asm volatile("movl %k0, 4(%1)" : : "r"(value), "r"(address) : "memory");
         break;
     case 8:
-        asm volatile("lock cmpxchg16b (%0)" : : "r"(address), "a"(value), "d"(0), "b"(value), "c"(0) : "memory", "cc");
+        asm volatile("lock " WIDEST " (%0)" : : "r"(address), "a"(value), "d"(0), "b"(value), "c"(0) : "memory", "cc");
         break;
     case 9:
-        asm volatile("rep movsq" : "+D"(address), "+S"((word){(word)scratch}), "+c"((word){2}) : : "memory");
+        asm volatile("rep movs" W : "+D"(address), "+S"((word){(word)scratch}), "+c"((word){2}) : : "memory");
         break;
     case 10:
-        asm volatile("notq (%0)" : : "r"(address) : "memory");
+        asm volatile("not" W " (%0)" : : "r"(address) : "memory");
         break;
     case 11:
         asm volatile("lock andl %k0, (%1)" : : "r"(value), "r"(address) : "memory", "cc");
         break;
     case 12:
-        asm volatile("btsq $5, (%0)" : : "r"(address) : "memory", "cc");
+        asm volatile("bts" W " $5, (%0)" : : "r"(address) : "memory", "cc");
         break;
     case 13:
         asm volatile("lock cmpxchg8b (%0)" : : "r"(address), "a"(0), "d"(0), "b"(value), "c"(0) : "memory", "cc");
@@ -53,6 +59,7 @@ static void store(word address, u64 value, unsigned way)
 }
 
 /* The ways to write eight bytes that replace all that was there. */
+#if BITS == 64
 static void store_whole(u64 *address, u64 value)
 {
     switch (below(4)) {
@@ -69,6 +76,13 @@ static void store_whole(u64 *address, u64 value)
         asm volatile("movq %0, (%1)" : : "r"(value), "r"(address) : "memory");
     }
 }
+#else /* in one instruction; images/tests/pae writes halves */
+static void store_whole(u64 *address, u64 value)
+{
+    u64 old = *address;
+    asm volatile("lock cmpxchg8b (%1)" : "+A"(old) : "r"(address), "b"((u32)value), "c"((u32)(value >> 32)) : "memory", "cc");
+}
+#endif
 
 void round_of_stores(word round)
 {

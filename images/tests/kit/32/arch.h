@@ -20,6 +20,9 @@ typedef long sword;
 #define M2P ((const volatile word *)0xf5800000ul)
 #define HOLE 0xf5800000ul /* Xen's: from here … */
 #define HOLE_END 0ul      /* … to the end of all addresses */
+#define NO_ADDRESS 0xfff00000ul /* where nothing can be */
+#define SIGN 0ul
+#define BEHIND_M2P 0xffe00000ul /* Xen's, and not for the guest to read */
 #define LEVELS 3          /* of page tables; the root has four entries */
 #define ENTRIES 512       /* of a table */
 #define LEVEL_SHIFT(level) (12 + 9 * ((level) - 1))
@@ -43,6 +46,8 @@ typedef long sword;
 #define USER_STACK_TOP 0x600000ul
 /* Each has an L2 entry of its own. 0 is the kit's; a test has 1 to 223. */
 #define TEST_AREA(n) (0x40000000ul + ((word)(n) << 21))
+#define ROOT_AREA(n) (0x80000000ul - ((word)(n) << 30)) /* what one entry of the root maps: 0 and 1, where TEST_AREA is */
+#define ROOT_AREAS 2
 #define SYSTEM_CALL 0x80 /* the vector by which user code calls the kernel; its gate has DPL 3 */
 
 /* Xen's structures, as far as they are not the same but for their words' width. */

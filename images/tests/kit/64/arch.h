@@ -21,6 +21,9 @@ typedef long sword;
 #define HOLE 0xffff800000000000ul     /* Xen's: from here … */
 #define HOLE_END 0xffff880000000000ul /* … to below here */
 #define NON_CANONICAL 0x0000800000000000ul
+#define NO_ADDRESS NON_CANONICAL /* where nothing can be */
+#define SIGN 0xffff000000000000ul /* what an address of the upper half has above the tables' indexes */
+#define BEHIND_M2P (HOLE + (4ul << 39)) /* Xen's, and not for the guest to read */
 #define LEVELS 4                      /* of page tables */
 #define ENTRIES 512                   /* of a table */
 #define LEVEL_SHIFT(level) (12 + 9 * ((level) - 1))
@@ -45,6 +48,8 @@ typedef long sword;
 #define USER_STACK_TOP 0x600000ul
 /* Each has an L4 entry of its own. 0 is the kit's; a test has 1 to 223. */
 #define TEST_AREA(n) (0x0000100000000000ul + ((word)(n) << 39))
+#define ROOT_AREA(n) TEST_AREA(1 + (n)) /* what one entry of the root maps, with nothing there: 0 to 4 */
+#define ROOT_AREAS 5
 #define SYSTEM_CALL 257 /* the vector by which user code calls the kernel: syscall_callback's */
 
 /* Xen's structures, as far as they are not the same but for their words' width. */

@@ -119,6 +119,8 @@ VARIATION(exchange, "which pages can be exchanged, and for what")
     REFUSED("too large blocks", EPERM, exchange(&bad));
     bad = good, bad.out.nr_extents = 2;
     REFUSED("more for less", EINVAL, exchange(&bad));
+    bad = good, bad.in.extent_order = 0xffffffe0;
+    REFUSED("an order that the CPU shifts by 0", EPERM, exchange(&bad));
     bad = good, bad.in.nr_extents = bad.out.nr_extents = 1ul << (BITS - 4), bad.in.extent_order = bad.out.extent_order = 9;
     REFUSED("more than a word counts", EINVAL, exchange(&bad));
 #if BITS == 32 /* whose lists Xen makes longer ones of, in a room of two pages */
