@@ -67,7 +67,15 @@ EDGES: dict[str, frozenset[str]] = {
     "asyncio": frozenset(),
     "threading": frozenset({"harness/debugging.py"}),
     "multiprocessing": frozenset(),
-    "subprocess": frozenset({"harness/disks.py", "harness/gdb.py", "harness/packages.py", "harness/programs.py"}),
+    "subprocess": frozenset(
+        {
+            "harness/bisect/processes.py",
+            "harness/disks.py",
+            "harness/gdb.py",
+            "harness/packages.py",
+            "harness/programs.py",
+        }
+    ),
     "ctypes": frozenset(),
     "random": frozenset(),
     "secrets": frozenset(),

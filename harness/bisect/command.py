@@ -1,0 +1,256 @@
+"""``pvstub bisect``: which commit, image, version, size of memory, option or setting a failing boot is due to."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from stub.errors import PvstubError, UsageError
+
+from .environment import Builder, Environment, MemorySizes, NamedPoints, Ready, WordSets, sizes
+from .journal import Journal
+from .minimise import as_words
+from .report import as_object, headline, markdown
+from .repository import Repository
+from .rounds import Judge, Rounds
+from .search import Refused, Rules
+from .verdicts import SKIP_STATUS, Judged, Signature
+
+INTERRUPTED: Final = 130
+REFUSED, UNDECIDED = 3, 4
+_ONCE_STATUS: Final = {"good": 0, "bad": 1, "skip": SKIP_STATUS, "trouble": 128}
+_EPILOG = """\
+--fail, --ends, --hypercall (all that are given must hold of a bad boot), --pass, --script or --pytest say what a bad
+boot is. One that fails in another way is skipped. Words after -- go to every `pvstub boot`. Each boot has its own
+--seed, as one that is repeated with the same would end the same, unless --same-seed is given or a seed after --.
+  pvstub bisect git --good v1 --bad HEAD --build 'make' --image vmlinux --fail 'Kernel panic' -- --memory 64
+  pvstub bisect list old.bin middle.bin new.bin --ends crash
+  pvstub bisect list 6.1.1 6.1.2 6.1.3 --build './fetch $PVSTUB_POINT' --image 'vmlinuz-{point}' --pass 'login:'
+  pvstub bisect memory debian-cloud 256..32:8 --fail 'Out of memory'
+  pvstub bisect options debian-cloud quiet nosmp debug --fail 'BUG:'
+  pvstub bisect settings guest.cfg memory=64 'extra="debug"' --ends crash
+  git bisect run pvstub bisect once --build make --image vmlinux --ends crash
+Exit status: 0 found; 1 a fault of pvstub's own; 2 a fault in what was asked for; 3 there is no first bad point (an end
+is not what it was said to be, several bad ranges); 4 undecided after --most boots; 130 interrupted. The same command
+goes on where it was interrupted. `once`: 0 good, 1 bad, 125 skip, 128 trouble, as git bisect run has it.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see pvstub bisect --help")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``pvstub bisect``; the exit status, as ``--help`` has it."""
+    words = list(argv)
+    cut = words.index("--") if "--" in words else len(words)
+    try:
+        options = _parser().parse_args(words[:cut])
+        options.boot = words[cut + 1 :]
+        act: Callable[[argparse.Namespace], int] = options.act
+        return act(options)
+    except PvstubError as error:
+        print(f"pvstub bisect: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("pvstub bisect: interrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+
+
+# -- the command line
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = _Parser(
+        prog="pvstub bisect",
+        description="Find what a failing boot is due to.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = made.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
+
+    def add(name: str, about: str, environment: Callable[[argparse.Namespace], Environment]) -> argparse.ArgumentParser:
+        parser = actions.add_parser(name, help=about, parents=[_verdict_options(), _search_options()])
+        parser.set_defaults(act=_bisect, environment=environment, kind=name)
+        return parser
+
+    history = add("git", "the commits of a repository", _repository)
+    history.add_argument("--repository", type=Path, default=Path(), metavar="DIR", help="default: this folder")
+    history.add_argument("--good", required=True, metavar="COMMIT")
+    history.add_argument("--bad", required=True, metavar="COMMIT")
+    _build_options(history)
+    listed = add("list", "images, or versions of which a command makes images; from good to bad", _named)
+    listed.add_argument("points", nargs="+", metavar="POINT")
+    _build_options(listed)
+    memory = add("memory", "sizes of memory", lambda options: MemorySizes(sizes(options.range), options.image))
+    memory.add_argument("image", metavar="IMAGE")
+    memory.add_argument("range", metavar="GOOD..BAD[:STEP]", help="MiB")
+    for name, about in (("options", "words of the kernel's command line"), ("settings", "lines KEY=VALUE of xl.cfg")):
+        words = add(name, f"{about}: those that are needed for the failure", _words)
+        words.add_argument("image", metavar="IMAGE")
+        words.add_argument("words", nargs="+", metavar="WORD")
+    once = actions.add_parser("once", help="build and boot here, for git bisect run", parents=[_verdict_options()])
+    _build_options(once)
+    once.set_defaults(act=_once)
+    return made
+
+
+def _build_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--build", metavar="COMMAND", help="makes the image; the point's name is in $PVSTUB_POINT")
+    parser.add_argument("--image", default="{point}", metavar="PATH", help="what to boot; {point} is the point's name")
+
+
+def _verdict_options() -> _Parser:
+    made = _Parser(add_help=False)
+    made.add_argument("--fail", metavar="REGEX", help="what a bad boot has on its console")
+    made.add_argument("--pass", dest="passes", metavar="REGEX", help="what a good boot has on its console")
+    made.add_argument("--ends", metavar="KIND[:REGEX]", help="how a bad boot ends, as crash or crash:REASON")
+    made.add_argument("--hypercall", metavar="FILTER", help="what a bad boot logs, as in pvstub trace --filter")
+    made.add_argument("--script", metavar="COMMAND", help="boots $PVSTUB_IMAGE itself; exit 0 good, 125 skip, else bad")
+    made.add_argument("--pytest", metavar="NODE", help="a test that boots $PVSTUB_IMAGE")
+    return made
+
+
+def _search_options() -> _Parser:
+    made = _Parser(add_help=False)
+    made.add_argument("--confidence", type=float, default=0.99, metavar="P", help="of the answer (default 0.99)")
+    made.add_argument(
+        "--failure-rate", type=float, metavar="P", help="how often a bad point fails (default: learned; 1: always)"
+    )
+    made.add_argument("--false-bad", type=float, default=0.0, metavar="P", help="how often a good point fails")
+    made.add_argument("--same-seed", action="store_true", help="all boots alike: repeats tell nothing, none are made")
+    made.add_argument("--repeats", type=int, default=2, metavar="N", help="boots of both neighbours at least")
+    made.add_argument("--spots", type=int, default=2, metavar="N", help="looks for other bad ranges at the end")
+    made.add_argument("--most", type=int, default=1000, metavar="N", help="give up after N boots")
+    made.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="boots at once")
+    made.add_argument(
+        "--state", type=Path, default=Path("pvstub-bisect"), metavar="DIR",
+        help="where state, runs and reports are kept (default: pvstub-bisect)",
+    )  # fmt: skip
+    return made
+
+
+def _signature(options: argparse.Namespace) -> Signature:
+    signature = Signature(options.fail, options.passes, options.ends, options.hypercall)
+    given = sum((signature.given, options.script is not None, options.pytest is not None))
+    if given != 1:
+        raise UsageError("say what a bad boot is, with --fail, --ends, --hypercall, --pass, or --script, or --pytest")
+    return signature
+
+
+def _judge(options: argparse.Namespace) -> Judge:
+    return Judge(_signature(options), options.boot, options.script, options.pytest)
+
+
+# -- the environments
+
+
+def _builder(options: argparse.Namespace, folder: Path) -> Builder:
+    return Builder(options.build, options.image, folder, options.state.resolve() / "images")
+
+
+def _repository(options: argparse.Namespace) -> Repository:
+    if options.image == "{point}":
+        raise UsageError("--image: name the file that the build makes, by its path in the repository")
+    state = options.state.resolve()
+    return Repository(options.repository, options.good, options.bad, _builder(options, state / "tree"), state / "tree")
+
+
+def _named(options: argparse.Namespace) -> NamedPoints:
+    return NamedPoints(options.points, _builder(options, Path.cwd()))
+
+
+def _words(options: argparse.Namespace) -> WordSets:
+    return WordSets(options.words, options.image, options.kind == "settings")
+
+
+# -- the actions
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    judge, environment = _judge(options), options.environment(options)
+    words = len(environment.names) if isinstance(environment, WordSets) else 0
+    if options.same_seed:
+        options.failure_rate, options.repeats = 1.0, 1
+    rules = Rules(
+        max(2, 1 << words) if words else len(environment.names),
+        options.confidence, options.failure_rate, options.false_bad, options.repeats, options.spots, most=options.most,
+    )  # fmt: skip
+    seeds = not options.same_seed and not any(word.startswith("--seed") for word in options.boot)
+    if options.jobs < 1:
+        raise UsageError(f"-j {options.jobs}: use 1 or more")
+    journal = Journal.opened(options.state.resolve(), _plan(options, environment), rules)
+    lock = journal.lock()
+    try:
+        return _searched(
+            Rounds(journal, environment, judge, options.jobs, _namer(environment), _say, words=words, seeds=seeds)
+        )
+    finally:
+        environment.close()
+        os.close(lock)
+
+
+def _plan(options: argparse.Namespace, environment: Environment) -> dict[str, Any]:
+    """All that makes it this search and no other, as plain data. The number of boots at once may change."""
+    left_out = ("act", "environment", "state", "jobs")
+    plan = {name: value for name, value in vars(options).items() if name not in left_out}
+    points = list(environment.commits if isinstance(environment, Repository) else environment.names)
+    return {**{name: str(value) if isinstance(value, Path) else value for name, value in plan.items()}, "names": points}
+
+
+def _namer(environment: Environment) -> Callable[[int], str]:
+    names = list(environment.names)
+    if isinstance(environment, WordSets):
+        return lambda point: " ".join(names[word] for word in as_words(point)) or "(none)"
+    return lambda point: names[point]
+
+
+def _searched(rounds: Rounds) -> int:
+    journal, environment = rounds.journal, rounds.environment
+    if isinstance(environment, Repository):
+        environment.open()
+        repository = environment
+        rounds.after = lambda: journal.write("bisect.log", repository.log(journal.search))
+    if journal.boots:
+        _say(f"goes on after {len(journal.boots)} boots, from {journal.folder}")
+    end = rounds.run()
+    report = as_object(journal, end, rounds.name)
+    journal.write("report.json", json.dumps(report, indent=2) + "\n")
+    journal.write("report.md", markdown(report))
+    _say(headline(report))
+    if report["result"] == "found":
+        _say(f"last good: {report['last_good']}; confidence {report['confidence']:.2%}")
+    if report["failing"] is not None and report["failing"]["rerun"]:
+        _say(f"again: {report['failing']['rerun']}")
+    _say(f"report: {journal.folder / 'report.md'}")
+    if isinstance(end, Refused):
+        return UNDECIDED if end.word == "undecided" else REFUSED
+    return 0
+
+
+def _once(options: argparse.Namespace) -> int:
+    """One verdict of what stands here, by its exit status."""
+    import tempfile
+
+    from .processes import ended, started
+
+    judge = _judge(options)
+    with tempfile.TemporaryDirectory(prefix="pvstub-bisect-") as name:
+        folder = Path(name)
+        judged: Ready | Judged = Builder(options.build, options.image, Path.cwd(), folder / "images").build("here")
+        if isinstance(judged, Ready):
+            with started([judge.process(judged, folder / "run")]) as (process,):
+                judged = judge.judge(folder / "run", ended(process, folder / "run"))
+    word, reason = judged
+    _say(f"{word}: {reason}")
+    return _ONCE_STATUS[word]
+
+
+def _say(line: str) -> None:
+    print(f"bisect: {line}", flush=True)

@@ -1,0 +1,79 @@
+"""A git repository's commits, from a good one to a bad one, each built in a work tree of the search's own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from stub.errors import UsageError
+
+from .environment import Builder, Ready
+from .processes import git
+from .search import Found, Search
+from .verdicts import Judged
+
+_SHORT = 12
+
+
+@dataclass
+class Repository:
+    """The commits after ``good`` up to ``bad``, along first parents. The user's own work tree is never touched."""
+
+    path: Path
+    good: str
+    bad: str
+    builder: Builder
+    tree: Path
+
+    @cached_property
+    def commits(self) -> list[str]:
+        """Their full names, ``good`` first. UsageError unless ``good`` comes before ``bad``."""
+        good, bad = (git(self.path, "rev-parse", "--verify", f"{name}^{{commit}}") for name in (self.good, self.bad))
+        if git(self.path, "merge-base", good, bad) != good or good == bad:
+            raise UsageError(f"{self.good} is no ancestor of {self.bad}: name a good commit from before the bad one")
+        return [good, *git(self.path, "rev-list", "--first-parent", "--reverse", f"{good}..{bad}").split()]
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """``abbreviated subject`` of each commit."""
+        shown = git(self.path, "log", "--no-walk=unsorted", "--format=%H %s", *self.commits).splitlines()
+        return [f"{line[:_SHORT]} {line.partition(' ')[2]}" for line in shown]
+
+    def ready(self, point: int) -> Ready | Judged:
+        """Check a commit out and build it. Build products of the commit before are left, as git bisect leaves them."""
+        if not self.tree.exists():
+            git(self.path, "worktree", "prune")
+            git(self.path, "worktree", "add", "--quiet", "--force", "--detach", str(self.tree), self.commits[point])
+        git(self.tree, "checkout", "--quiet", "--force", "--detach", self.commits[point])
+        return self.builder.build(self.commits[point], self.tree)
+
+    def open(self) -> None:
+        """Begin with a fresh work tree: one that a killed search left may be half-way in anything."""
+        self.close()
+
+    def close(self) -> None:
+        """Remove the work tree."""
+        if self.tree.exists():
+            shutil.rmtree(self.tree)
+            git(self.path, "worktree", "prune")
+
+    def log(self, search: Search) -> str:
+        """The search so far as ``git bisect replay`` takes it, without passes of commits that turned out bad."""
+        words: dict[int, str] = {}
+        for result in search.results:
+            if result.word == "bad" or (result.word == "good" and words.get(result.point) != "bad"):
+                words[result.point] = result.word
+        first = min((point for point, word in words.items() if word == "bad"), default=len(self.commits))
+        step = search.step()
+        first = step.first_bad if isinstance(step, Found) else first
+        words |= dict.fromkeys(search.skipped(), "skip")
+        lines = ["git bisect start"]
+        for point, word in sorted(words.items(), reverse=True):  # to git the bad one is the last that it is told
+            if word == "good" and point >= first:
+                continue
+            lines += [f"# {word}: [{self.commits[point]}] {self.names[point][_SHORT + 1 :]}"]
+            lines += [f"git bisect {word} {self.commits[point]}"]
+        return "\n".join(lines) + "\n"

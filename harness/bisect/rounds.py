@@ -1,0 +1,136 @@
+"""The loop of a bisection: ask the search, make its points ready, boot them, judge, save; until there is an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import minimise
+from .environment import Environment, Ready
+from .journal import BootNote, Journal
+from .minimise import Needed
+from .processes import Ended, boot_command, boot_words, ended, pytest_words, started
+from .search import Boot, Found, Refused, Result
+from .verdicts import Judged, Signature, by_pytest, by_status
+
+End = Found | Refused | Needed
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How a point is booted and judged: by a signature of its own boot, by a script, or by a pytest node.
+
+    ``words``: more of ``pvstub boot``. A script and a test find the image in ``$PVSTUB_IMAGE``, the boot's command in
+    ``$PVSTUB_BOOT`` and a folder of their own in ``$PVSTUB_RUN``.
+    """
+
+    signature: Signature
+    words: Sequence[str] = ()
+    script: str | None = None
+    node: str | None = None
+
+    def process(self, ready: Ready, folder: Path) -> tuple[Sequence[str], Path, Mapping[str, str]]:
+        """What to run for a boot into ``folder``."""
+        words = [ready.image, *ready.words, *self.words]
+        environment = {
+            "PVSTUB_IMAGE": ready.image,
+            "PVSTUB_BOOT": boot_command(words),
+            "PVSTUB_RUN": str(folder),
+        }
+        if self.script is not None:
+            return ["sh", "-c", self.script], folder, environment
+        if self.node is not None:
+            return pytest_words(self.node), folder, environment
+        return boot_words(words, folder), folder, environment
+
+    def judge(self, folder: Path, end: Ended) -> Judged:
+        """What a boot says."""
+        if self.script is not None:
+            return by_status(end)
+        return by_pytest(end) if self.node is not None else self.signature.judge(folder, end)
+
+    def again(self, ready: Ready) -> str:
+        """The command that does the same boot."""
+        words = boot_command([ready.image, *ready.words, *self.words])
+        if self.script is None and self.node is None:
+            return words
+        return f"PVSTUB_IMAGE={ready.image} {self.script if self.script is not None else f'pytest {self.node}'}"
+
+
+@dataclass
+class Rounds:
+    """A bisection at work. ``say`` prints a line; ``after`` is called when the state has been saved."""
+
+    journal: Journal
+    environment: Environment
+    judge: Judge
+    jobs: int
+    name: Callable[[int], str]
+    say: Callable[[str], None]
+    after: Callable[[], None] = lambda: None
+    seeds: bool = False  # each boot has another
+    words: int = 0  # of a set that is to be minimised; 0 searches for the first bad point
+
+    def run(self) -> End:
+        """To the answer, or to the reason why there is none."""
+        while isinstance(step := self._step(), Boot):
+            self._boot(step)
+        return step
+
+    def _step(self) -> Boot | End:
+        search = self.journal.search
+        if self.words:
+            return minimise.step(self.words, search.results, search.rules.repeats)
+        return search.step(self.jobs)
+
+    def _boot(self, step: Boot) -> None:
+        ready = self._ready(step)
+        if ready is None:
+            return
+        first = self.journal.new_run()
+        booted = sum(boot.run > 0 for boot in self.journal.boots)
+        runs = [
+            (point, self._seeded(made, booted + number), first + number) for number, (point, made) in enumerate(ready)
+        ]
+        for start in range(0, len(runs), self.jobs):
+            batch = runs[start : start + self.jobs]
+            folders = [self.journal.run_folder(number) for _, _, number in batch]
+            commands = [self.judge.process(made, folder) for (_, made, _), folder in zip(batch, folders, strict=True)]
+            with started(commands) as processes:
+                for (point, made, number), folder, process in zip(batch, folders, processes, strict=True):
+                    judged = self.judge.judge(folder, ended(process, folder))
+                    self._told(step, point, judged, number, self.judge.again(made))
+
+    def _seeded(self, ready: Ready, number: int) -> Ready:
+        return replace(ready, words=(*ready.words, f"--seed={number}")) if self.seeds else ready
+
+    def _ready(self, step: Boot) -> list[tuple[int, Ready]] | None:
+        """The points made ready; None if that alone told something, so that the search may want others now."""
+        found: list[tuple[int, Ready]] = []
+        known = dict(self.journal.search.digests)
+        told = False
+        for point in dict.fromkeys(step.points):
+            made = self.environment.ready(point)
+            if not isinstance(made, Ready):
+                self._told(step, point, made, 0, "")
+                told = True
+                continue
+            if made.digest is not None and not self.words and point not in known:
+                self.journal.search.identified(point, made.digest)
+                same = next((other for other, digest in known.items() if digest == made.digest), None)
+                if same is not None:
+                    self.say(f"{self.name(point)}: boots the same as {self.name(same)}")
+                    told = True
+            found += [(point, made)] * step.points.count(point)
+        if told:
+            self.journal.save()
+        return None if told else found
+
+    def _told(self, step: Boot, point: int, judged: Judged, run: int, command: str) -> None:
+        word, reason = judged
+        self.journal.search.told(Result(point, word, reason, step.phase))
+        self.journal.boots.append(BootNote(point, word, reason, run, command))
+        self.journal.save()
+        self.after()
+        self.say(f"{len(self.journal.boots):3}  {step.phase:6}  {word:7}  {self.name(point)}  ({reason})")

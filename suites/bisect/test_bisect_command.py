@@ -1,0 +1,244 @@
+"""``pvstub bisect`` on a history of a small guest: each environment, what a kill leaves, git's view."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from demonstration import BROKEN, BY_CHANCE, COMMITS, WRITABLE, build_command, built, git, repository
+
+from harness import small_guests
+from harness.bisect.command import main
+
+PVSTUB = [sys.executable, "-c", "import sys; from stub.cli import main; sys.exit(main())"]
+BOOT = ["--", "--memory=32", "--cmdline=demo"]
+REFUSAL = "update_va_mapping rc=-EBUSY"
+BY_CHANCE_SAYS = "^not ok placement"
+
+Bisected = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def kit() -> Path:
+    return small_guests._kit(64)
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return repository(tmp_path_factory.mktemp("history") / "guest")
+
+
+@pytest.fixture
+def bisected(tmp_path: Path) -> Bisected:
+    """Runs a bisection with its state in ``state``: the exit status and the report."""
+
+    def run(*words: str) -> tuple[int, dict[str, Any]]:
+        cut = words.index("--") if "--" in words else len(words)
+        status = main([*words[:cut], f"--state={tmp_path / 'state'}", *words[cut:]])
+        report = tmp_path / "state" / "report.json"
+        return status, json.loads(report.read_text()) if report.exists() else {}
+
+    return run
+
+
+def on(history: Path, kit: Path) -> list[str]:
+    return [
+        "git", f"--repository={history}", "--good=c1", f"--bad=c{COMMITS}", "--build", build_command(kit),
+        "--image=guest",
+    ]  # fmt: skip
+
+
+def subject(point: str) -> str:
+    return point.split(" ", 1)[1]
+
+
+# -- git
+
+
+def test_the_commit_that_makes_a_page_table_writable(
+    history: Path, kit: Path, bisected: Bisected, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, report = bisected(*on(history, kit), "--hypercall", REFUSAL, *BOOT)
+    assert status == 0
+    assert [subject(point) for point in report["first_bad"]] == [f"Commit {WRITABLE}"]
+    assert subject(report["last_good"]) == f"Commit {WRITABLE - 1}"
+    assert report["confidence"] >= 0.99
+    assert len(report["boots"]) < 20
+    assert report["failing"]["console"][-1].startswith("Test result:")
+    assert report["failing"]["rerun"].startswith("pvstub boot /")
+    said = capsys.readouterr().out
+    assert f"First bad: {report['first_bad'][0]}" in said
+    page = (tmp_path / "state" / "report.md").read_text()
+    assert page.startswith(f"# First bad: {report['first_bad'][0]}\n")
+    assert report["failing"]["rerun"] in page
+    assert not (tmp_path / "state" / "tree").exists()
+    assert git(history, "status", "--porcelain") == ""
+    assert len(git(history, "worktree", "list").splitlines()) == 1
+    told = git(history, "bisect", "replay", str(tmp_path / "state" / "bisect.log"))
+    git(history, "bisect", "reset")
+    first = git(history, "rev-parse", f"c{WRITABLE}").strip()
+    assert f"{first} is the first bad commit" in told
+
+
+def test_the_command_of_the_report_boots_the_same_failure(
+    history: Path, kit: Path, bisected: Bisected, tmp_path: Path
+) -> None:
+    _, report = bisected(*on(history, kit), "--fail", BY_CHANCE_SAYS, "-j", "2", *BOOT)
+    words = shlex.split(report["failing"]["rerun"])[1:]
+    done = subprocess.run(
+        [*PVSTUB, *words, "--run", str(tmp_path / "again")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-20:] == report["failing"]["console"]
+
+
+def test_the_commit_that_fails_one_time_in_three(history: Path, kit: Path, bisected: Bisected) -> None:
+    """The commit before it does not build, so both may be the first one."""
+    assert BY_CHANCE - 1 in BROKEN
+    status, report = bisected(*on(history, kit), "--fail", BY_CHANCE_SAYS, "-j", "2", *BOOT)
+    assert status == 0
+    assert [subject(point) for point in report["first_bad"]] == [f"Commit {BY_CHANCE - 1}", f"Commit {BY_CHANCE}"]
+    assert "does not build" in next(iter(report["skipped"].values()))
+    assert 0.1 < report["failure_rate"] < 0.7
+
+
+def test_a_killed_search_goes_on(history: Path, kit: Path, bisected: Bisected, tmp_path: Path) -> None:
+    words = [*on(history, kit), "--hypercall", REFUSAL]
+    command = [*PVSTUB, "bisect", *words, f"--state={tmp_path / 'state'}", *BOOT]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as lines:
+        first = [next(lines) for _ in range(4)]
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    kept = json.loads((tmp_path / "state" / "state.json").read_text())["boots"]
+    assert len(kept) >= len(first) - 1
+    status, report = bisected(*words, *BOOT)
+    assert status == 0
+    assert [subject(point) for point in report["first_bad"]] == [f"Commit {WRITABLE}"]
+    assert [boot["reason"] for boot in report["boots"]][: len(kept)] == [boot["reason"] for boot in kept]
+
+
+def test_under_git_bisect_run(history: Path, kit: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(history), str(clone))
+    git(clone, "bisect", "start", f"c{COMMITS}", "c1")
+    once = [*PVSTUB, "bisect", "once", "--build", build_command(kit), "--image=guest", "--hypercall", REFUSAL, *BOOT]
+    said = git(clone, "bisect", "run", *once)
+    assert f"{git(clone, 'rev-parse', f'c{WRITABLE}').strip()} is the first bad commit" in said
+
+
+def test_ends_the_wrong_way_round_are_refused(history: Path, kit: Path, bisected: Bisected) -> None:
+    words = [word.replace("--good=c1", "--good=c30") for word in on(history, kit)]
+    status, report = bisected(*words, "--hypercall", REFUSAL, *BOOT)
+    assert status == 3
+    assert report["refusal"] == "good-end-fails"
+
+
+def test_a_failure_of_another_kind_is_not_the_one(history: Path, kit: Path, bisected: Bisected) -> None:
+    status, report = bisected(*on(history, kit), "--ends", "crash", "--failure-rate=1", *BOOT)
+    assert status == 3
+    assert report["refusal"] == "bad-end-passes"
+
+
+# -- the other environments
+
+
+def test_a_list_of_images(kit: Path, bisected: Bisected, tmp_path: Path) -> None:
+    images = [str(built(tmp_path, number, kit)) for number in (20, 21, 22, 23, 24)]
+    status, report = bisected("list", *images, "--hypercall", REFUSAL, "--same-seed", *BOOT)
+    assert status == 0
+    assert report["first_bad"] == [images[3]]
+
+
+SCRIPT = 'case "$PVSTUB_BOOT" in {pattern}) echo bad; exit 1;; esac'
+
+
+def test_versions_that_a_command_fetches(bisected: Bisected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """9 does not build; 7 and 8 are the same file."""
+    monkeypatch.chdir(tmp_path)
+    build = "[ $PVSTUB_POINT != 9 ] && echo $((PVSTUB_POINT == 8 ? 7 : PVSTUB_POINT)) > v$PVSTUB_POINT"
+    script = "[ $(cat $PVSTUB_IMAGE) -lt 12 ]"
+    status, report = bisected(
+        "list", *map(str, range(1, 20)), "--build", build, "--image=v{point}", "--script", script, "--same-seed"
+    )
+    assert (status, report["first_bad"], report["last_good"]) == (0, ["12"], "11")
+
+
+def test_memory_sizes(bisected: Bisected) -> None:
+    script = SCRIPT.format(pattern="*--memory=[0-9]\\ *|*--memory=[1-3][0-9]\\ *")
+    status, report = bisected("memory", "any", "128..8:4", "--script", script)
+    assert (status, report["first_bad"], report["last_good"]) == (0, ["36 MiB"], "40 MiB")
+
+
+@pytest.mark.parametrize("kind", ["options", "settings"])
+def test_the_words_that_matter(kind: str, bisected: Bisected) -> None:
+    words = [f"w{number}=x" for number in range(12)]
+    status, report = bisected(kind, "any", *words, "--script", SCRIPT.format(pattern="*w3=x*w9=x*"))
+    assert status == 0
+    assert report["needed"] == ["w3=x", "w9=x"]
+    assert len(report["boots"]) < 70
+
+
+# -- verdicts
+
+
+def test_a_pytest_node(bisected: Bisected, tmp_path: Path) -> None:
+    test = tmp_path / "test_image.py"
+    test.write_text("import os\ndef test_it(): assert int(os.environ['PVSTUB_IMAGE']) < 5\n")
+    status, report = bisected("list", *map(str, range(9)), "--pytest", f"{test}::test_it", "--same-seed")
+    assert (status, report["first_bad"]) == (0, ["5"])
+
+
+def test_trouble_is_tried_again_and_then_skipped(bisected: Bisected) -> None:
+    script = "[ $PVSTUB_IMAGE = 4 ] && exit 127; [ $PVSTUB_IMAGE -lt 4 ]"
+    status, report = bisected("list", *map(str, range(9)), "--script", script, "--same-seed")
+    assert (status, report["first_bad"]) == (0, ["4", "5"])
+    assert [boot["verdict"] for boot in report["boots"] if boot["point"] == "4"] == ["trouble"] * 3
+    assert report["skipped"] == {"4": "trouble 3 times, last: exit status 127: no word"}
+
+
+def test_several_bad_ranges_are_named(bisected: Bisected) -> None:
+    script = "[ $PVSTUB_IMAGE -lt 3 ] || { [ $PVSTUB_IMAGE -gt 5 ] && [ $PVSTUB_IMAGE -lt 9 ]; }"
+    status, report = bisected("list", *map(str, range(12)), "--script", script, "--same-seed", "--spots=8", "-j4")
+    assert status == 3
+    assert report["refusal"] == "several-bad-ranges"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["list", "a", "b"], "say what a bad boot is"),
+        (["list", "a", "b", "--fail", "("], "no regular expression"),
+        (["list", "a", "b", "--hypercall", "mmu_updat"], "did you mean mmu_update"),
+        (["list", "a", "b", "--fail", "x", "--script", "y"], "say what a bad boot is"),
+        (["list", "a", "--fail", "x"], "1 point to search"),
+        (["memory", "a", "64", "--fail", "x"], "no range"),
+        (["list", "a", "b", "--fail", "x", "-j0"], "-j 0: use 1 or more"),
+        (["git", "--good=x", "--bad=y", "--image=i", "--fail=x"], "git "),
+        ([], "required"),
+    ],
+)
+def test_what_cannot_be(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert message in said
+
+
+def test_another_search_in_the_folder_is_not_overwritten(
+    bisected: Bisected, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bisected("list", "1", "2", "--script", "[ $PVSTUB_IMAGE = 1 ]")[0] == 0
+    assert bisected("list", "1", "3", "--script", "[ $PVSTUB_IMAGE = 1 ]")[0] == 2
+    assert "another search" in capsys.readouterr().err
