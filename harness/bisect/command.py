@@ -18,7 +18,7 @@ from .minimise import as_words
 from .report import as_object, headline, markdown
 from .repository import Repository
 from .rounds import Judge, Rounds
-from .search import Refused, Rules
+from .search import Found, Refused, Rules
 from .verdicts import SKIP_STATUS, Judged, Signature
 
 INTERRUPTED: Final = 130
@@ -226,6 +226,8 @@ def _searched(rounds: Rounds) -> int:
     _say(headline(report))
     if report["result"] == "found":
         _say(f"last good: {report['last_good']}; confidence {report['confidence']:.2%}")
+    if isinstance(environment, Repository) and isinstance(end, Found) and (more := environment.further(end.first_bad)):
+        _say(more)
     if report["failing"] is not None and report["failing"]["rerun"]:
         _say(f"again: {report['failing']['rerun']}")
     _say(f"report: {journal.folder / 'report.md'}")

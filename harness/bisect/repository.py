@@ -60,6 +60,14 @@ class Repository:
             shutil.rmtree(self.tree)
             git(self.path, "worktree", "prune")
 
+    def further(self, point: int) -> str | None:
+        """What finds the commit on the side that a merge brought in; None for a commit that is no merge."""
+        parents = git(self.path, "rev-list", "--parents", "-1", self.commits[point]).split()[1:]
+        if len(parents) < 2:
+            return None
+        base = git(self.path, "merge-base", parents[0], parents[1])
+        return f"it is a merge: go on with --good {base} --bad {self.commits[point]}^2"
+
     def log(self, search: Search) -> str:
         """The search so far as ``git bisect replay`` takes it, without passes of commits that turned out bad."""
         words: dict[int, str] = {}

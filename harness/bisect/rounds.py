@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +56,8 @@ class Judge:
         words = boot_command([ready.image, *ready.words, *self.words])
         if self.script is None and self.node is None:
             return words
-        return f"PVSTUB_IMAGE={ready.image} {self.script if self.script is not None else f'pytest {self.node}'}"
+        command = ["sh", "-c", self.script] if self.script is not None else ["pytest", self.node or ""]
+        return shlex.join(["env", f"PVSTUB_IMAGE={ready.image}", f"PVSTUB_BOOT={words}", *command])
 
 
 @dataclass

@@ -78,6 +78,9 @@ def test_the_commit_that_makes_a_page_table_writable(
     page = (tmp_path / "state" / "report.md").read_text()
     assert page.startswith(f"# First bad: {report['first_bad'][0]}\n")
     assert report["failing"]["rerun"] in page
+    again = [*PVSTUB, *shlex.split(report["failing"]["rerun"])[1:], "--run", str(tmp_path / "again")]
+    done = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-20:] == report["failing"]["console"]
     assert not (tmp_path / "state" / "tree").exists()
     assert git(history, "status", "--porcelain") == ""
     assert len(git(history, "worktree", "list").splitlines()) == 1
@@ -85,18 +88,6 @@ def test_the_commit_that_makes_a_page_table_writable(
     git(history, "bisect", "reset")
     first = git(history, "rev-parse", f"c{WRITABLE}").strip()
     assert f"{first} is the first bad commit" in told
-
-
-def test_the_command_of_the_report_boots_the_same_failure(
-    history: Path, kit: Path, bisected: Bisected, tmp_path: Path
-) -> None:
-    _, report = bisected(*on(history, kit), "--fail", BY_CHANCE_SAYS, "-j", "2", *BOOT)
-    words = shlex.split(report["failing"]["rerun"])[1:]
-    done = subprocess.run(
-        [*PVSTUB, *words, "--run", str(tmp_path / "again")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0
-    assert done.stdout.splitlines()[-20:] == report["failing"]["console"]
 
 
 def test_the_commit_that_fails_one_time_in_three(history: Path, kit: Path, bisected: Bisected) -> None:
@@ -146,6 +137,34 @@ def test_a_failure_of_another_kind_is_not_the_one(history: Path, kit: Path, bise
     status, report = bisected(*on(history, kit), "--ends", "crash", "--failure-rate=1", *BOOT)
     assert status == 3
     assert report["refusal"] == "bad-end-passes"
+
+
+def test_a_merge_that_is_the_first_bad_commit_says_how_to_go_on(
+    bisected: Bisected, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    git(merged, "init", "--quiet", "--initial-branch=main")
+    for key, value in (("user.name", "A"), ("user.email", "a@b.c"), ("commit.gpgsign", "false")):
+        git(merged, "config", key, value)
+    for step in ("one", "two"):
+        git(merged, "commit", "--quiet", "--allow-empty", "-m", step)
+    git(merged, "checkout", "--quiet", "-b", "side", "HEAD~1")
+    (merged / "bad").write_text("bad")
+    git(merged, "add", "bad")
+    git(merged, "commit", "--quiet", "-m", "bad on the side")
+    git(merged, "checkout", "--quiet", "main")
+    git(merged, "merge", "--quiet", "--no-edit", "side")
+    build = "if [ -e bad ]; then echo bad; else git rev-parse HEAD; fi > image"
+    status, _ = bisected(
+        "git", f"--repository={merged}", "--good=HEAD~2", "--bad=HEAD", "--build", build, "--image=image",
+        "--script=! grep -q bad $PVSTUB_IMAGE", "--same-seed",
+    )  # fmt: skip
+    assert status == 0
+    head = git(merged, "rev-parse", "HEAD").strip()
+    assert f"a merge: go on with --good {git(merged, 'merge-base', 'main~1', 'side').strip()} --bad {head}^2" in (
+        capsys.readouterr().out
+    )
 
 
 # -- the other environments
