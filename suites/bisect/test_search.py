@@ -12,7 +12,7 @@ from harness.bisect.search import Boot, Found, Refused, Result, Rules, Search
 from stub.errors import UsageError
 
 HISTORIES = 200
-# What plain bisection needs to be right in 99 % of the histories whose bad points pass three times in ten.
+# With as many, plain bisection is right in about 99 % of the histories whose bad points pass three times in ten.
 RETRIES = 5
 
 
