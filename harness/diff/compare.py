@@ -15,7 +15,7 @@ from harness.diff.events import Event, event, scheduled
 from harness.diff.places import Places
 from stub.trace.align import Side, TooDifferent, align
 from stub.trace.filters import Predicate
-from stub.trace.records import HypercallRecord, Record
+from stub.trace.records import HypercallRecord, PortIoRecord, Record
 
 WINDOWS: Final = (20_000, 2_000, 150)
 """How many events behind the divergence are aligned: the most of these that have no more than `LIMIT` differences."""
@@ -76,7 +76,7 @@ def compare(good: Run, bad: Run, rules: Rules, context: int) -> Comparison:
     left, right = _compared(good, rules), _compared(bad, rules)
     equal = 0
     for a, b in zip_longest(left, right):
-        if a is None or b is None or not ((alike and _same(a, b)) or _key(a, good, rules) == _key(b, bad, rules)):
+        if a is None or b is None or not (_same(a, b, alike) or _key(a, good, rules) == _key(b, bad, rules)):
             lines = [Line(_entry(one, good), _entry(other, bad)) for one, other in before]
             rest = _rest(a, left, good, WINDOWS[0]), _rest(b, right, bad, WINDOWS[0] + LIMIT)
             return _diverged(equal, lines, rest, rules, context)
@@ -96,16 +96,16 @@ def _same_words(one: Places, other: Places) -> bool:
     return one.bits == other.bits and one.symbols.path == other.symbols.path and one.frames == other.frames
 
 
-def _same(one: Record, other: Record) -> bool:
-    """Whether two hypercalls are the same to the bit; most are, and this is quicker than words."""
+def _same(one: Record, other: Record, alike: bool) -> bool:
+    """Whether two records are the same to the bit; most are, and this is quicker than words."""
+    if isinstance(one, PortIoRecord) and isinstance(other, PortIoRecord):
+        return (one.port, one.value, one.size, one.write) == (other.port, other.value, other.size, other.write)
     return (
-        isinstance(one, HypercallRecord)
+        alike
+        and isinstance(one, HypercallRecord)
         and isinstance(other, HypercallRecord)
-        and one.number == other.number
-        and one.args == other.args
-        and one.result == other.result
-        and one.payload == other.payload
-        and one.out == other.out
+        and (one.number, one.args, one.result) == (other.number, other.args, other.result)
+        and (one.payload, one.out) == (other.payload, other.out)
     )
 
 
