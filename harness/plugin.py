@@ -5,6 +5,7 @@ Until a test asks for a guest nothing but this file and ``settings`` is imported
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .debugger import Debugger
     from .debugging import DebugServer
     from .gdb import Gdb
+    from .guest_results import Result, Results
     from .guests import Guest, GuestHouse, GuestSpec
     from .hypercalls import Hypercalls
     from .machine import Launch
@@ -39,6 +41,7 @@ MARKERS = (
     "disks=, faults=): the guest that the fixture `guest` boots; a closer marker changes single parameters",
     "pv_limits(virtual=, wall=, instructions=, memory=): stop each guest of the test at a virtual time or after real "
     "seconds; reserve MiB of guest memory for the whole test",
+    "pv_splats(*names): kernel splats that a guest of the test may print (panic, oops, warning…); without names, all",
 )
 LIMITS = ("virtual", "wall", "instructions", "memory")
 _INDEX = "pv-index"  # nodeid → its run folders, for whoever outlives the worker
@@ -155,6 +158,39 @@ def debugger(debug_server: DebugServer) -> Iterator[Debugger]:
         yield client
 
 
+@pytest.fixture
+def guest_results(guest: Guest, subtests: pytest.Subtests) -> Callable[..., Results]:
+    """Runs ``guest`` (or another) to its end, and makes a subtest of each result that it printed: KTAP, Test result."""
+
+    def report(of: Guest | None = None, kind: str = "poweroff", timeout: float | None = None) -> Results:
+        from .guest_results import parse
+
+        __tracebackhide__ = True
+        running = guest if of is None else of
+        running.wait(kind, timeout)
+        found = parse(running.machine.console.output)
+        for result in found.results:
+            with subtests.test(result.name):
+                _as_own(result)
+        if found.wrong:
+            pytest.fail("\n".join(found.wrong), pytrace=False)
+        if not found.results:
+            pytest.fail("the guest printed no result", pytrace=False)
+        return found
+
+    return report
+
+
+def _as_own(result: Result) -> None:
+    """A guest's result as that of the test that runs now; it may hide no frame, as pytest wants one to show."""
+    from .guest_results import FAILED, SKIPPED
+
+    if result.outcome == SKIPPED:
+        pytest.skip(result.reason)
+    if result.outcome == FAILED:
+        pytest.fail(f"{result.name}: {result.reason}", pytrace=False)
+
+
 def _marked_spec(item: pytest.Item) -> GuestSpec:
     from .guests import GuestSpec
 
@@ -221,6 +257,39 @@ def _announce(guest: Guest, nodeid: str, shared: Path) -> None:
     index.parent.mkdir(exist_ok=True)
     with index.open("a") as file:
         file.write(json.dumps({"run": str(guest.run_directory), "boot": guest.rerun, "pid": os.getpid()}) + "\n")
+
+
+# -- kernel splats -------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A test that passed fails all the same if a guest's kernel complained."""
+    yield
+    house = item.stash.get(house_key, None)
+    if house is not None and house.started:
+        _judge_consoles(item, house)
+
+
+def _judge_consoles(item: pytest.Item, house: GuestHouse) -> None:
+    from . import splats
+
+    allowed: set[str] = set()
+    for marker in item.iter_markers("pv_splats"):
+        unknown = set(marker.args) - set(splats.NAMES)
+        if unknown or marker.kwargs:
+            raise UsageError(f"{item.nodeid}: pv_splats takes {', '.join(splats.NAMES)}, or nothing for all of them")
+        allowed |= set(marker.args or splats.NAMES)
+    found = [splat for started in house.started for splat in splats.find(started.machine.console.output)]
+    if not found:
+        return
+    file = settings.KNOWN_SPLATS.get(item.config)
+    known = splats.read_known(item.config.rootpath / file) if file else ()
+    judged = splats.judge(found, known, allowed, datetime.date.today())
+    if judged.let_through:
+        item.user_properties.append(("pv known splats", "\n".join(judged.let_through)))
+    if judged.bad:
+        pytest.fail("kernel splat: " + "\nkernel splat: ".join(judged.bad), pytrace=False)
 
 
 # -- reports -------------------------------------------------------------------------------------------------------

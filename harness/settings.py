@@ -63,7 +63,10 @@ WALL_LIMIT = Setting("pv_wall_limit", "SECONDS", "300", "stop a guest after this
 MEMORY_BUDGET = Setting(
     "pv_memory_budget", "MIB", "", "memory of all guests that run at once: MiB, or 40%% of RAM (default: 55%%)"
 )
-SETTINGS = (RUNS, SEED, TIMEOUT, VIRTUAL_LIMIT, WALL_LIMIT, MEMORY_BUDGET)
+KNOWN_SPLATS = Setting(
+    "pv_known_splats", "FILE", "", "known kernel splats: a TOML file of patterns, reasons and dates of expiry"
+)
+SETTINGS = (RUNS, SEED, TIMEOUT, VIRTUAL_LIMIT, WALL_LIMIT, MEMORY_BUDGET, KNOWN_SPLATS)
 
 
 def register(parser: pytest.Parser) -> None:
