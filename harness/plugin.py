@@ -243,8 +243,7 @@ def _new_run_directory(config: pytest.Config, item: pytest.Item, factory: pytest
         return factory.mktemp("pv")
     folder = config.invocation_params.dir / kept
     folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "-", item.name)[:60]
-    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+    return Path(tempfile.mkdtemp(prefix=f"{_file_name(item)}-", dir=folder))
 
 
 def _index_file(shared: Path, nodeid: str) -> Path:
@@ -307,6 +306,8 @@ def pytest_runtest_makereport(
     keep = bool(item.stash.get(failed_key, False) or settings.RUNS.get(item.config))
     if call.when == "teardown":
         item.user_properties += _facts(house, keep)
+        if failed_key in item.stash:
+            item.user_properties += _artefacts(item, house)
     report = _in_one_line(item, call, (yield))
     report.sections += sections
     if call.when == "teardown":
@@ -329,11 +330,49 @@ def _sections_of_first_failure(
     return reporting.failure_sections(house.started, _pytest_command(item))
 
 
+def _artefacts(item: pytest.Item, house: GuestHouse) -> list[tuple[str, object]]:
+    """Leave a file of each guest of a failed test, where ``--pv-artefacts`` says so; its place as a property."""
+    folder = settings.ARTEFACTS.get(item.config)
+    facts: list[tuple[str, object]] = []
+    for started in house.started if folder else ():
+        base = item.config.invocation_params.dir / folder
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            place, path = tempfile.mkstemp(".zip", f"{_file_name(item)}-", base)
+            os.close(place)
+        except OSError as error:
+            facts.append(("pv artefact", f"none: {base}: {error.strerror}"))
+            continue
+        try:
+            started.leave_artefact(Path(path))
+        except (PvstubError, OSError) as error:
+            Path(path).unlink()
+            facts.append(("pv artefact", f"none: {error}"))
+        else:
+            os.chmod(path, 0o644)
+            facts.append(("pv artefact", path))
+    return facts
+
+
+def _digests(run_directory: Path) -> list[tuple[str, object]]:
+    """The digests of a run that is over; nothing for a machine of the test's own, which has no summary."""
+    file = run_directory / "summary.json"
+    if not file.exists():
+        return []
+    found = json.loads(file.read_bytes())["digests"]
+    return [(f"pv digest {name}", digest) for name, digest in found.items()]
+
+
+def _file_name(item: pytest.Item) -> str:
+    return re.sub(r"[^\w.-]+", "-", item.name)[:60]
+
+
 def _facts(house: GuestHouse, keep: bool) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = []
     for started in house.started:
         facts.append(("pv verdict", started.verdict.kind if started.verdict else "running"))
         facts.append(("pv boot", started.rerun))
+        facts += _digests(started.run_directory)
         if keep:
             facts.append(("pv run", str(started.run_directory)))
     return facts
@@ -357,6 +396,23 @@ def _in_one_line(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.
             place = f"{item.location[0]}:{own[-1].lineno + 1}"
         report.longrepr = f"{place}: {type(error).__name__}: {error}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Write the run's results in the forms that were asked for."""
+    forms = ((settings.KTAP, "ktap", "w"), (settings.SUMMARY, "markdown", "a"))
+    wanted = [(setting.get(config), form, mode) for setting, form, mode in forms]
+    for file, form, mode in wanted:
+        if file and not hasattr(config, "workerinput"):
+            from . import run_reports
+
+            text = getattr(run_reports, form)(run_reports.rows(terminalreporter.stats))
+            path = config.invocation_params.dir / file
+            try:
+                with path.open(mode, encoding="utf-8") as out:
+                    out.write(text)
+            except OSError as error:
+                terminalreporter.write_line(f"pvstub: {path}: cannot write the results: {error.strerror}")
 
 
 @pytest.hookimpl(optionalhook=True)
