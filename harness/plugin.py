@@ -409,6 +409,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             text = getattr(run_reports, form)(run_reports.rows(terminalreporter.stats))
             path = config.invocation_params.dir / file
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open(mode, encoding="utf-8") as out:
                     out.write(text)
             except OSError as error:
