@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, zip_longest
 from typing import Final, NamedTuple
 
-from harness.diff.events import Event, event, scheduled
+from harness.diff.events import FRAME_BITS, PRESENT, REQUEST, Event, event, scheduled
 from harness.diff.places import Places
+from stub.abi.xen import Hypercall
 from stub.trace.align import Side, TooDifferent, align
 from stub.trace.filters import Predicate
 from stub.trace.records import HypercallRecord, PortIoRecord, Record
@@ -72,11 +73,14 @@ class Comparison(NamedTuple):
 def compare(good: Run, bad: Run, rules: Rules, context: int) -> Comparison:
     """Compare two runs and keep ``context`` equal events around the first difference."""
     before: deque[tuple[Record, Record]] = deque(maxlen=context)
-    alike = _same_words(good.places, bad.places)
     left, right = _compared(good, rules), _compared(bad, rules)
     equal = 0
     for a, b in zip_longest(left, right):
-        if a is None or b is None or not (_same(a, b, alike) or _key(a, good, rules) == _key(b, bad, rules)):
+        if (
+            a is None
+            or b is None
+            or not (_same(a, b, good.places, bad.places) or _key(a, good, rules) == _key(b, bad, rules))
+        ):
             lines = [Line(_entry(one, good), _entry(other, bad)) for one, other in before]
             rest = _rest(a, left, good, WINDOWS[0]), _rest(b, right, bad, WINDOWS[0] + LIMIT)
             return _diverged(equal, lines, rest, rules, context)
@@ -91,22 +95,34 @@ def _compared(run: Run, rules: Rules) -> Iterator[Record]:
             yield record
 
 
-def _same_words(one: Places, other: Places) -> bool:
-    """Whether equal numbers are equal places in both runs."""
-    return one.bits == other.bits and one.symbols.path == other.symbols.path and one.frames == other.frames
-
-
-def _same(one: Record, other: Record, alike: bool) -> bool:
-    """Whether two records are the same to the bit; most are, and this is quicker than words."""
+def _same(one: Record, other: Record, good: Places, bad: Places) -> bool:
+    """Whether two records are the same as far as numbers tell; most are, and this is quicker than words."""
     if isinstance(one, PortIoRecord) and isinstance(other, PortIoRecord):
         return (one.port, one.value, one.size, one.write) == (other.port, other.value, other.size, other.write)
-    return (
-        alike
-        and isinstance(one, HypercallRecord)
-        and isinstance(other, HypercallRecord)
-        and (one.number, one.args, one.result) == (other.number, other.args, other.result)
-        and (one.payload, one.out) == (other.payload, other.out)
-    )
+    if not (isinstance(one, HypercallRecord) and isinstance(other, HypercallRecord)):
+        return False
+    if (one.number, one.result) != (other.number, other.result) or not good.same_addresses(bad):
+        return False
+    if one.number == Hypercall.mmu_update and good.frames != bad.frames:
+        return one.args == other.args and _requests(one, good) == _requests(other, bad)
+    if good.frames != bad.frames and (one.payload or one.out or one.number in _FRAMES_IN_REGISTERS):
+        return False
+    return (one.args, one.payload, one.out) == (other.args, other.payload, other.out)
+
+
+_FRAMES_IN_REGISTERS: Final = frozenset({
+    Hypercall.update_va_mapping, Hypercall.update_va_mapping_otherdomain, Hypercall.update_descriptor,
+})  # fmt: skip
+
+
+def _requests(record: HypercallRecord, places: Places) -> list[tuple[int, int, int, int]]:
+    """An mmu_update's requests with the guest's own frame numbers (-1: none of its)."""
+    return [
+        (places.pfn(address >> 12), address & 0xFFF, places.pfn((entry & FRAME_BITS) >> 12), entry & ~FRAME_BITS)
+        if entry & PRESENT and not address & 7
+        else (places.pfn(address >> 12), address & 0xFFF, -2, entry)
+        for address, entry in REQUEST.iter_unpack(record.payload[: len(record.payload) & ~15])
+    ]
 
 
 def _key(record: Record, run: Run, rules: Rules) -> tuple[tuple[str, ...], ...]:

@@ -6,6 +6,7 @@ addresses, in the words of ``places``. ``answer`` is what the hypervisor made of
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -22,8 +23,9 @@ from stub.trace.rows import Arg, Call, Flow, Pointed
 from stub.trace.schema import CALLS
 from stub.trace.styles import pointer
 
-_PRESENT: Final = 1
-_FRAME_BITS: Final = 0x000F_FFFF_FFFF_F000
+REQUEST: Final = struct.Struct("<QQ")
+PRESENT: Final = 1
+FRAME_BITS: Final = 0x000F_FFFF_FFFF_F000
 _FRAMES: Final = frozenset({"mfn", "gmfn", "control_gfn", "array_gfn", "source_gmfn", "dest_gmfn", "gpfn"})
 _ADDRESSES: Final = frozenset(
     ("va", "sp", "base", "event", "failsafe", "syscall", "addr", "address", "address_eip", "event_eip", "failsafe_eip",
@@ -123,23 +125,18 @@ def _value(places: Places, name: str, value: int, asked: list[str], where: list[
     elif name in _ADDRESSES:
         where.append(places.address(value))
     elif name in _MACHINE:
-        where.append(_machine(places, value))
+        where.append(places.machine(value))
     elif name not in _TIMES:
         asked.append(f"{name}={value:#x}")
 
 
 def _entry(places: Places, value: int, asked: list[str], where: list[Word]) -> None:
     """A page-table entry: its flags are asked, its frame is a place."""
-    if value & _PRESENT:
-        asked.append(f"flags={value & ~_FRAME_BITS:#x}")
-        where.append(places.frame((value & _FRAME_BITS) >> 12))
+    if value & PRESENT:
+        asked.append(f"flags={value & ~FRAME_BITS:#x}")
+        where.append(places.frame((value & FRAME_BITS) >> 12))
     else:
         asked.append(f"entry={value:#x}")
-
-
-def _machine(places: Places, maddr: int) -> Word:
-    frame = places.frame(maddr >> 12)
-    return Word(f"{frame.exact}+{maddr & 0xFFF:#x}", frame.rough)
 
 
 def _structures(
@@ -174,12 +171,10 @@ def _members(layout: Struct, data: bytes, base: int) -> list[tuple[str, int]]:
 
 def _mmu_update(record: Any, places: Places, asked: list[str], where: list[Word]) -> None:
     asked += [f"count={record.args[1]}", f"foreigndom={record.args[3]:#x}"]
-    for at in range(0, len(record.payload) & ~15, 16):
-        address = int.from_bytes(record.payload[at : at + 8], "little")
-        value = int.from_bytes(record.payload[at + 8 : at + 16], "little")
+    for address, value in REQUEST.iter_unpack(record.payload[: len(record.payload) & ~15]):
         command = address & 7
         asked.append(xen.MMU_UPDATES.get(command, str(command)))
-        where.append(_machine(places, address & ~7))
+        where.append(places.machine(address & ~7))
         if command == xen.MMU_MACHPHYS_UPDATE:
             where.append(Word(f"pfn {value:#x}", "the guest's frame"))
         else:
@@ -265,7 +260,7 @@ def _port_io(record: Any, places: Places, asked: list[str], where: list[Word], a
 
 def _page_table_write(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
     asked += ["page table write", f"size={record.size}"]
-    where += [places.address(record.rip), _machine(places, record.maddr)]
+    where += [places.address(record.rip), places.machine(record.maddr)]
     _entry(places, record.value, asked, where)
     answer.append(f"-{errno_name(record.result) or -record.result}" if record.result < 0 else f"{record.result:#x}")
 

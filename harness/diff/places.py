@@ -67,12 +67,27 @@ class Places:
         self._starts = [start for start, _ in REGIONS[self.bits]]
         # What a log asks for again and again: the hypercall page, the same few tables.
         self.address = lru_cache(1 << 16)(self._address)
+        self.frame = lru_cache(1 << 16)(self._frame)
+        self.machine = lru_cache(1 << 16)(self._machine)
 
-    def frame(self, mfn: int) -> Word:
-        """A machine frame by the guest's own number for it at its start; ``rough`` says only whose it is."""
+    def same_addresses(self, other: Places) -> bool:
+        """Whether equal addresses have equal words in both."""
+        return self.bits == other.bits and self.symbols.path == other.symbols.path
+
+    def pfn(self, mfn: int) -> int:
+        """The guest's own number for a machine frame at its start; below 0 for one that was not its own, and for 0."""
         at = mfn - self.low
-        if 0 <= at < len(self.pfns):
-            return Word(f"pfn {self.pfns[at]:#x}", "the guest's frame")
+        return self.pfns[at] if 0 <= at < len(self.pfns) else -1 - (not mfn)
+
+    def _machine(self, maddr: int) -> Word:
+        frame = self.frame(maddr >> 12)
+        return Word(f"{frame.exact}+{maddr & 0xFFF:#x}", frame.rough)
+
+    def _frame(self, mfn: int) -> Word:
+        """A machine frame by the guest's own number for it at its start; ``rough`` says only whose it is."""
+        pfn = self.pfn(mfn)
+        if pfn >= 0:
+            return Word(f"pfn {pfn:#x}", "the guest's frame")
         return Word("no frame of the guest's", "no frame of the guest's") if mfn else Word("mfn 0", "mfn 0")
 
     def symbol(self, address: int) -> str | None:
