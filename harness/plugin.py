@@ -332,35 +332,13 @@ def _sections_of_first_failure(
 
 def _artefacts(item: pytest.Item, house: GuestHouse) -> list[tuple[str, object]]:
     """Leave a file of each guest of a failed test, where ``--pv-artefacts`` says so; its place as a property."""
+    from . import reporting
+
     folder = settings.ARTEFACTS.get(item.config)
-    facts: list[tuple[str, object]] = []
-    for started in house.started if folder else ():
-        base = item.config.invocation_params.dir / folder
-        try:
-            base.mkdir(parents=True, exist_ok=True)
-            place, path = tempfile.mkstemp(".zip", f"{_file_name(item)}-", base)
-            os.close(place)
-        except OSError as error:
-            facts.append(("pv artefact", f"none: {base}: {error.strerror}"))
-            continue
-        try:
-            started.leave_artefact(Path(path))
-        except (PvstubError, OSError) as error:
-            Path(path).unlink()
-            facts.append(("pv artefact", f"none: {error}"))
-        else:
-            os.chmod(path, 0o644)
-            facts.append(("pv artefact", path))
-    return facts
-
-
-def _digests(run_directory: Path) -> list[tuple[str, object]]:
-    """The digests of a run that is over; nothing for a machine of the test's own, which has no summary."""
-    file = run_directory / "summary.json"
-    if not file.exists():
+    if not folder:
         return []
-    found = json.loads(file.read_bytes())["digests"]
-    return [(f"pv digest {name}", digest) for name, digest in found.items()]
+    base = item.config.invocation_params.dir / folder
+    return [("pv artefact", reporting.leave_artefact(started, base, _file_name(item))) for started in house.started]
 
 
 def _file_name(item: pytest.Item) -> str:
@@ -368,11 +346,13 @@ def _file_name(item: pytest.Item) -> str:
 
 
 def _facts(house: GuestHouse, keep: bool) -> list[tuple[str, object]]:
+    from . import reporting
+
     facts: list[tuple[str, object]] = []
     for started in house.started:
         facts.append(("pv verdict", started.verdict.kind if started.verdict else "running"))
         facts.append(("pv boot", started.rerun))
-        facts += _digests(started.run_directory)
+        facts += reporting.digests(started.run_directory)
         if keep:
             facts.append(("pv run", str(started.run_directory)))
     return facts
