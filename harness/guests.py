@@ -18,6 +18,7 @@ from .machine import NS_PER_SECOND, Launch, MachineLike, RunLimits, VerdictLike
 if TYPE_CHECKING:
     from stub.domain.config import DomainConfig
 
+    from .artefact import Typed
     from .catalogue import CatalogueImage
     from .console import GuestConsole
     from .hypercalls import Hypercalls
@@ -221,6 +222,8 @@ class Guest:
         self._machine: MachineLike | None = None
         self._lease: Lease | None = None
         self._last_registers: dict[str, int] | None = None
+        self._typed: list[Typed] = []
+        self._ended_at = (0, 0)
 
     def __call__(self, image: str | Path | None = None, **changes: Any) -> Guest:
         """Another guest: this one's parameters, with changes."""
@@ -256,6 +259,7 @@ class Guest:
         """End the run where it stands and give its memory back. What it wrote can still be read."""
         if self._last_registers is None and self._machine is not None:
             self._last_registers = self._machine.registers()
+            self._ended_at = self._machine.now_ns, len(self._machine.console.output)
         if "hypercalls" in vars(self):
             self.hypercalls.close()
         try:
@@ -263,6 +267,21 @@ class Guest:
                 self._machine.close()
         finally:
             self._release()
+
+    def _note(self, data: bytes) -> None:
+        from .artefact import Typed
+
+        self._typed.append(Typed(self.machine.now_ns, len(self.machine.console.output), data))
+
+    def leave_artefact(self, path: Path) -> None:
+        """Write the file from which ``pvstub replay`` boots it again; the guest is closed. UsageError if it cannot."""
+        from stub.machine import Machine
+
+        from . import artefact
+
+        if not isinstance(self._machine, Machine):
+            raise UsageError("a machine of the test's own leaves no artefact")
+        artefact.write(path, self._machine, self._typed, self._ended_at, self.spec.audit)
 
     def _release(self) -> None:
         if self._lease is not None:
@@ -275,7 +294,7 @@ class Guest:
         """Expect on its console."""
         from .console import GuestConsole
 
-        return GuestConsole(lambda: self.machine, self._house.timeout)
+        return GuestConsole(lambda: self.machine, self._house.timeout, self._note)
 
     @cached_property
     def hypercalls(self) -> Hypercalls:

@@ -5,6 +5,7 @@ Until a test asks for a guest nothing but this file and ``settings`` is imported
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .debugger import Debugger
     from .debugging import DebugServer
     from .gdb import Gdb
+    from .guest_results import Result, Results
     from .guests import Guest, GuestHouse, GuestSpec
     from .hypercalls import Hypercalls
     from .machine import Launch
@@ -39,6 +41,7 @@ MARKERS = (
     "disks=, faults=): the guest that the fixture `guest` boots; a closer marker changes single parameters",
     "pv_limits(virtual=, wall=, instructions=, memory=): stop each guest of the test at a virtual time or after real "
     "seconds; reserve MiB of guest memory for the whole test",
+    "pv_splats(*names): kernel splats that a guest of the test may print (panic, oops, warning…); without names, all",
 )
 LIMITS = ("virtual", "wall", "instructions", "memory")
 _INDEX = "pv-index"  # nodeid → its run folders, for whoever outlives the worker
@@ -155,6 +158,39 @@ def debugger(debug_server: DebugServer) -> Iterator[Debugger]:
         yield client
 
 
+@pytest.fixture
+def guest_results(guest: Guest, subtests: pytest.Subtests) -> Callable[..., Results]:
+    """Runs ``guest`` (or another) to its end, and makes a subtest of each result that it printed: KTAP, Test result."""
+
+    def report(of: Guest | None = None, kind: str = "poweroff", timeout: float | None = None) -> Results:
+        from .guest_results import parse
+
+        __tracebackhide__ = True
+        running = guest if of is None else of
+        running.wait(kind, timeout)
+        found = parse(running.machine.console.output)
+        for result in found.results:
+            with subtests.test(result.name):
+                _as_own(result)
+        if found.wrong:
+            pytest.fail("\n".join(found.wrong), pytrace=False)
+        if not found.results:
+            pytest.fail("the guest printed no result", pytrace=False)
+        return found
+
+    return report
+
+
+def _as_own(result: Result) -> None:
+    """A guest's result as that of the test that runs now; it may hide no frame, as pytest wants one to show."""
+    from .guest_results import FAILED, SKIPPED
+
+    if result.outcome == SKIPPED:
+        pytest.skip(result.reason)
+    if result.outcome == FAILED:
+        pytest.fail(f"{result.name}: {result.reason}", pytrace=False)
+
+
 def _marked_spec(item: pytest.Item) -> GuestSpec:
     from .guests import GuestSpec
 
@@ -207,8 +243,7 @@ def _new_run_directory(config: pytest.Config, item: pytest.Item, factory: pytest
         return factory.mktemp("pv")
     folder = config.invocation_params.dir / kept
     folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "-", item.name)[:60]
-    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+    return Path(tempfile.mkdtemp(prefix=f"{_file_name(item)}-", dir=folder))
 
 
 def _index_file(shared: Path, nodeid: str) -> Path:
@@ -221,6 +256,39 @@ def _announce(guest: Guest, nodeid: str, shared: Path) -> None:
     index.parent.mkdir(exist_ok=True)
     with index.open("a") as file:
         file.write(json.dumps({"run": str(guest.run_directory), "boot": guest.rerun, "pid": os.getpid()}) + "\n")
+
+
+# -- kernel splats -------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A test that passed fails all the same if a guest's kernel complained."""
+    yield
+    house = item.stash.get(house_key, None)
+    if house is not None and house.started:
+        _judge_consoles(item, house)
+
+
+def _judge_consoles(item: pytest.Item, house: GuestHouse) -> None:
+    from . import splats
+
+    allowed: set[str] = set()
+    for marker in item.iter_markers("pv_splats"):
+        unknown = set(marker.args) - set(splats.NAMES)
+        if unknown or marker.kwargs:
+            raise UsageError(f"{item.nodeid}: pv_splats takes {', '.join(splats.NAMES)}, or nothing for all of them")
+        allowed |= set(marker.args or splats.NAMES)
+    found = [splat for started in house.started for splat in splats.find(started.machine.console.output)]
+    if not found:
+        return
+    file = settings.KNOWN_SPLATS.get(item.config)
+    known = splats.read_known(item.config.rootpath / file) if file else ()
+    judged = splats.judge(found, known, allowed, datetime.date.today())
+    if judged.let_through:
+        item.user_properties.append(("pv known splats", "\n".join(judged.let_through)))
+    if judged.bad:
+        pytest.fail("kernel splat: " + "\nkernel splat: ".join(judged.bad), pytrace=False)
 
 
 # -- reports -------------------------------------------------------------------------------------------------------
@@ -238,6 +306,8 @@ def pytest_runtest_makereport(
     keep = bool(item.stash.get(failed_key, False) or settings.RUNS.get(item.config))
     if call.when == "teardown":
         item.user_properties += _facts(house, keep)
+        if failed_key in item.stash:
+            item.user_properties += _artefacts(item, house)
     report = _in_one_line(item, call, (yield))
     report.sections += sections
     if call.when == "teardown":
@@ -260,11 +330,29 @@ def _sections_of_first_failure(
     return reporting.failure_sections(house.started, _pytest_command(item))
 
 
+def _artefacts(item: pytest.Item, house: GuestHouse) -> list[tuple[str, object]]:
+    """Leave a file of each guest of a failed test, where ``--pv-artefacts`` says so; its place as a property."""
+    from . import reporting
+
+    folder = settings.ARTEFACTS.get(item.config)
+    if not folder:
+        return []
+    base = item.config.invocation_params.dir / folder
+    return [("pv artefact", reporting.leave_artefact(started, base, _file_name(item))) for started in house.started]
+
+
+def _file_name(item: pytest.Item) -> str:
+    return re.sub(r"[^\w.-]+", "-", item.name)[:60]
+
+
 def _facts(house: GuestHouse, keep: bool) -> list[tuple[str, object]]:
+    from . import reporting
+
     facts: list[tuple[str, object]] = []
     for started in house.started:
         facts.append(("pv verdict", started.verdict.kind if started.verdict else "running"))
         facts.append(("pv boot", started.rerun))
+        facts += reporting.digests(started.run_directory)
         if keep:
             facts.append(("pv run", str(started.run_directory)))
     return facts
@@ -288,6 +376,24 @@ def _in_one_line(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.
             place = f"{item.location[0]}:{own[-1].lineno + 1}"
         report.longrepr = f"{place}: {type(error).__name__}: {error}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Write the run's results in the forms that were asked for."""
+    forms = ((settings.KTAP, "ktap", "w"), (settings.SUMMARY, "markdown", "a"))
+    wanted = [(setting.get(config), form, mode) for setting, form, mode in forms]
+    for file, form, mode in wanted:
+        if file and not hasattr(config, "workerinput"):
+            from . import run_reports
+
+            text = getattr(run_reports, form)(run_reports.rows(terminalreporter.stats))
+            path = config.invocation_params.dir / file
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open(mode, encoding="utf-8") as out:
+                    out.write(text)
+            except OSError as error:
+                terminalreporter.write_line(f"pvstub: {path}: cannot write the results: {error.strerror}")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,10 +6,12 @@ For a live guest it asks the machine; for one whose process died it reads what t
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from stub.errors import UsageError
+from stub.errors import PvstubError, UsageError
 
 from .console_text import TAIL_BYTES, console_tail
 from .guests import Guest
@@ -66,6 +68,32 @@ def failure_sections(guests: Sequence[Guest], pytest_command: str) -> list[Secti
         sections += [(title + suffix, text) for title, text in guest_sections(guest)]
     boots = [f"{guest.rerun}\n    (this run: {guest.run_directory})" for guest in guests]
     return [*sections, ("rerun", "\n".join((pytest_command, *boots)))]
+
+
+def leave_artefact(guest: Guest, folder: Path, name: str) -> str:
+    """Write a closed guest's file for ``pvstub replay`` into ``folder``; its path, or why there is none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place, path = tempfile.mkstemp(".zip", f"{name}-", folder)
+    except OSError as error:
+        return f"none: {folder}: {error.strerror}"
+    os.close(place)
+    try:
+        guest.leave_artefact(Path(path))
+        os.chmod(path, 0o644)
+    except (PvstubError, OSError) as error:
+        Path(path).unlink()
+        return f"none: {error}"
+    return path
+
+
+def digests(run_directory: Path) -> list[tuple[str, object]]:
+    """The digests of a run that is over; nothing for a machine of the test's own, which has no summary."""
+    file = run_directory / "summary.json"
+    if not file.exists():
+        return []
+    found = json.loads(file.read_bytes())["digests"]
+    return [(f"pv digest {name}", digest) for name, digest in found.items()]
 
 
 def crash_text(index: Iterable[str]) -> str:

@@ -63,7 +63,13 @@ WALL_LIMIT = Setting("pv_wall_limit", "SECONDS", "300", "stop a guest after this
 MEMORY_BUDGET = Setting(
     "pv_memory_budget", "MIB", "", "memory of all guests that run at once: MiB, or 40%% of RAM (default: 55%%)"
 )
-SETTINGS = (RUNS, SEED, TIMEOUT, VIRTUAL_LIMIT, WALL_LIMIT, MEMORY_BUDGET)
+KNOWN_SPLATS = Setting(
+    "pv_known_splats", "FILE", "", "known kernel splats: a TOML file of patterns, reasons and dates of expiry"
+)
+ARTEFACTS = Setting("pv_artefacts", "DIR", "", "leave a file for pvstub replay of each guest of a failed test in DIR")
+KTAP = Setting("pv_ktap", "FILE", "", "write the results of the run as KTAP")
+SUMMARY = Setting("pv_summary", "FILE", "", "add a Markdown summary of the run to FILE")
+SETTINGS = (RUNS, SEED, TIMEOUT, VIRTUAL_LIMIT, WALL_LIMIT, MEMORY_BUDGET, KNOWN_SPLATS, ARTEFACTS, KTAP, SUMMARY)
 
 
 def register(parser: pytest.Parser) -> None:

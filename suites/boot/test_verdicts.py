@@ -96,6 +96,7 @@ def test_linux_reboots(guest: Guest) -> None:
 
 
 @pytest.mark.guest("debian-cloud", extra="pvstub=crash")
+@pytest.mark.pv_splats("panic", "oops", "bug")
 def test_linux_panics(guest: Guest) -> None:
     guest.console.expect("Kernel panic - not syncing")
     panicked = guest.now

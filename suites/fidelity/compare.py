@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from suites.fidelity.align import align
+from stub.trace.align import align
 from suites.fidelity.events import Event
 
 LIMIT = 400

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from suites.fidelity.align import TooDifferent, align
+from stub.trace.align import TooDifferent, align
 from suites.fidelity.allowed import unexplained
 from suites.fidelity.compare import Comparison, compare
 from suites.fidelity.events import Event

@@ -228,6 +228,7 @@ def test_the_list_of_them(client: Client) -> None:
 
 
 @pytest.mark.guest("debian-cloud", extra="pvstub=crash")
+@pytest.mark.pv_splats("panic", "oops", "bug")
 def test_linux_at_its_crash(guest: Guest) -> None:
     """Its panic ends in SHUTDOWN_crash: caught, and the backtrace leads to panic."""
     from harness.debugging import symbols_of
