@@ -96,62 +96,8 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
         "image", help="an image's name (pvstub images list), a kernel file, or a configuration of xl's or xm's"
     )
     _add_guest_options(boot)
-    boot.add_argument("--ramdisk", type=Path, help="a ramdisk file instead of the image's own")
-    boot.add_argument("--cmdline", help="the kernel's command line instead of the image's own")
-    boot.add_argument("--extra", default="", help="words to add to the command line")
-    boot.add_argument("--memory", type=_integer, help="MiB (default: the image's, or 256)")
-    boot.add_argument("--seed", type=_integer, default=0, help="how PFNs fall on MFNs (default 0)")
-    boot.add_argument("--p2m", choices=("shuffle", "identity"), default="shuffle", help="default: shuffle")
-    boot.add_argument("--epoch", type=_integer, help="time of day at the start, seconds since 1970")
-    boot.add_argument(
-        "--disk", action="append", default=[], metavar="SPEC",
-        help="a disk: PATH[,VDEV[,r|w|cdrom[,direct]]]; writes are thrown away unless direct; may be given again",
-    )  # fmt: skip
-    boot.add_argument(
-        "--fault", action="append", default=[], metavar="SPEC",
-        help="I/O errors on purpose: disk[=VDEV]:read|write|flush|discard[:sector=N|:every=K]; disk[=VDEV]:unflushed "
-        "loses at the end what was not flushed; may be given again",
-    )  # fmt: skip
-    boot.add_argument("--realtime", action="store_true", help="tie virtual time to the wall clock")
-    boot.add_argument("--interactive", action="store_true", help="a terminal on the guest's console; Ctrl-] leaves")
-    for setting in SETTINGS.values():
-        boot.add_argument(
-            f"--{setting.replace('_', '-')}", choices=tuple(ACTIONS), metavar="ACTION",
-            help="what follows when the guest ends so (default: the configuration's, or destroy)",
-        )  # fmt: skip
-    boot.add_argument(
-        "--core", type=Path, metavar="FILE", help="where core files go, for gdb and crash; one is written at the end"
-    )
-    boot.add_argument("--compat", choices=("xen-3",), help="rules of an older Xen: page tables may be written to")
-    boot.add_argument("--virtual-limit", type=_seconds, metavar="S", help="stop at this virtual time")
-    boot.add_argument("--wall-limit", type=_seconds, metavar="S", help="stop after this much wall time")
-    boot.add_argument("--instructions", type=_integer, metavar="N", help="stop after so many instructions")
-    boot.add_argument("--run", type=Path, dest="run_directory", metavar="DIR", help="keep the run in this folder")
-    boot.add_argument(
-        "--audit", type=_count, metavar="N",
-        help="check all invariants of the guest's memory after each Nth hypercall",
-    )  # fmt: skip
-    boot.add_argument(
-        "--snapshot", type=_moment, action="append", default=[], metavar="at=WHEN",
-        help="keep the page tables at=hypercall:N, at=2.5s or at=end; may be given again",
-    )  # fmt: skip
-    boot.add_argument(
-        "--gdb",
-        nargs="?",
-        const="",
-        type=_address,
-        metavar="ADDRESS",
-        help="let gdb in: PORT, unix:PATH (default: any free port)",
-    )
-    boot.add_argument("--wait", action="store_true", help="with --gdb: stand at the first instruction")
-    boot.add_argument(
-        "--gdb-on-crash", action="store_true", help="let gdb in once the guest crashes (at --gdb's ADDRESS)"
-    )
-    boot.add_argument(
-        "--on-detach", choices=("continue", "stop", "kill"),
-        help="what the guest does when gdb goes (default: continue)",
-    )  # fmt: skip
-    boot.add_argument("--symbols", type=Path, metavar="FILE", help="the guest's symbols (default: the image's own)")
+    for add in (_add_machine, _add_ends, _add_run, _add_debugger):
+        add(boot)
     boot.add_argument("--quiet", action="store_true", help="print no console output and no summary")
     boot.set_defaults(run=_boot)
     inspect = commands.add_parser("inspect", help="say what a file is, and what layout it would get")
@@ -160,6 +106,78 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     inspect.add_argument("--memory", type=_integer, default=256, help="MiB, for the start-of-day layout")
     inspect.set_defaults(run=_inspect)
     return parser
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the guest")
+    group.add_argument("--ramdisk", type=Path, help="a ramdisk file instead of the image's own")
+    group.add_argument("--cmdline", help="the kernel's command line instead of the image's own")
+    group.add_argument("--extra", default="", help="words to add to the command line")
+    group.add_argument("--memory", type=_integer, help="MiB (default: the image's, or 256)")
+    group.add_argument("--seed", type=_integer, default=0, help="how PFNs fall on MFNs (default 0)")
+    group.add_argument("--p2m", choices=("shuffle", "identity"), default="shuffle", help="default: shuffle")
+    group.add_argument("--epoch", type=_integer, help="time of day at the start, seconds since 1970")
+    group.add_argument(
+        "--disk", action="append", default=[], metavar="SPEC",
+        help="a disk: PATH[,VDEV[,r|w|cdrom[,direct]]]; writes are thrown away unless direct; may be given again",
+    )  # fmt: skip
+    group.add_argument(
+        "--fault", action="append", default=[], metavar="SPEC",
+        help="I/O errors on purpose: disk[=VDEV]:read|write|flush|discard[:sector=N|:every=K]; disk[=VDEV]:unflushed "
+        "loses at the end what was not flushed; may be given again",
+    )  # fmt: skip
+    group.add_argument("--realtime", action="store_true", help="tie virtual time to the wall clock")
+    group.add_argument("--interactive", action="store_true", help="a terminal on the guest's console; Ctrl-] leaves")
+    group.add_argument("--compat", choices=("xen-3",), help="rules of an older Xen: page tables may be written to")
+
+
+def _add_ends(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("when it ends")
+    for setting in SETTINGS.values():
+        group.add_argument(
+            f"--{setting.replace('_', '-')}", choices=tuple(ACTIONS), metavar="ACTION",
+            help="what follows when the guest ends so (default: the configuration's, or destroy)",
+        )  # fmt: skip
+    group.add_argument(
+        "--core", type=Path, metavar="FILE", help="where core files go, for gdb and crash; one is written at the end"
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the run")
+    group.add_argument("--virtual-limit", type=_seconds, metavar="S", help="stop at this virtual time")
+    group.add_argument("--wall-limit", type=_seconds, metavar="S", help="stop after this much wall time")
+    group.add_argument("--instructions", type=_integer, metavar="N", help="stop after so many instructions")
+    group.add_argument("--run", type=Path, dest="run_directory", metavar="DIR", help="keep the run in this folder")
+    group.add_argument(
+        "--audit", type=_count, metavar="N",
+        help="check all invariants of the guest's memory after each Nth hypercall",
+    )  # fmt: skip
+    group.add_argument(
+        "--snapshot", type=_moment, action="append", default=[], metavar="at=WHEN",
+        help="keep the page tables at=hypercall:N, at=2.5s or at=end; may be given again",
+    )  # fmt: skip
+
+
+def _add_debugger(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("gdb")
+    group.add_argument(
+        "--gdb",
+        nargs="?",
+        const="",
+        type=_address,
+        metavar="ADDRESS",
+        help="let gdb in: PORT, unix:PATH (default: any free port)",
+    )
+    group.add_argument("--wait", action="store_true", help="with --gdb: stand at the first instruction")
+    group.add_argument(
+        "--gdb-on-crash", action="store_true", help="let gdb in once the guest crashes (at --gdb's ADDRESS)"
+    )
+    group.add_argument(
+        "--on-detach", choices=("continue", "stop", "kill"),
+        help="what the guest does when gdb goes (default: continue)",
+    )  # fmt: skip
+    group.add_argument("--symbols", type=Path, metavar="FILE", help="the guest's symbols (default: the image's own)")
 
 
 def _add_guest_options(parser: argparse.ArgumentParser) -> None:
