@@ -119,10 +119,7 @@ class CompatVcpu(Vcpu):
             self.set_cr2(cr2)
         if gate is None or not gate.cs & ~3:
             return _entry.NO_HANDLER
-        if words[RETIRED] != self.trapped_at:
-            self.trapped_at, self.traps_there = words[RETIRED], 0
-        self.traps_there += 1
-        if self.traps_there > _entry.TRAPS_IN_A_ROW:  # time stands still there, and no limit would end it
+        if self.stands_still(words[RETIRED]):
             return _entry.TOO_MANY
         user = not self.kernel_mode
         extra = () if code is None else (code,)

@@ -17,12 +17,12 @@ from stub.abi.x86_defns import (
     PFEC_user_mode,
     PFEC_write_access,
 )
-from stub.domain.xenarea import LDT_SLOT, LDT_VA
+from stub.domain.xenarea import LDT_VA
 from stub.engine.base import CS, FLUSH, RIP
 from stub.hypervisor import segments, traps
 from stub.hypervisor.store import decode_store
 from stub.memory import entries as e
-from stub.memory.frames import L1, SEG_DESC
+from stub.memory.frames import L1
 from stub.memory.guest import GuestFault
 from stub.units import U64, is_canonical
 
@@ -38,7 +38,7 @@ def page_fault(xen: Hypervisor, address: int, code: int) -> None:
     """A #PF at RIP for ``address``, with the CPU's error code."""
     kernel = xen.vcpu.kernel_mode
     if _LDT_START <= address < _LDT_END:
-        if _map_ldt(xen, address):
+        if segments.map_ldt_page(xen, (address - LDT_VA) >> 12):
             return
         offset = address - LDT_VA
         address, code = (xen.vcpu.ldt_base + offset) & (0xFFFFFFFF if xen.vcpu.compat else U64), 0
@@ -95,21 +95,4 @@ def write_page_table(xen: Hypervisor, address: int) -> bool:
         words[FLUSH] = 1
         domain.types.stale = False
     traps.step_over(xen, rip + store.length)
-    return True
-
-
-def _map_ldt(xen: Hypervisor, address: int) -> bool:
-    """Bring in the page of the guest's LDT that a selector load touched (pv_map_ldt_shadow_page)."""
-    vcpu, domain = xen.vcpu, xen.domain
-    page = (address - LDT_VA) >> 12
-    if page * 512 >= vcpu.ldt_entries:
-        return False
-    try:
-        mfn = domain.guest.locate_from(vcpu.kernel_tables, vcpu.ldt_base + page * 4096) >> 12
-    except GuestFault:
-        return False
-    if domain.types.get_page_and_type(mfn, SEG_DESC):
-        return False
-    domain.area.map_page(LDT_SLOT + page, mfn)
-    xen.ldt_frames[page] = mfn
     return True

@@ -28,15 +28,16 @@ from stub.abi.x86_defns import (
     X86_CR4_OSXMMEXCPT,
     X86_CR4_PAE,
     X86_CR4_TSD,
+    X86_EFLAGS_VM,
     X86_EXC_GP,
     X86_EXC_SS,
     X86_EXC_UD,
     XEN_MSR_PAT,
 )
 from stub.domain.builder import hypercall_page
-from stub.engine.base import CR0, CR4, CS, FS_BASE, GS_BASE, RAX, RBX, RCX, RDX, RIP
+from stub.engine.base import CR0, CR4, CS, FS_BASE, GS_BASE, RAX, RBX, RCX, RDX, RFLAGS, RIP
 from stub.engine.base import TSC_AUX as TSC_AUX_WORD
-from stub.hypervisor import cpuid, segments, traps
+from stub.hypervisor import callgates, cpuid, segments, traps
 from stub.hypervisor.debugregs import read_debug, write_debug
 from stub.hypervisor.ports import iopl_suffices
 from stub.hypervisor.stackfaults import by_way_of_stack
@@ -365,6 +366,9 @@ def answer_cpuid(xen: Hypervisor, forced: bool) -> None:
 def general_protection(xen: Hypervisor, error_code: int) -> None:
     """A #GP from the guest: emulate, or hand it over."""
     if error_code == 0 and emulate(xen):
+        return
+    if error_code and xen.vcpu.compat and not error_code & 3 and not xen.words[RFLAGS] & X86_EFLAGS_VM:
+        callgates.emulate(xen, error_code)
         return
     is_stack = error_code == 0 and by_way_of_stack(xen)
     traps.inject(xen, X86_EXC_SS if is_stack else X86_EXC_GP, error_code)

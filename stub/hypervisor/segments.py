@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from stub.abi.x86_defns import X86_EXC_GP, X86_EXC_NP, X86_EXC_SS
 from stub.domain.xenarea import GDT_VA, LDT_SLOT, LDT_VA
 from stub.engine.base import CODE_SWITCH, CR3, CS, CS_DESCRIPTOR, FLUSH, GS, GS_BASE, SS, SS_DESCRIPTOR
+from stub.memory.frames import SEG_DESC
 from stub.memory.guest import GuestFault
+from stub.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
@@ -62,6 +64,22 @@ def drop_ldt_pages(xen: Hypervisor) -> None:
         xen.flush_tlb()
 
 
+def map_ldt_page(xen: Hypervisor, page: int) -> bool:
+    """Bring in a page of the guest's LDT, which something in it is read of (pv_map_ldt_shadow_page)."""
+    vcpu, domain = xen.vcpu, xen.domain
+    if page * 512 >= vcpu.ldt_entries:
+        return False
+    try:
+        mfn = domain.guest.locate_from(vcpu.kernel_tables, vcpu.ldt_base + page * PAGE_SIZE) >> 12
+    except GuestFault:
+        return False
+    if domain.types.get_page_and_type(mfn, SEG_DESC):
+        return False
+    domain.area.map_page(LDT_SLOT + page, mfn)
+    xen.ldt_frames[page] = mfn
+    return True
+
+
 def descriptors_changed(xen: Hypervisor) -> None:
     """Forget what was read from the descriptor tables."""
     xen.descriptors.clear()
@@ -89,6 +107,14 @@ def descriptor(xen: Hypervisor, selector: int) -> int:
     return found
 
 
+def as_loaded(xen: Hypervisor, selector: int) -> int:
+    """The same as the CPU gets it to load: of an LDT whose pages hold checked descriptors only, and so are mapped."""
+    page = selector >> 3 >> 9
+    if selector & 4 and page not in xen.ldt_frames and not map_ldt_page(xen, page):
+        return 0
+    return descriptor(xen, selector)
+
+
 def is_64bit_code(xen: Hypervisor, selector: int) -> bool:
     """Whether code in this segment runs in 64-bit mode (the descriptor's L bit)."""
     wide = xen.code_widths.get(selector)
@@ -106,7 +132,7 @@ def select_code_width(xen: Hypervisor, old: int, new: int) -> None:
             xen.words[CODE_SWITCH] = TO_64
     elif new != old:
         found = descriptor(xen, new)
-        xen.words[CODE_SWITCH] = _base(found) << 32 | (TO_32 if found & _WIDE_32 else TO_16)
+        xen.words[CODE_SWITCH] = base_of(found) << 32 | (TO_32 if found & _WIDE_32 else TO_16)
 
 
 def load_code_and_stack(xen: Hypervisor) -> bool:
@@ -117,13 +143,13 @@ def load_code_and_stack(xen: Hypervisor) -> bool:
         return False
     code, stack = descriptor(xen, cs), descriptor(xen, ss)
     words[CS_DESCRIPTOR], words[SS_DESCRIPTOR] = code, stack
-    if not (cs | ss) & 4 and not _base(stack):
+    if not (cs | ss) & 4 and not base_of(stack):
         xen.vcpu.add_pair(cs, ss, code, stack)
     words[CODE_SWITCH] = TO_DESCRIPTORS
     return True
 
 
-def _base(descriptor: int) -> int:
+def base_of(descriptor: int) -> int:
     """The base of a segment, from its descriptor."""
     return descriptor >> 16 & 0xFFFFFF | descriptor >> 32 & 0xFF000000
 
@@ -137,7 +163,7 @@ def load_user_gs(xen: Hypervisor, selector: int) -> int:
             xen.words[GS] = 0
             xen.vcpu.gs_base_other = 0
             return 0
-        base = _base(found)
+        base = base_of(found)
     kernel_base = xen.words[GS_BASE]
     xen.words[GS] = selector
     xen.words[GS_BASE] = kernel_base

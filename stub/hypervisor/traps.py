@@ -54,6 +54,11 @@ def _crash(xen: Hypervisor, outcome: int, cr2: int | None = None) -> None:
     xen.crash(_CRASHES[outcome].format(at=at), at if outcome in _AT_AN_ADDRESS else cr2)
 
 
+def crash_in_a_row(xen: Hypervisor) -> None:
+    """Crash the domain for traps in a row without an instruction between."""
+    _crash(xen, _entry.TOO_MANY)
+
+
 def bounce(xen: Hypervisor, gate: Gate, masks_events: bool, extra: tuple[int, ...] = (), clear: int = 0) -> bool:
     """create_bounce_frame: push a frame and run the guest's handler at ``gate``; False: the domain was crashed.
 
@@ -211,8 +216,13 @@ def iret(xen: Hypervisor) -> None:
         return
     if xen.nmi_pending:
         xen.pause = True  # the loop delivers it when it is entered
-    if outcome == _entry.DONE:
-        return
+    if outcome == _entry.LOOK:
+        arrive(xen, old_cs)
+
+
+def arrive(xen: Hypervisor, old_cs: int) -> None:
+    """Go on in the guest with CS, SS and RIP as they are now, or with what Xen's own iretq to there meets."""
+    words = xen.words
     cs, ss = words[CS], words[SS]
     refused = None if (cs, ss) in xen.runnable else segments.return_fault(xen, cs, ss)
     if refused is None and not is_canonical(words[RIP]):

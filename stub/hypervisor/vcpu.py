@@ -8,7 +8,7 @@ from typing import Self
 from stub.abi.arch_x86 import FLAT_KERNEL_SS
 from stub.abi.x86_defns import X86_EXC_PF
 from stub.hypervisor import cpuid
-from stub.hypervisor._entry import Entry
+from stub.hypervisor._entry import TRAPS_IN_A_ROW, Entry
 from stub.memory.guest import GuestMemory
 from stub.trace.writer import HypercallLog
 from stub.units import PAGE_SHIFT
@@ -72,6 +72,7 @@ class Vcpu(Entry):
         self.debug = [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400]
         self.ldt_base = self.ldt_entries = 0
         self.gdt_frames: list[int] = []
+        self.gdt_entries = 0
         self.runstate_at = self.runstate = self.runstate_since = 0
         self.runstate_times = [0, 0, 0, 0]
         self.blocked = False
@@ -105,6 +106,13 @@ class Vcpu(Entry):
     def enter(self, gate: Gate, masks_events: bool, extra: tuple[int, ...] = (), clear: int = 0) -> int:
         """Push a frame with ``extra`` below rip and go to ``gate``; an outcome of ``_entry``'s."""
         return self.bounce(gate.address, masks_events, extra, clear)
+
+    def stands_still(self, retired: int) -> bool:
+        """Count a trap; whether there were too many without an instruction between: no limit would end them."""
+        if retired != self.trapped_at:
+            self.trapped_at, self.traps_there = retired, 0
+        self.traps_there += 1
+        return self.traps_there > TRAPS_IN_A_ROW
 
     def set_cr2(self, cr2: int) -> None:
         """What the guest reads as CR2, in vcpu_info and by mov."""

@@ -63,7 +63,10 @@ class PageTypes:
     # -- types
 
     def get_type(self, mfn: int, kind: int) -> int:
-        """Take ``mfn`` as ``kind``, validating a table on its first use (get_page_type)."""
+        """Take ``mfn`` as ``kind``, validating a table on its first use (get_page_type).
+
+        Descriptors are validated, and so mended, once only for as long as the page is nothing else: PGT_validated.
+        """
         frames = self.frames
         count = frames.type_count[mfn]
         if count and frames.type[mfn] != kind:
@@ -71,8 +74,8 @@ class PageTypes:
             return -EINVAL
         frames.type_count[mfn] = count + 1
         if not count:
-            frames.type[mfn] = kind
-            if kind == WRITABLE:
+            before, frames.type[mfn] = frames.type[mfn], kind
+            if kind == WRITABLE or before == kind == SEG_DESC:  # descriptors that nobody could write to since
                 return 0
             self.retyped |= self.stale
             rc = self._validate(mfn, kind)

@@ -43,7 +43,7 @@ def set_gdt(xen: Hypervisor, frame_list: int, entries: int, _: int, __: int, ___
         taken.append(mfn)
     for mfn in xen.vcpu.gdt_frames:
         types.put_page_and_type(mfn)
-    xen.vcpu.gdt_frames = frames
+    xen.vcpu.gdt_frames, xen.vcpu.gdt_entries = frames, entries
     for slot in range(_GUEST_PAGES):
         xen.domain.area.map_page(slot, frames[slot] if slot < count else xen.domain.area.zero)
     xen.flush_tlb()
