@@ -13,7 +13,6 @@ import numpy as np
 
 from stub.abi import version as ver
 from stub.abi.arch_x86 import (
-    FIRST_RESERVED_GDT_BYTE,
     HYPERVISOR_VIRT_START,
     TI_IF,
     CpuUserRegs32,
@@ -137,7 +136,7 @@ def _context(xen: Hypervisor, extended: bytes) -> bytes:
         "ldt_base": vcpu.ldt_base,
         "ldt_ents": vcpu.ldt_entries,
         "gdt_frames": [*vcpu.gdt_frames, *[0] * 16][:16],
-        "gdt_ents": min(len(vcpu.gdt_frames) * PAGE_SIZE, FIRST_RESERVED_GDT_BYTE) // 8,
+        "gdt_ents": vcpu.gdt_entries,
         "kernel_ss": vcpu.kernel_ss,
         "kernel_sp": vcpu.kernel_sp,
         "event_callback_eip": vcpu.event.address,

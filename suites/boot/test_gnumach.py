@@ -67,6 +67,7 @@ def test_with_a_module_its_first_task_prints(guest: Guest, audit: int | None, wi
         [r"module 0: hello \$\(task-create\)", "1 multiboot modules", "task loaded: hello", "start hello: "], timeout=1
     )
     booted.console.expect_line(r"Hello from a task of Mach's\.$", timeout=1)
+    assert booted.hypercalls.count("privileged:lcall") == (1 if width == 32 else 0)
     assert booted.verdict is None
 
 

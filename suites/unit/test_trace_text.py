@@ -268,6 +268,7 @@ def test_spans() -> None:
         ("0f30", "wrmsr"), ("0f32", "rdmsr"), ("0f20d8", "mov from cr3"), ("410f22d8", "mov to cr3"),
         ("0f23f8", "mov to dr7"), ("0f06", "clts"), ("0f0138", "invlpg"), ("0f01d0", "xgetbv"), ("66ef", "out"),
         ("f36c", "insb"), ("f4", "hlt"), ("0fa2", "cpuid"), ("0f00d8", "ltr"), ("90", "instruction"),
+        ("9a000000000700", "lcall"), ("ff1b", "lcall"), ("ff2b", "ljmp"), ("ff", "instruction"),
         ("", "instruction"), ("6666", "instruction"), ("0f", "instruction"),
     ],
 )  # fmt: skip
