@@ -164,14 +164,6 @@ def test_images(place: Path, words: list[str]) -> None:
 # -- the process: its files, its signals, its neighbours
 
 
-@pytest.fixture(autouse=True, scope="module")
-def interruptible() -> Iterator[None]:
-    """SIGINT as at a terminal: a shell ignores it for what runs in its background, and children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def process(*words: str, **given: object) -> subprocess.Popen[bytes]:
     """``pvstub WORDS`` as a process of its own."""
     pipes: dict[str, object] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
