@@ -7,7 +7,7 @@ has set the registers itself (iret). What it read from the guest it leaves in ``
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec
 
 from stub.abi.xen import Hypercall
 from stub.hypervisor.refusals import bad_pointer
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 Handler = Callable[["Hypervisor", int, int, int, int, int], "int | None"]
-SubHandler = Callable[["Hypervisor", int], int]
+Words = ParamSpec("Words")
+SubHandler = Callable[Concatenate["Hypervisor", Words], int]
 
 HYPERCALLS: dict[int, Handler] = {}
 
@@ -34,30 +35,31 @@ def hypercall(number: Hypercall) -> Callable[[Handler], Handler]:
     return register
 
 
-class SubOps:
-    """The sub-operations of one hypercall: command → handler(xen, argument pointer)."""
+class SubOps(Generic[Words]):
+    """The sub-operations of one hypercall: command → handler(xen, argument words)."""
 
     def __init__(self, number: Hypercall) -> None:
         self.number = number
-        self.handlers: dict[int, SubHandler] = {}
+        self.handlers: dict[int, SubHandler[Words]] = {}
 
-    def __call__(self, command: int) -> Callable[[SubHandler], SubHandler]:
-        """Register the decorated function as the handler of ``command``."""
+    def __call__(self, *commands: int) -> Callable[[SubHandler[Words]], SubHandler[Words]]:
+        """Register the decorated function as the handler of ``commands``."""
 
-        def register(handler: SubHandler) -> SubHandler:
-            if command in self.handlers:
-                raise ValueError(f"{self.number.name} {command} has two handlers")
-            self.handlers[command] = handler
+        def register(handler: SubHandler[Words]) -> SubHandler[Words]:
+            for command in commands:
+                if command in self.handlers:
+                    raise ValueError(f"{self.number.name} {command} has two handlers")
+                self.handlers[command] = handler
             return handler
 
         return register
 
-    def dispatch(self, xen: Hypervisor, command: int, arg: int) -> int:
+    def dispatch(self, xen: Hypervisor, command: int, *words: Words.args, **none: Words.kwargs) -> int:
         """Do a sub-operation: its result, -ENOSYS (counted) where there is none, -EFAULT for a bad pointer."""
         handler = self.handlers.get(command)
         if handler is None:
             return xen.not_there(self.number, command)
         try:
-            return handler(xen, arg)
+            return handler(xen, *words, **none)
         except GuestFault as fault:
             return bad_pointer(xen, fault)

@@ -39,6 +39,7 @@ from stub.engine.base import (
     Exit,
 )
 from stub.hypervisor import (
+    assists,
     debugregs,
     hypercalls,  # noqa: F401 - fills the registry
     runstate,
@@ -195,8 +196,7 @@ class Hypervisor:
         self.clock.write_wallclock(shared_info, domain.bits, domain.config.epoch * SECOND)
         runstate.update_time(self)
         if domain.config.compat == "xen-3":
-            self.assists.add(VMASST_TYPE_writable_pagetables)
-            vcpu.writable_pagetables = True
+            assists.switch(self, VMASST_TYPE_writable_pagetables, True)
             self.writable_tables = L1, L2, L3, L4
         vcpu.kernel_root = domain.root
         domain.types.get_page_and_type(domain.root, domain.types.root_level)

@@ -20,7 +20,7 @@ from stub.units import PAGE_SIZE
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-EVENT_CHANNEL_OPS = SubOps(Hypercall.event_channel_op)
+EVENT_CHANNEL_OPS: SubOps[[int]] = SubOps(Hypercall.event_channel_op)
 _STATES = {
     FREE: "closed",
     RESERVED: "reserved",

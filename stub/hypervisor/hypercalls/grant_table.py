@@ -28,7 +28,7 @@ from stub.units import PAGE_SHIFT, PAGE_SIZE, U64
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-GRANT_OPS = SubOps(Hypercall.grant_table_op)
+GRANT_OPS: SubOps[[int]] = SubOps(Hypercall.grant_table_op)
 A_TIME = 512  # elements of a list before the guest is made to ask again
 _COMMAND = 0xFFF  # GNTTABOP_CMD_MASK; what is above belongs to a cache_flush that goes on
 _PAYLOAD_CAP = 4096

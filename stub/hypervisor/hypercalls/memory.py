@@ -21,7 +21,7 @@ from stub.units import PAGE_SHIFT, PAGE_SIZE, U64
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-MEMORY_OPS = SubOps(Hypercall.memory_op)
+MEMORY_OPS: SubOps[[int]] = SubOps(Hypercall.memory_op)
 _E820_MAX = 1024
 # Commands that take no count of extents done. Others of Xen's common part do; to the rest it belongs to the command.
 _WHOLE = {

@@ -13,7 +13,7 @@ from stub.abi import xen as abi
 from stub.abi.errno import EINVAL, ENOSYS
 from stub.abi.xen import Hypercall
 from stub.engine.base import FS_BASE, GS_BASE
-from stub.hypervisor import segments, traps
+from stub.hypervisor import assists, segments, traps
 from stub.hypervisor.arguments import numbers
 from stub.hypervisor.debugregs import read_debug, write_debug
 from stub.hypervisor.hypercalls.event_channel import event_channel_op
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _TRAP_INFO = {64: arch.TrapInfo64, 32: arch.TrapInfo32}
 A_TIME = 1024  # entries of a trap table before the guest is made to ask again
-_VM_ASSISTS = frozenset({0, 1, 2, 3, 4, 5, 32})
 
 
 @hypercall(Hypercall.set_trap_table)
@@ -116,17 +115,11 @@ def set_segment_base(xen: Hypervisor, which: int, base: int, _: int, __: int, __
 def vm_assist(xen: Hypervisor, command: int, kind: int, _: int, __: int, ___: int) -> int:
     """Enable or disable an assist."""
     command, kind = command & 0xFFFFFFFF, kind & 0xFFFFFFFF
-    if kind not in _VM_ASSISTS:
+    if kind not in abi.VM_ASSISTS:
         return refuse(xen, EINVAL, f"there is no assist {kind}")
-    if command == abi.VMASST_CMD_enable:
-        xen.assists.add(kind)
-    elif command == abi.VMASST_CMD_disable:
-        xen.assists.discard(kind)
-    else:
+    if command not in (abi.VMASST_CMD_enable, abi.VMASST_CMD_disable):
         return refuse(xen, ENOSYS, f"an assist is enabled (0) or disabled (1), not {command}")
-    xen.vcpu.writable_pagetables = abi.VMASST_TYPE_writable_pagetables in xen.assists
-    xen.domain.types.m2p_strict = abi.VMASST_TYPE_m2p_strict in xen.assists
-    xen.vcpu.architectural_iopl = abi.VMASST_TYPE_architectural_iopl in xen.assists
+    assists.switch(xen, kind, command == abi.VMASST_CMD_enable)
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import xen as abi
@@ -23,7 +22,7 @@ from stub.hypervisor.hypercalls.mmu import (
 )
 from stub.hypervisor.pointers import handle_okay
 from stub.hypervisor.refusals import refuse
-from stub.hypervisor.registry import hypercall
+from stub.hypervisor.registry import SubOps, hypercall
 from stub.memory.frames import L4, WRITABLE
 from stub.memory.guest import GuestFault
 from stub.units import PAGE_SIZE
@@ -33,19 +32,7 @@ if TYPE_CHECKING:
 
 _EXT = {64: struct.Struct("<I4xQQ"), 32: struct.Struct("<III")}
 
-ExtHandler = Callable[["Hypervisor", int, int], int]
-MMUEXT: dict[int, ExtHandler] = {}
-
-
-def _mmuext(*commands: int) -> Callable[[ExtHandler], ExtHandler]:
-    def register(handler: ExtHandler) -> ExtHandler:
-        for command in commands:
-            if command in MMUEXT:
-                raise ValueError(f"mmuext_op {command} has two handlers")
-            MMUEXT[command] = handler
-        return handler
-
-    return register
+MMUEXT_OPS: SubOps[[int, int]] = SubOps(Hypercall.mmuext_op)
 
 
 @hypercall(Hypercall.mmuext_op)
@@ -76,7 +63,7 @@ def mmuext_op(xen: Hypervisor, operations: int, count: int, pdone: int, foreign:
             if len(payload) < PAYLOAD_CAP:
                 payload += data
             command, arg1, arg2 = layout.unpack(data)
-            handler = MMUEXT.get(command)
+            handler = MMUEXT_OPS.handlers.get(command)
             rc = handler(xen, arg1, arg2) if handler is not None else _pin(xen, command, arg1)
             if rc:
                 break
@@ -97,17 +84,17 @@ def _pin(xen: Hypervisor, command: int, mfn: int) -> int:
     return xen.domain.types.pin(mfn, command + 1)
 
 
-@_mmuext(abi.MMUEXT_UNPIN_TABLE)
+@MMUEXT_OPS(abi.MMUEXT_UNPIN_TABLE)
 def _unpin(xen: Hypervisor, mfn: int, _: int) -> int:
     return xen.domain.types.unpin(mfn)
 
 
-@_mmuext(abi.MMUEXT_NEW_BASEPTR)
+@MMUEXT_OPS(abi.MMUEXT_NEW_BASEPTR)
 def _new_baseptr(xen: Hypervisor, mfn: int, _: int) -> int:
     return segments.new_base_pointer(xen, mfn)
 
 
-@_mmuext(abi.MMUEXT_NEW_USER_BASEPTR)
+@MMUEXT_OPS(abi.MMUEXT_NEW_USER_BASEPTR)
 def _new_user_baseptr(xen: Hypervisor, mfn: int, _: int) -> int:
     vcpu, types = xen.vcpu, xen.domain.types
     if vcpu.compat:
@@ -126,7 +113,7 @@ def _new_user_baseptr(xen: Hypervisor, mfn: int, _: int) -> int:
     return 0
 
 
-@_mmuext(
+@MMUEXT_OPS(
     abi.MMUEXT_TLB_FLUSH_LOCAL,
     abi.MMUEXT_INVLPG_LOCAL,
     abi.MMUEXT_TLB_FLUSH_ALL,
@@ -137,7 +124,7 @@ def _flush(xen: Hypervisor, _: int, __: int) -> int:
     return 0
 
 
-@_mmuext(abi.MMUEXT_TLB_FLUSH_MULTI, abi.MMUEXT_INVLPG_MULTI)
+@MMUEXT_OPS(abi.MMUEXT_TLB_FLUSH_MULTI, abi.MMUEXT_INVLPG_MULTI)
 def _flush_multi(xen: Hypervisor, _: int, vcpus: int) -> int:
     try:
         xen.domain.guest.read(vcpus, VCPU_WORD)
@@ -147,17 +134,17 @@ def _flush_multi(xen: Hypervisor, _: int, vcpus: int) -> int:
     return 0
 
 
-@_mmuext(abi.MMUEXT_FLUSH_CACHE)
+@MMUEXT_OPS(abi.MMUEXT_FLUSH_CACHE)
 def _flush_cache(_: Hypervisor, __: int, ___: int) -> int:
     return -EACCES
 
 
-@_mmuext(abi.MMUEXT_FLUSH_CACHE_GLOBAL)
+@MMUEXT_OPS(abi.MMUEXT_FLUSH_CACHE_GLOBAL)
 def _flush_cache_global(_: Hypervisor, __: int, ___: int) -> int:
     return -EINVAL
 
 
-@_mmuext(abi.MMUEXT_SET_LDT)
+@MMUEXT_OPS(abi.MMUEXT_SET_LDT)
 def _set_ldt(xen: Hypervisor, address: int, entries: int) -> int:
     entries &= 0xFFFFFFFF
     address = address if entries else 0
@@ -168,7 +155,7 @@ def _set_ldt(xen: Hypervisor, address: int, entries: int) -> int:
     return 0
 
 
-@_mmuext(abi.MMUEXT_CLEAR_PAGE)
+@MMUEXT_OPS(abi.MMUEXT_CLEAR_PAGE)
 def _clear_page(xen: Hypervisor, mfn: int, _: int) -> int:
     if xen.domain.types.get_page_and_type(mfn, WRITABLE):
         return -EINVAL
@@ -177,7 +164,7 @@ def _clear_page(xen: Hypervisor, mfn: int, _: int) -> int:
     return 0
 
 
-@_mmuext(abi.MMUEXT_COPY_PAGE)
+@MMUEXT_OPS(abi.MMUEXT_COPY_PAGE)
 def _copy_page(xen: Hypervisor, mfn: int, source: int) -> int:
     frames = xen.domain.frames
     if not frames.get(source):
@@ -190,6 +177,6 @@ def _copy_page(xen: Hypervisor, mfn: int, source: int) -> int:
     return -EINVAL if rc else 0
 
 
-@_mmuext(abi.MMUEXT_MARK_SUPER, abi.MMUEXT_UNMARK_SUPER)
+@MMUEXT_OPS(abi.MMUEXT_MARK_SUPER, abi.MMUEXT_UNMARK_SUPER)
 def _superpage(_: Hypervisor, __: int, ___: int) -> int:
     return -EOPNOTSUPP

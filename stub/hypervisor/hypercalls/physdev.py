@@ -19,7 +19,7 @@ from stub.units import U64
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-PHYSDEV_OPS = SubOps(Hypercall.physdev_op)
+PHYSDEV_OPS: SubOps[[int]] = SubOps(Hypercall.physdev_op)
 _MAX_PORTS = 65536
 _BITMAP_BYTES = _MAX_PORTS // 8
 # Refused whatever they say, but a bad pointer is told apart; None: the argument is not looked at.

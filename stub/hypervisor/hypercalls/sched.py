@@ -20,7 +20,7 @@ from stub.units import U64
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
-SCHED_OPS = SubOps(Hypercall.sched_op)
+SCHED_OPS: SubOps[[int]] = SubOps(Hypercall.sched_op)
 _MAX_POLL_PORTS = 128
 _WATCHDOGS = 2  # NR_DOMAIN_WATCHDOG_TIMERS
 

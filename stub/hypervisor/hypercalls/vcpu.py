@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stub.abi import vcpu as abi
@@ -12,9 +11,8 @@ from stub.abi.xen import VIRQ_TIMER, Hypercall, VcpuInfo, VcpuTimeInfo
 from stub.hypervisor import runstate
 from stub.hypervisor.arguments import take
 from stub.hypervisor.pointers import structure_okay
-from stub.hypervisor.refusals import bad_pointer, refuse
-from stub.hypervisor.registry import hypercall
-from stub.memory.guest import GuestFault
+from stub.hypervisor.refusals import refuse
+from stub.hypervisor.registry import SubOps, hypercall
 from stub.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -22,18 +20,7 @@ if TYPE_CHECKING:
 
 _MIN_PERIOD = 1_000_000  # ns
 _MAX_PERIOD = (1 << 62) - 1  # STIME_DELTA_MAX
-Handler = Callable[["Hypervisor", int, int], int]
-VCPU_HANDLERS: dict[int, Handler] = {}
-
-
-def _op(command: int) -> Callable[[Handler], Handler]:
-    def register(handler: Handler) -> Handler:
-        if command in VCPU_HANDLERS:
-            raise ValueError(f"vcpu_op {command} has two handlers")
-        VCPU_HANDLERS[command] = handler
-        return handler
-
-    return register
+VCPU_OPS: SubOps[[int, int]] = SubOps(Hypercall.vcpu_op)
 
 
 @hypercall(Hypercall.vcpu_op)
@@ -42,42 +29,36 @@ def vcpu_op(xen: Hypervisor, command: int, vcpu: int, arg: int, _: int, __: int)
     vcpu, command = vcpu & 0xFFFFFFFF, command & 0xFFFFFFFF
     if vcpu >= xen.domain.config.vcpus:
         return refuse(xen, ENOENT, f"there is no vCPU {vcpu}")
-    handler = VCPU_HANDLERS.get(command)
-    if handler is None:
-        return xen.not_there(Hypercall.vcpu_op, command)
-    try:
-        return handler(xen, vcpu, arg)
-    except GuestFault as fault:
-        return bad_pointer(xen, fault)
+    return VCPU_OPS.dispatch(xen, command, vcpu, arg)
 
 
-@_op(abi.VCPUOP_initialise)
+@VCPU_OPS(abi.VCPUOP_initialise)
 def initialise(xen: Hypervisor, _: int, arg: int) -> int:
     """The only vCPU is initialised; what it was to begin with is read before that is seen."""
     xen.domain.guest.read(arg, VcpuGuestContext.of(xen.width.bits).size)
     return refuse(xen, EEXIST, "the vCPU is initialised")
 
 
-@_op(abi.VCPUOP_up)
+@VCPU_OPS(abi.VCPUOP_up)
 def up(_: Hypervisor, __: int, ___: int) -> int:
     """Already up."""
     return 0
 
 
-@_op(abi.VCPUOP_down)
+@VCPU_OPS(abi.VCPUOP_down)
 def down(xen: Hypervisor, _: int, __: int) -> int:
     """The last vCPU going down powers the domain off."""
     xen.shutdown(0)
     return 0
 
 
-@_op(abi.VCPUOP_is_up)
+@VCPU_OPS(abi.VCPUOP_is_up)
 def is_up(_: Hypervisor, __: int, ___: int) -> int:
     """Up."""
     return 1
 
 
-@_op(abi.VCPUOP_get_runstate_info)
+@VCPU_OPS(abi.VCPUOP_get_runstate_info)
 def get_runstate_info(xen: Hypervisor, _: int, arg: int) -> int:
     """Times in each state."""
     xen.out = runstate.current(xen)
@@ -91,7 +72,7 @@ def _area(xen: Hypervisor, arg: int) -> int:
     return int.from_bytes(xen.payload, "little")
 
 
-@_op(abi.VCPUOP_register_runstate_memory_area)
+@VCPU_OPS(abi.VCPUOP_register_runstate_memory_area)
 def register_runstate(xen: Hypervisor, _: int, arg: int) -> int:
     """Keep the times at a guest virtual address."""
     address = _area(xen, arg)
@@ -102,7 +83,7 @@ def register_runstate(xen: Hypervisor, _: int, arg: int) -> int:
     return 0
 
 
-@_op(abi.VCPUOP_set_periodic_timer)
+@VCPU_OPS(abi.VCPUOP_set_periodic_timer)
 def set_periodic(xen: Hypervisor, _: int, arg: int) -> int:
     """A timer event every so many ns."""
     xen.payload = xen.domain.guest.read(arg, 8)
@@ -114,14 +95,14 @@ def set_periodic(xen: Hypervisor, _: int, arg: int) -> int:
     return 0
 
 
-@_op(abi.VCPUOP_stop_periodic_timer)
+@VCPU_OPS(abi.VCPUOP_stop_periodic_timer)
 def stop_periodic(xen: Hypervisor, _: int, __: int) -> int:
     """No more periodic events."""
     xen.clock.arm("periodic", None)
     return 0
 
 
-@_op(abi.VCPUOP_set_singleshot_timer)
+@VCPU_OPS(abi.VCPUOP_set_singleshot_timer)
 def set_singleshot(xen: Hypervisor, _: int, arg: int) -> int:
     """One timer event at an absolute system time; at once if that has passed, even where the guest asked otherwise.
 
@@ -136,14 +117,14 @@ def set_singleshot(xen: Hypervisor, _: int, arg: int) -> int:
     return 0
 
 
-@_op(abi.VCPUOP_stop_singleshot_timer)
+@VCPU_OPS(abi.VCPUOP_stop_singleshot_timer)
 def stop_singleshot(xen: Hypervisor, _: int, __: int) -> int:
     """Cancel it."""
     xen.clock.arm("singleshot", None)
     return 0
 
 
-@_op(abi.VCPUOP_register_vcpu_info)
+@VCPU_OPS(abi.VCPUOP_register_vcpu_info)
 def register_vcpu_info(xen: Hypervisor, _: int, arg: int) -> int:
     """Move vcpu_info to a page of the guest's; the guest gets a spurious upcall so that no event is lost."""
     domain, vcpu = xen.domain, xen.vcpu
@@ -162,7 +143,7 @@ def register_vcpu_info(xen: Hypervisor, _: int, arg: int) -> int:
     return 0
 
 
-@_op(abi.VCPUOP_send_nmi)
+@VCPU_OPS(abi.VCPUOP_send_nmi)
 def send_nmi(xen: Hypervisor, _: int, arg: int) -> int:
     """Raise an NMI on the vCPU."""
     if arg:
@@ -171,13 +152,13 @@ def send_nmi(xen: Hypervisor, _: int, arg: int) -> int:
     return 0
 
 
-@_op(abi.VCPUOP_get_physid)
+@VCPU_OPS(abi.VCPUOP_get_physid)
 def get_physid(xen: Hypervisor, __: int, ___: int) -> int:
     """Only for vCPUs pinned for good."""
     return refuse(xen, EINVAL, "the vCPU is not the hardware domain's, pinned")
 
 
-@_op(abi.VCPUOP_register_vcpu_time_memory_area)
+@VCPU_OPS(abi.VCPUOP_register_vcpu_time_memory_area)
 def register_time_area(xen: Hypervisor, _: int, arg: int) -> int:
     """A second copy of the time information, at a guest virtual address; null drops it."""
     address = _area(xen, arg)
