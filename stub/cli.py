@@ -229,25 +229,27 @@ def _boot(options: argparse.Namespace) -> int:
     )
     directory = options.run_directory or new_run_directory(config.name)
     show = None if options.quiet or options.interactive else _show
-    machine = Machine(
-        config,
-        directory,
-        limits,
-        cache=cache_folder() / "kernels",
-        on_output=show,
-        provenance=provenance,
-        snapshots=options.snapshot,
-        audit=options.audit,
-        core=options.core,
-    )
-    with _ended_in_order(), machine:
-        try:
-            _run(machine, options, debugger)
-        except KeyboardInterrupt:
-            machine.interrupt()
-        except _Signalled as end:
-            machine.interrupt(f"ended by {end.signal.name}")
-            raise
+    with _held_back() as let_in, _ended_in_order():
+        machine = Machine(
+            config,
+            directory,
+            limits,
+            cache=cache_folder() / "kernels",
+            on_output=show,
+            provenance=provenance,
+            snapshots=options.snapshot,
+            audit=options.audit,
+            core=options.core,
+        )
+        with machine:
+            try:
+                let_in()
+                _run(machine, options, debugger)
+            except KeyboardInterrupt:
+                machine.interrupt()
+            except _Signalled as end:
+                machine.interrupt(f"ended by {end.signal.name}")
+                raise
     verdict = machine.verdict
     if verdict is None:
         return 130
@@ -338,6 +340,20 @@ class _Signalled(SystemExit):
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
         self.signal = signal.Signals(number)
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[Callable[[], object]]:
+    """Signals that end the process wait till what is yielded is called: what begins a run has its end at hand then."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+    def let_in() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    try:
+        yield let_in
+    finally:
+        let_in()
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from stub.cli import main
 from stub.errors import UsageError
 from stub.trace.reader import LogReader
 from stub.trace.records import EndRecord
+from stub.trace.writer import HypercallLog
 
 SPIN = b"\xeb\xfe"
 PVSTUB = (sys.executable, "-c", "import sys; from stub.cli import main; sys.exit(main())")
@@ -311,6 +312,24 @@ def test_ctrl_c_at_any_moment(place: Path, after: float) -> None:
                 timer.join()
     assert status in {1, 130}, shown.getvalue()
     assert "Traceback" not in shown.getvalue()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_as_the_log_begins(place: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """Before there is a guest to run: the run has its end all the same."""
+
+    def begun(*words: object, **named: object) -> HypercallLog:
+        log = HypercallLog(*words, **named)  # type: ignore[arg-type]
+        os.kill(os.getpid(), number)
+        return log
+
+    monkeypatch.setattr("stub.machine.HypercallLog", begun)
+    name = f"begun and {number.name}"
+    with contextlib.suppress(SystemExit):
+        assert main(["boot", "spin", "--quiet", "--run", name]) == 130
+    with LogReader(Path(name)) as reader:
+        assert isinstance(list(reader.records())[-1], EndRecord)
+    assert json.loads(Path(name, "summary.json").read_text())["verdict"]["kind"] == "interrupted"
 
 
 def test_sixteen_at_once(place: Path) -> None:
