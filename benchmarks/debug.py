@@ -15,9 +15,9 @@ from harness.catalogue import load
 from harness.symbols import symbols_for
 
 IMAGE = "debian-cloud"
-MEASURES: dict[str, tuple[str, float | None]] = {
+MEASURES: dict[str, tuple[str, float]] = {
     "dump": ("64 MiB of guest memory dumped, 4 MiB out of every 16", 1 / 5),
-    "dense": ("64 MiB dumped from the kernel's start, half of it text", None),
+    "dense": ("64 MiB dumped from the kernel's start, half of it text", 1 / 5),
     "stepi": ("10,000 stepi", 1.0),
     "condition": ("a conditional breakpoint, hit 10,000 times and true once", 1 / 20),
 }

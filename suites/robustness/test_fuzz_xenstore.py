@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from fuzz_xenstore import DEAF, FRAMED, RING, ROOT, converse
+from coverage_guided import fuzz, needs_atheris
+from fuzz_xenstore import DEAF, FRAMED, RING, converse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -19,7 +17,6 @@ from suites.unit.xenstore_talk import HOME, Talk, sound
 
 FUZZER = Path(__file__).with_name("fuzz_xenstore.py")
 CORPUS = Path(__file__).parent / "corpus" / "xenstore"
-SECONDS = 8
 OK = b"OK\0"
 
 
@@ -42,21 +39,9 @@ def test_the_fuzzer_would_notice(failure: type[Exception], monkeypatch: pytest.M
         converse(bytes([FRAMED]) + b"\x02\x00name|")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
+@needs_atheris
 def test_coverage_guided(tmp_path: Path) -> None:
-    """Some seconds in a process of its own, as libFuzzer ends it."""
-    options = [f"-max_total_time={SECONDS}", "-timeout=10", "-rss_limit_mb=1024", "-max_len=4096"]
-    found = tmp_path / "found"
-    found.mkdir()
-    done = subprocess.run(
-        [sys.executable, str(FUZZER), *options, f"-artifact_prefix={tmp_path}/", str(found), str(CORPUS)],
-        cwd=ROOT,
-        capture_output=True,
-        timeout=SECONDS + 100,
-        check=False,
-    )
-    inputs = "".join(f"\n{path.name}: {path.read_bytes()!r}" for path in tmp_path.iterdir() if path.is_file())
-    assert done.returncode == 0, done.stderr.decode(errors="replace")[-5000:] + inputs
+    fuzz(FUZZER, CORPUS, tmp_path, longest=4096)
 
 
 @settings(deadline=None, max_examples=200)
