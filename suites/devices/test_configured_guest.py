@@ -45,3 +45,15 @@ def test_debian_on_the_disks_of_its_file(guest: Guest, tmp_path: Path) -> None:
     booted.wait("reboot")
     assert booted.memory == 128
     assert hashlib.sha256(root.read_bytes()).digest() == before
+
+
+@pytest.mark.pv_limits(virtual=20, wall=120)
+@pytest.mark.parametrize("firmware", ["pvgrub32", "pvgrub64"])
+def test_a_guest_that_grub_starts_off_its_disk(guest: Guest, tmp_path: Path, firmware: str) -> None:
+    """As xl has it: the boot loader is the guest's, and reads the guest's own menu."""
+    disks.ext4(tmp_path / "disk.img", {"/boot/grub/grub.cfg": "echo from the disk\nhalt\n"}, megabytes=8)
+    file = tmp_path / "guest.cfg"
+    file.write_text(f'firmware = "{firmware}"\nmemory = 64\ndisk = ["disk.img,raw,xvda,w"]\n')
+    booted = guest(file)
+    booted.console.expect_exact("from the disk")
+    booted.wait("poweroff")

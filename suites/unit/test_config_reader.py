@@ -178,7 +178,7 @@ WRONG = {
     "type = 'hvm'": (2, 8, "boots PV guests"),
     "builder = 'hvm'": (2, 11, "boots PV guests"),
     "bootloader = 'pygrub'": (2, 14, "in dom0"),
-    "firmware = 'pvgrub64'": (2, 12, "PV GRUB"),
+    "firmware = 'uefi'": (2, 12, "one of pvgrub32, pvgrub64"),
     "on_crash = 'explode'": (2, 12, "one of destroy, restart"),
     "restart = 'maybe'": (2, 11, "always, onreboot, never"),
     "disk = 'a,,xvda'": (2, 8, "disk is a list"),
@@ -325,6 +325,10 @@ def test_kernel_of_the_catalogue(
     found = json.loads(capsys.readouterr().out)["guest"]
     assert (found["kernel"], found["ramdisk"]) == (str(image.kernel), str(file))
     assert (found["memory"], found["cmdline"]) == (64, "quiet")
+    monkeypatch.setattr(asked, "resolve", {"grub-xen64": image}.get)
+    file.write_text("firmware = 'pvgrub64'\n")
+    assert main(["config", "check", "--json", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["guest"]["kernel"] == str(image.kernel)
     file.write_text("kernel = 'no-such-image'\n")
     assert main(["config", "check", str(file)]) == 2
 

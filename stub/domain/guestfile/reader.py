@@ -34,6 +34,7 @@ _RESTART = {
     "onreboot": ("destroy", "restart", "destroy"),
     "never": ("destroy", "destroy", "destroy"),
 }
+_FIRMWARE = {"pvgrub32": "grub-xen32", "pvgrub64": "grub-xen64"}  # images of the catalogue
 _NETWORK = ("ip", "nfs_server", "gateway", "netmask", "hostname", "interface", "dhcp")
 
 
@@ -154,13 +155,13 @@ class _Reader:
 
     def guest(self) -> GuestFile:
         self._refuse()
-        kernel = self.string("kernel")
+        kernel = self.string("kernel") or _FIRMWARE.get(self.string("firmware"), "")
         if not kernel:
             raise ConfigError(f'{self.path}: there is no kernel; say which with kernel = "FILE", or --set kernel=FILE')
         memory, max_memory = self._memory()
         self._vcpus()
         config = DomainConfig(
-            kernel=self.file("kernel", kernel),
+            kernel=self.file("kernel" if self.string("kernel") else "firmware", kernel),
             name=self._name(),
             ramdisk=self.file("ramdisk", self.string("ramdisk")) if self.string("ramdisk") else None,
             cmdline=self._cmdline(),
@@ -230,10 +231,11 @@ class _Reader:
             raise self.error(
                 "bootloader",
                 f"{loader} takes the kernel out of the guest's disk, in dom0: do that yourself and name it with "
-                "kernel = and ramdisk =; --set bootloader= leaves it out",
+                'kernel = and ramdisk =, or have firmware = "pvgrub64" do it in the guest; --set bootloader= leaves it '
+                "out",
             )
-        if self.string("firmware"):
-            raise self.error("firmware", "no firmware comes with pvstub; name a PV GRUB's file with kernel =")
+        if self.string("firmware") not in ("", *_FIRMWARE):
+            raise self.error("firmware", f"the firmware of a PV guest is one of {', '.join(_FIRMWARE)}")
 
     def _name(self) -> str:
         name = self.string("name") or self.path.stem
