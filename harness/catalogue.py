@@ -1,8 +1,8 @@
 """Guest images by name: `images/catalogue.toml` says what they are, the cache has their files.
 
 An image is a kernel and, for most, a ramdisk. Kernels and the ramdisk's program are *parts*, files out of Debian
-packages; the ramdisk is built from its part. Each part and each ramdisk is a unit of the cache, made when it is first
-asked for.
+packages, or compiled from sources of our own; the ramdisk is built from its part. Each part and each ramdisk is a unit
+of the cache, made when it is first asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import cache
+from harness.images_folder import images_folder
 from stub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ RAMDISK_FORMAT = 1
 class CatalogueImage(NamedTuple):
     """An image whose files are there.
 
-    ``memory`` in MiB; ``version`` is the kernel package's; ``sha256`` has "kernel" and, with a ramdisk, "ramdisk" in
-    hexadecimal; ``packages`` are the Debian packages the files come from, name → version.
+    ``memory`` in MiB; ``version`` is the kernel package's, or pvstub's for a kernel of our own; ``sha256`` has "kernel"
+    and, with a ramdisk, "ramdisk" in hexadecimal; ``packages`` are the Debian packages the files come from, name →
+    version.
     """
 
     name: str
@@ -151,7 +153,11 @@ def _image(name: str, row: Entry, kernel: cache.Unit, ramdisk: cache.Unit | None
         row.memory,
         kernel.record.facts["version"],
         {which: unit.record.sha256 for which, unit in files.items()},
-        {unit.record.facts["package"]: unit.record.facts["version"] for unit in files.values()},
+        {
+            unit.record.facts["package"]: unit.record.facts["version"]
+            for unit in files.values()
+            if "package" in unit.record.facts
+        },
     )
 
 
@@ -206,15 +212,26 @@ def _ramdisk(ramdisk: str, image: str, waiting: Callable[[], None]) -> tuple[_Un
 
 
 def _make_part(part: str, image: str) -> cache.Made:
+    row = _catalogue()["parts"][part]
+    if "bits" in row:
+        return _compile_part(part, row["bits"])
     from harness import packages
 
-    wanted = packages.Wanted(**_catalogue()["parts"][part])
+    wanted = packages.Wanted(**row)
     files = packages.unpack_all(wanted, image)
     found = files[0]
     facts = {"package": found.package, "version": found.version, "package_sha256": found.package_sha256}
     if wanted.members:
         return cache.Made(f"{part}.cpio", _modules(files), facts)
     return cache.Made(found.name, found.data, facts)
+
+
+def _compile_part(part: str, bits: int) -> cache.Made:
+    from importlib import metadata
+
+    from harness import own_guests
+
+    return cache.Made(part, own_guests.unix(bits).read_bytes(), {"version": metadata.version("pvstub")})
 
 
 def _modules(files: Sequence[packages.Unpacked]) -> bytes:
@@ -229,7 +246,7 @@ def _make_ramdisk(name: str, program: cache.Unit) -> cache.Made:
 
     row = _catalogue()["ramdisks"][name]
     layout = initramfs.Layout(row["program"], row["directories"], row["links"], row["devices"])
-    data = initramfs.build(layout, program.path.read_bytes(), (_images_folder() / row["init"]).read_bytes())
+    data = initramfs.build(layout, program.path.read_bytes(), (images_folder() / row["init"]).read_bytes())
     return cache.Made(f"{name}.cpio", data, {**program.record.facts, "program_sha256": program.record.sha256})
 
 
@@ -239,18 +256,23 @@ def _make_ramdisk_on_base(name: str, base: cache.Unit, modules: cache.Unit) -> c
 
     rows = _catalogue()["ramdisks"]
     inits = {"/init": rows[name]["init"], "/init-plain": rows[rows[name]["base"]]["init"]}
-    own = cpio.overlay({path: _images_folder() / init for path, init in inits.items()}).bytes()
+    own = cpio.overlay({path: images_folder() / init for path, init in inits.items()}).bytes()
     data = cpio.concatenate((base.path.read_bytes(), modules.path.read_bytes(), own))
     return cache.Made(f"{name}.cpio", data, {**base.record.facts, "modules": modules.record.facts["version"]})
 
 
 def _part_recipe(name: str) -> str:
-    return _digest(_catalogue()["parts"][name])
+    row = _catalogue()["parts"][name]
+    if "bits" in row:
+        from harness import own_guests
+
+        return _digest([row, own_guests.sources()])
+    return _digest(row)
 
 
 def _ramdisk_recipe(name: str) -> str:
     row = _catalogue()["ramdisks"][name]
-    init = (_images_folder() / row["init"]).read_text()
+    init = (images_folder() / row["init"]).read_text()
     if "base" in row:
         return _digest([RAMDISK_FORMAT, row, init, _ramdisk_recipe(row["base"]), _part_recipe(row["modules"])])
     return _digest([RAMDISK_FORMAT, row, init, _part_recipe(row["part"])])
@@ -264,14 +286,8 @@ def _folder(unit: str) -> Path:
     return cache.cache_folder() / "images" / unit
 
 
-def _images_folder() -> Path:
-    # Installed, the folder is the package harness.images; in the working tree it lies beside harness.
-    here = Path(__file__).parent
-    return next(path for path in (here / "images", here.parent / "images") if (path / "catalogue.toml").exists())
-
-
 @functools.cache
 def _catalogue() -> dict[str, Any]:
     import tomllib
 
-    return tomllib.loads((_images_folder() / "catalogue.toml").read_text())
+    return tomllib.loads((images_folder() / "catalogue.toml").read_text())

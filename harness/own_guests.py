@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .programs import compiled
+from .images_folder import images_folder
+from .programs import compiled, digest
 from .small_guests import FREESTANDING, OF_WIDTH, freestanding
 
-UNIX = Path(__file__).resolve().parent.parent / "images" / "unix"
+UNIX = images_folder() / "unix"
+
+
+def sources() -> str:
+    """Changes with what they are made from."""
+    return digest([UNIX])
 
 
 def unix(bits: int = 64) -> Path:

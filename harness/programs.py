@@ -21,11 +21,17 @@ def compiled(name: str, command: Sequence[str], folders: Iterable[Path]) -> Path
     Made again when the command changes, or a source, header or linker script in one of ``folders``. UsageError when
     gcc is missing, or with gcc's message.
     """
-    digest = hashlib.sha256(repr(tuple(command)).encode())
+    recipe = hashlib.sha256(f"{tuple(command)!r}{digest(folders)}".encode()).hexdigest()
+    return cache.program(name, recipe, lambda: _compile(name, command))
+
+
+def digest(folders: Iterable[Path]) -> str:
+    """Changes with the sources, headers and linker scripts in ``folders``, and not with where these are."""
+    found = hashlib.sha256()
     for folder in sorted(folders):
         for path in sorted(path for path in folder.iterdir() if path.suffix in _INPUTS):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return cache.program(name, digest.hexdigest(), lambda: _compile(name, command))
+            found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 def _compile(name: str, command: Sequence[str]) -> cache.Made:

@@ -48,7 +48,7 @@ def width(request: pytest.FixtureRequest) -> Width:
 @pytest.fixture
 def started(guest: Guest, width: Width) -> Any:
     """Calls that start it: a guest with its kernel file and these parameters."""
-    return lambda **changes: guest(unix(width.bits), memory=64, **changes)
+    return lambda **changes: guest(f"unix{width.bits}", **changes)
 
 
 def ranges(text: str, pattern: str) -> list[range]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping
+from importlib import metadata
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -154,6 +155,17 @@ def test_an_image_may_be_a_kernel_alone(archive: Archive, capsys: pytest.Capture
     assert capsys.readouterr().out == f"{image.kernel}\ngrub-xen64: whole\n"
     assert catalogue.load("grub-xen64", refresh=True) == image
     assert archive.log() == ["download grub-xen-host=2.06-13"] * 2
+
+
+def test_an_image_of_our_own_is_compiled(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From sources, without a package; other sources, another image."""
+    image = catalogue.load("unix32")
+    assert image.kernel.read_bytes()[:5] == b"\x7fELF\x01"
+    assert (image.ramdisk, dict(image.packages), image.version) == (None, {}, metadata.version("pvstub"))
+    assert catalogue.cached("unix32") == image
+    monkeypatch.setattr("harness.own_guests.sources", lambda: "changed")
+    assert catalogue.cached("unix32") is None
+    assert archive.log() == []
 
 
 MODULES = (
