@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stub.errors import UsageError
 
+from .images_folder import images_folder
 from .programs import compiled
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from .guests import Guest
 
-TESTS = Path(__file__).resolve().parent.parent / "images" / "tests"
+TESTS = images_folder() / "tests"
 KIT = TESTS / "kit"
 MEMORY = 32  # MiB, the least that a domain can have
 TIMEOUT = 20.0  # virtual seconds

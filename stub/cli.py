@@ -229,7 +229,7 @@ def _boot(options: argparse.Namespace) -> int:
     )
     directory = options.run_directory or new_run_directory(config.name)
     show = None if options.quiet or options.interactive else _show
-    with _held_back() as let_in, _ended_in_order():
+    with _ended_in_order() as let_in:
         machine = Machine(
             config,
             directory,
@@ -243,8 +243,8 @@ def _boot(options: argparse.Namespace) -> int:
         )
         with machine:
             try:
-                let_in()
-                _run(machine, options, debugger)
+                with let_in():
+                    _run(machine, options, debugger)
             except KeyboardInterrupt:
                 machine.interrupt()
             except _Signalled as end:
@@ -343,32 +343,40 @@ class _Signalled(SystemExit):
 
 
 @contextlib.contextmanager
-def _held_back() -> Iterator[Callable[[], object]]:
-    """Signals that end the process wait till what is yielded is called: what begins a run has its end at hand then."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+def _ended_in_order() -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
+    """A signal that ends the process acts within what is yielded, else waits: a run begins and ends whole."""
+    came: list[int] = []
+    waits = True
 
-    def let_in() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def end(number: int, _: object) -> None:
+        came.append(number)
+        if not waits:
+            act()
 
+    def act() -> None:
+        if came:
+            number = came.pop()
+            raise KeyboardInterrupt if number == signal.SIGINT else _Signalled(number)
+
+    @contextlib.contextmanager
+    def let_in() -> Iterator[None]:
+        nonlocal waits
+        try:
+            waits = False
+            act()
+            yield
+        finally:
+            waits = True
+
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's is not
+    before = {number: signal.signal(number, end) for number in heard}
     try:
         yield let_in
     finally:
-        let_in()
-
-
-@contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """A signal that ends the process ends it in order: the terminal is restored, the run's folder finished."""
-
-    def end(number: int, _: object) -> None:
-        raise _Signalled(number)
-
-    caught = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in caught.items():
+        for number, handler in before.items():
             signal.signal(number, handler)
+    act()
 
 
 def _show(data: bytes) -> None:
