@@ -66,7 +66,7 @@ VARIATION(flushes, "which flush")
     ALLOWED("all, on a list of vCPUs", update_va_mapping(AREA, data, UVMF_TLB_FLUSH | (word)&one));
     ALLOWED("a kind that is not known", update_va_mapping(AREA, data, 3));
     REFUSED("one, on a list that is not mapped", EFAULT, update_va_mapping(AREA, data, UVMF_INVLPG | (AREA + PAGE)));
-    REFUSED("all, on a list that is Xen's", EFAULT, update_va_mapping(AREA, data, UVMF_TLB_FLUSH | HOLE));
+    REFUSED("all, on a list that is Xen's", EFAULT, update_va_mapping(AREA, data, UVMF_TLB_FLUSH | XENS));
     check_equal(update_va_mapping(AREA, 0, UVMF_INVLPG | (AREA + PAGE)), -EFAULT, "a change with such a list");
     check_equal(entry(AREA, 1), 0, "is made nevertheless");
     REFUSED("a refused entry with such a list", EINVAL,
