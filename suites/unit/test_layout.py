@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stub.abi.arch_x86 import HYPERVISOR_VIRT_START_PAE
+from stub.domain.builder import build
+from stub.domain.config import DomainConfig
 from stub.domain.layout import Layout, Span, plan
 from stub.image import Image
 from stub.image.load import load_image
+from stub.memory.frames import GUEST, WRITABLE
 from stub.units import MIB, PAGE_SHIFT, PAGE_SIZE
 from suites.unit.elf_builder import PSTART, Load, elf, xen_notes
 
@@ -94,3 +97,16 @@ def test_there_are_tables_for_the_whole_region(images: dict[int, Image], bits: i
         assert last < HYPERVISOR_VIRT_START_PAE
     assert layout.tables_by_level == wanted
     assert layout.tables.pages == sum(wanted.values())
+
+
+@pytest.mark.parametrize("bits", BASES)
+def test_pages_behind_the_tables_are_ordinary(images: dict[int, Image], bits: int) -> None:
+    """The boot stack and all behind it: the guest's, writable, mapped once; a small allocator may begin there."""
+    image = images[bits]
+    made = build(image, DomainConfig(kernel=image.path, memory=32))
+    layout, frames = made.layout, made.frames
+    for pfn in range(layout.tables.pfn, layout.region.pages):
+        mfn = int(made.p2m[pfn])
+        assert frames.owner[mfn] == GUEST
+        assert (frames.type[mfn] == WRITABLE) == (pfn >= layout.stack.pfn), hex(pfn)
+        assert frames.type_count[mfn] == 1 or pfn < layout.stack.pfn, hex(pfn)
