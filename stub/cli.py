@@ -95,11 +95,15 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     boot.add_argument(
         "image", help="an image's name (pvstub images list), a kernel file, or a configuration of xl's or xm's"
     )
-    _add_guest_options(boot)
-    for add in (_add_machine, _add_ends, _add_run, _add_debugger):
-        add(boot)
-    boot.add_argument("--quiet", action="store_true", help="print no console output and no summary")
     boot.set_defaults(run=_boot)
+    create = commands.add_parser("create", help="boot a configuration, as xm create", description="Boot a guest.")
+    create.add_argument("image", metavar="FILE", help="a configuration of xl's or xm's")
+    create.add_argument("-c", dest="console", action="store_true", help="show the console")
+    create.set_defaults(run=_create)
+    for each in (boot, create):
+        for add in (_add_guest_options, _add_machine, _add_ends, _add_run, _add_debugger):
+            add(each)
+        each.add_argument("--quiet", action="store_true", help="print no console output and no summary")
     inspect = commands.add_parser("inspect", help="say what a file is, and what layout it would get")
     inspect.add_argument("file", type=Path)
     inspect.add_argument("--json", action="store_true", help="as JSON")
@@ -210,7 +214,18 @@ def new_run_directory(name: str) -> Path:
     return base / f"{stamp}-{Path(name).name}-{os.getpid()}"
 
 
-def _boot(options: argparse.Namespace) -> int:
+def _create(options: argparse.Namespace) -> int:
+    """``pvstub boot`` with xm's two lines, and with the console only where it is asked for."""
+    from stub.domain.guestfile.reader import is_one
+
+    if not is_one(Path(options.image)):
+        raise UsageError(f"{options.image} is no configuration file of xl's or xm's; name one, or use pvstub boot")
+    options.quiet |= not (options.console or options.interactive)
+    print(f'Using config file "{options.image}".', flush=True)
+    return _boot(options, lambda name: print(f"Started domain {name}", flush=True))
+
+
+def _boot(options: argparse.Namespace, started: Callable[[str], None] = lambda _: None) -> int:
     from stub.asked import configuration
     from stub.machine import Limits, Machine
 
@@ -242,6 +257,7 @@ def _boot(options: argparse.Namespace) -> int:
             core=options.core,
         )
         with machine:
+            started(config.name)
             try:
                 with let_in():
                     _run(machine, options, debugger)

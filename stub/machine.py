@@ -449,6 +449,8 @@ class Machine:
                 "realtime": config.realtime,
                 **{name: getattr(config, name) for name in SETTINGS.values()},
                 **({"compat": config.compat} if config.compat else {}),
+                **({"disks": self._disks.described} if config.disks else {}),
+                **({"faults": list(config.faults)} if config.faults else {}),
             },
             verdict={
                 "kind": verdict.kind if verdict else "interrupted",

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from stub.abi import arch_x86 as arch
 from stub.abi import xen
-from stub.abi.arch_x86 import HYPERVISOR_VIRT_START_PAE
 from stub.abi.grant_table import GrantEntryV1, GTF_permit_access
 from stub.domain.config import DomainConfig
 from stub.domain.domain import Domain
@@ -77,7 +76,7 @@ def build(image: Image, config: DomainConfig) -> Domain:
         )
     guest = GuestMemory(ram)
     if image.bits == 32:
-        guest.limit = HYPERVISOR_VIRT_START_PAE
+        guest.limit = 1 << 32
         area.run_on(root)
     return Domain(config, image, layout, ram, frames, area, types, guest, p2m, root, ramdisk)
 

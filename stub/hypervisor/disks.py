@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Disks:
-    """The images of ``disks``, opened. ConfigError or UsageError when one cannot be had; nothing is open then."""
+    """The images of ``disks``, opened. ConfigError or UsageError when one cannot be had; nothing is open then.
+
+    ``described``: what a run's summary says of each.
+    """
 
     def __init__(self, disks: Sequence[Disk], faults: Sequence[str]) -> None:
         self._faults = [Fault.parse(text) for text in faults]
@@ -33,6 +36,7 @@ class Disks:
                 opened.callback(image.close)
                 self._images.append((disk, image))
             opened.pop_all()
+        self.described = [_described(disk, image) for disk, image in self._images]
 
     def keep_changes(self, folder: Path | None) -> None:
         """Have what guests write to disks that are not written through kept in ``folder``, until :meth:`close`."""
@@ -60,6 +64,17 @@ def _open(disk: Disk) -> Image:
     if disk.format != "raw":
         raise ConfigError(f"{disk.target}: images in the format {disk.format} are not supported; use a raw one")
     return RawImage(disk.target, writable=not disk.overlay and not disk.readonly)
+
+
+def _described(disk: Disk, image: Image) -> dict[str, object]:
+    return {
+        "vdev": disk.vdev,
+        "file": disk.target.name if disk.target else None,
+        "type": disk.device_type,
+        "mode": "r" if disk.readonly else "w",
+        "overlay": disk.overlay and not disk.readonly,
+        "size": image.size,
+    }
 
 
 def _connect(xen: Hypervisor, disk: Disk, image: Image, faults: Faults) -> Vbd:

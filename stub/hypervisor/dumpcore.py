@@ -49,6 +49,7 @@ _OFTEN = 256  # a page mapped more often fills a hole: Linux's P2M has one for a
 # The order of NT_PRSTATUS; orig_rax is no register of ours.
 _PRSTATUS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs rflags rsp ss".split()  # noqa: SIM905
 _PRSTATUS += "fs_base gs_base ds es fs gs".split()  # noqa: SIM905
+_PRSTATUS_32 = "rbx rcx rdx rsi rdi rbp rax ds es fs gs orig_rax rip cs rflags rsp ss".split()  # noqa: SIM905
 _ASKED = (
     ver.XENVER_extraversion,
     ver.XENVER_compile_info,
@@ -70,9 +71,11 @@ def dump_core(xen: Hypervisor, path: Path) -> None:
     start = domain.area.shared_info * PAGE_SIZE
     version = struct.pack("<QQ", MAJOR, MINOR) + b"".join(map(buffer, _ASKED))
     version += struct.pack("<QQ", HYPERVISOR_VIRT_START, PAGE_SIZE)
+    if xen.vcpu.compat:  # the page size goes where a 32-bit structure has it, and leaves half of itself behind
+        version = version[:-12] + version[-8:] + version[-4:]
     core = Core(
         contexts=[_context(xen, extended)],
-        registers=[[words[name] for name in _PRSTATUS]],
+        registers=[[words[name] & xen.width.mask for name in (_PRSTATUS_32 if xen.vcpu.compat else _PRSTATUS)]],
         extended=[extended],
         shared_info=bytes(xen.ram_bytes[start : start + PAGE_SIZE]),
         mfns=mfns,
@@ -123,7 +126,7 @@ def _stretches(found: Mappings, place: I64s) -> list[Segment]:
 
 
 def _context(xen: Hypervisor, extended: bytes) -> bytes:
-    """vcpu_guest_context of the vCPU, in the guest's width."""
+    """vcpu_guest_context of the vCPU, in the guest's width (xc_core.c: vcpu_guest_context_any_t)."""
     vcpu, words = xen.vcpu, xen.words
     flags = VGCF_i387_valid | VGCF_online
     flags |= VGCF_in_kernel if vcpu.kernel_mode else 0
@@ -147,13 +150,14 @@ def _context(xen: Hypervisor, extended: bytes) -> bytes:
     root = vcpu.kernel_root
     if vcpu.compat:
         cr3 = (root << PAGE_SHIFT | root >> 20) & _U32  # xen_pfn_to_cr3 for a table above 4 GiB
-        return VcpuGuestContext32.pack(
+        context = VcpuGuestContext32.pack(
             **common,
             flags=flags & ~VGCF_syscall_disables_events,
             ctrlreg=[words[CR0] & _U32, 0, vcpu.cr2 & _U32, cr3, words[CR4] & _U32, 0, 0, 0],
             event_callback_cs=vcpu.event.cs,
             failsafe_callback_cs=vcpu.failsafe.cs,
         )
+        return context.ljust(VcpuGuestContext64.size, b"\0")  # a union of both widths
     kernel, other = int(words[GS_BASE]), int(vcpu.gs_base_other)
     if not vcpu.kernel_mode:
         kernel, other = other, kernel

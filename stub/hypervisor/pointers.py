@@ -11,16 +11,12 @@ if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
 
 
-def handle_okay(xen: Hypervisor, address: int, count: int, size: int) -> bool:
-    """Whether a list may begin here (array_access_ok): not in Xen's own part, nor in the non-canonical one.
+def handle_okay(address: int, count: int, size: int) -> bool:
+    """Whether a list may begin here (array_access_ok): not in a 64-bit guest's non-canonical or Xen's own part.
 
-    Of a 32-bit guest's Xen sees no more than that when it follows the pointer; a list may reach there.
+    A 32-bit guest has neither: the M2P at the end of its addresses can be read, and nothing there written.
     """
-    if count >= U64 // size:
-        return False
-    if address < 1 << 47:
-        return xen.width.bits == 64 or address < xen.width.hypervisor_start
-    return address >= HYPERVISOR_VIRT_END
+    return count < U64 // size and (address < 1 << 47 or address >= HYPERVISOR_VIRT_END)
 
 
 def translated_okay(xen: Hypervisor, address: int, count: int, size: int) -> bool:
@@ -35,4 +31,4 @@ def translated_okay(xen: Hypervisor, address: int, count: int, size: int) -> boo
 
 def structure_okay(xen: Hypervisor, address: int, count: int, size: int) -> bool:
     """Whether a pointer found in a structure may be that of a list: both questions."""
-    return handle_okay(xen, address, count, size) and translated_okay(xen, address, count, size)
+    return handle_okay(address, count, size) and translated_okay(xen, address, count, size)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from stub.abi.x86_defns import X86_EXC_GP, X86_EXC_NP, X86_EXC_SS
 from stub.domain.xenarea import GDT_VA, LDT_SLOT, LDT_VA
 from stub.engine.base import CODE_SWITCH, CR3, CS, CS_DESCRIPTOR, FLUSH, GS, GS_BASE, SS, SS_DESCRIPTOR
-from stub.memory.frames import SEG_DESC
+from stub.memory.frames import GUEST, SEG_DESC
 from stub.memory.guest import GuestFault
-from stub.units import PAGE_SIZE
+from stub.units import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from stub.hypervisor.xen import Hypervisor
@@ -99,7 +99,8 @@ def descriptor(xen: Hypervisor, selector: int) -> int:
             maddr = guest.locate_from(xen.vcpu.kernel_tables, xen.vcpu.ldt_base + at)
         except GuestFault:
             return 0
-        return xen.domain.ram.words[maddr >> 3]
+        is_guests = xen.domain.frames.owner[maddr >> PAGE_SHIFT] == GUEST
+        return xen.domain.ram.words[maddr >> 3] if is_guests else 0
     found = xen.descriptors.get(at)
     if found is None:
         data = guest.read_available(GDT_VA + at, 8)

@@ -23,7 +23,8 @@ class GuestFault(Exception):
 class GuestMemory(Walk):
     """Reads and writes at guest virtual addresses; :class:`GuestFault` where one does not translate.
 
-    ``root`` is the machine address of the L4 in use; ``limit`` where a 32-bit guest's own addresses end, else 0. The
+    ``root`` is the machine address of the L4 in use; ``limit`` where a 32-bit guest's addresses end, else 0
+    (what Xen maps below that, the M2P, it follows a guest's pointer to). The
     methods are:
 
     - ``locate(vaddr, write=False)``: the machine address of a byte; ``locate_from(root, vaddr)``: through another

@@ -23,7 +23,7 @@ typedef struct {
     PyObject_HEAD
     Py_buffer ram;
     unsigned long long root;  /* machine address of the L4 in use */
-    unsigned long long limit; /* where a 32-bit guest's addresses end and Xen's begin; 0: a 64-bit guest */
+    unsigned long long limit; /* where a 32-bit guest's addresses end; 0: a 64-bit guest */
     PyObject *fault;         /* raised with (vaddr, write, present) */
 } Walk;
 

@@ -26,11 +26,13 @@ MAX_SEGMENTS = 60_000  # e_phnum has 16 bits, and its largest values another mea
 
 _ET_CORE, _EM_X86_64, _PT_LOAD, _PT_NOTE = 4, 62, 1, 4
 _SHT_PROGBITS, _SHT_STRTAB, _SHT_NOTE = 1, 3, 7
-_NT_PRSTATUS, _NT_FPREGSET = 1, 2
+_NT_PRSTATUS, _NT_FPREGSET, _NT_PRXFPREG = 1, 2, 0x46E62B7F
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _PRSTATUS = struct.Struct("<12xh18xi76x27Q8x")  # struct elf_prstatus: signal, thread, registers
+_PRSTATUS_32 = struct.Struct("<i4x3QiiI4x17I4x")  # FreeBSD's: version, sizes, release, signal, thread, registers
+_I386_REGISTERS = 17
 _CHUNK = 1024  # pages
 
 U64s = npt.NDArray[np.uint64]
@@ -51,8 +53,9 @@ class Core:
     """What goes into a core file.
 
     ``contexts``: a vcpu_guest_context of each vCPU. ``registers``: of each, what gdb expects in NT_PRSTATUS (r15 … gs),
-    and ``extended`` its FXSAVE area. ``mfns`` and ``pfns``: the domain's pages, in the file's order. ``memory``: all
-    machine frames, 512 words a row. ``version``: the note with Xen's version. ``signal``: what gdb says it died of.
+    of a 32-bit guest the 17 of i386, and ``extended`` its FXSAVE area. ``mfns`` and ``pfns``: its pages, in the
+    file's order. ``memory``: all machine frames, 512 words a row. ``version``: the note with Xen's version. ``signal``:
+    what gdb says it died of.
     """
 
     contexts: Sequence[bytes]
@@ -86,9 +89,18 @@ def _xen_notes(core: Core) -> bytes:
 
 
 def _process_notes(core: Core) -> bytes:
-    """A thread a vCPU, numbered from 1 as gdb's server does."""
+    """A thread a vCPU, numbered from 1 as gdb's server does.
+
+    The file is one of 64 bits whatever the guest is, in which Linux's note has the registers of 64-bit code. FreeBSD's
+    says itself how long its registers are: with those of i386 in it, gdb reads them by a 32-bit kernel's symbols.
+    """
     parts = []
     for number, (registers, extended) in enumerate(zip(core.registers, core.extended, strict=True), 1):
+        if len(registers) == _I386_REGISTERS:
+            sizes = _PRSTATUS_32.size, 4 * _I386_REGISTERS, len(extended)
+            data = _PRSTATUS_32.pack(1, *sizes, 0, core.signal, number, *registers)
+            parts += [_note(b"FreeBSD", _NT_PRSTATUS, data), _note(b"LINUX", _NT_PRXFPREG, extended)]
+            continue
         parts.append(_note(b"CORE", _NT_PRSTATUS, _PRSTATUS.pack(core.signal, number, *registers)))
         parts.append(_note(b"CORE", _NT_FPREGSET, extended))
     return b"".join(parts)

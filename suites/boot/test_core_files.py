@@ -12,7 +12,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from small_guest import CODE, SPIN, kernel, shutdown
 
-from harness import catalogue
+from harness import catalogue, small_guests
 from harness.gdb import Gdb
 from harness.symbols import executable
 from stub.abi.arch_x86 import CpuUserRegs32, CpuUserRegs64, VcpuGuestContext32, VcpuGuestContext64, VGCF_in_kernel
@@ -100,7 +100,7 @@ def test_vcpu_context(machine: Machine, core: ELFFile) -> None:
 
 
 def test_32_bit_guest(tmp_path: Path) -> None:
-    """The file stays one of 64 bits; the context is a 32-bit guest's (xc_core.c)."""
+    """The file stays one of 64 bits; the context is a 32-bit guest's, in the room of the larger (xc_core.c)."""
     base = 0xC0000000
     notes = xen_notes(VIRT_BASE=base, ENTRY=base + PSTART, PAE_MODE="yes")
     path = tmp_path / "small32"
@@ -110,14 +110,19 @@ def test_32_bit_guest(tmp_path: Path) -> None:
         made.dump_core(tmp_path / "core")
         now = made.registers()
     core = ELFFile(BytesIO((tmp_path / "core").read_bytes()))
-    assert core.elfclass == 64
-    context = VcpuGuestContext32.unpack_from(content(core, ".xen_prstatus"))
+    assert (core.elfclass, core["e_machine"]) == (64, "EM_X86_64")
+    status = content(core, ".xen_prstatus")
+    assert len(status) == core.get_section_by_name(".xen_prstatus")["sh_entsize"] == VcpuGuestContext64.size
+    assert not any(status[VcpuGuestContext32.size :])
+    context = VcpuGuestContext32.unpack_from(status)
     registers = CpuUserRegs32.unpack_from(context.user_regs)
     assert (registers.eip, registers.esp, registers.cs) == (base + PSTART, now["rsp"], now["cs"])
     assert context.flags & VGCF_in_kernel
     loads = [segment for segment in core.iter_segments() if segment["p_type"] == "PT_LOAD"]
     code = next(s for s in loads if s["p_vaddr"] <= registers.eip < s["p_vaddr"] + s["p_memsz"])
     assert code.data()[registers.eip - code["p_vaddr"] :].startswith(SPIN)
+    parameters = content(core, ".note.Xen").index(struct.pack("<IQI", 0, PAGE, 0))  # not two of 64 bits
+    assert parameters > content(core, ".note.Xen").index(b"xen-3.0-x86_32p")
 
 
 def test_segments_show_virtual_memory(machine: Machine, core: ELFFile) -> None:
@@ -153,6 +158,32 @@ def test_core_after_the_kernels_tables_are_gone(tmp_path: Path) -> None:
         machine.xen.vcpu.kernel_root = 0
         machine.dump_core(tmp_path / "core")
     assert ELFFile(BytesIO((tmp_path / "core").read_bytes())).num_sections() == 8
+
+
+def test_gdb_shows_where_a_32_bit_guest_crashed(tmp_path: Path) -> None:
+    """By the guest's own symbols: its frames, registers and memory; readelf names every note."""
+    guest = small_guests.build(small_guests.TESTS / "pae" / "frames", 32)
+    with Machine(DomainConfig(kernel=guest, memory=small_guests.MEMORY, cmdline="null_handler")) as machine:
+        verdict = machine.run()
+        now = machine.registers()
+        machine.dump_core(tmp_path / "core")
+    assert verdict is not None
+    assert verdict.kind == "crash"
+    with Gdb(symbols=guest) as gdb:
+        gdb.execute(f"core-file {tmp_path / 'core'}")
+        trace = gdb.execute("backtrace")
+        order = [trace.index(name) for name in ("run_null_handler", "kit_start", "_start ()")]
+        assert order == sorted(order)
+        assert "frames.c" in trace
+        for name, value in (("eip", "rip"), ("esp", "rsp"), ("ebp", "rbp"), ("cs", "cs"), ("gs", "gs")):
+            assert int(gdb.execute(f"output/x ${name}"), 16) == now[value], name
+        assert int(gdb.execute("output/x $mxcsr"), 16) == 0x1F80
+        assert "xen-3.0-x86_32p" in gdb.execute("output start_info->magic")
+    command = ["readelf", "--wide", "--headers", "--notes", str(tmp_path / "core")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert shown.stderr == ""
+    for text in ("CORE (Core file)", "NT_PRSTATUS", "NT_PRXFPREG", "LOAD"):
+        assert text in shown.stdout
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from pexpect import TIMEOUT
 
 from harness.guests import Guest
 
@@ -118,3 +119,13 @@ def test_a_wait_is_the_same_however_often_one_looks(guest: Guest) -> None:
         logs.append((ended.run_directory / "hypercalls").read_bytes())
     assert logs[0] == logs[1]
     assert len(logs[0]) > 10_000
+
+
+def test_it_hears_a_kibibyte(at_prompt: Guest) -> None:
+    """Its reader does not wrap: behind the ring's 1024 bytes it reads what it has itself printed, as on Xen."""
+    word = "a" * 58
+    for _ in range(1024 // len(f"echo {word}\n")):
+        assert typed(at_prompt, f"echo {word}") == [word]
+    at_prompt.console.sendline(f"echo {word}")
+    at_prompt.console.expect(TIMEOUT, timeout=1)
+    assert word not in CURSOR.sub("", at_prompt.console.before or "")

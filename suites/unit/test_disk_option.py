@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from stub.domain.config import DomainConfig
 from stub.domain.disk import Disk
 from stub.domain.diskoption import parse_disks
 from stub.errors import ConfigError
+from stub.machine import Machine
+from stub.trace import summary
+from suites.boot.small_guest import kernel, shutdown
 
 
 @pytest.mark.parametrize(
@@ -62,3 +66,32 @@ def test_devices_of_the_host_are_asked_for() -> None:
     assert parse_disks(["phy:/dev/sdz,xvda,r"])[0].target == Path("/dev/sdz")
     with pytest.raises(ConfigError, match="--allow-devices"):
         parse_disks(["phy:/dev/sdz,xvda,r"], devices=False)
+
+
+def test_the_summary_names_the_disks_and_the_faults(tmp_path: Path) -> None:
+    """As they were given: name, file, whether the guest's writes reach it, how large it is."""
+    for name, size in (("root.img", 1 << 20), ("data.img", 5000), ("cd.iso", 2048)):
+        (tmp_path / name).write_bytes(bytes(size))
+    folder = str(tmp_path)
+    disks = parse_disks(
+        [f"{folder}/root.img", f"{folder}/data.img,xvdb,w,direct", f"file:{folder}/cd.iso,6:cdrom,r", ",hdc,cdrom"]
+    )
+    faults = ("disk:read:sector=4", "disk=xvdb:unflushed")
+    config = DomainConfig(kernel=kernel(tmp_path, shutdown(0)), memory=32, disks=disks, faults=faults)
+    with Machine(config, tmp_path / "run") as machine:
+        machine.run()
+    found = summary.load(tmp_path / "run")["config"]
+    assert found["faults"] == list(faults)
+    columns = ("vdev", "file", "type", "mode", "overlay", "size")
+    assert [tuple(disk[name] for name in columns) for disk in found["disks"]] == [
+        ("xvda", "root.img", "disk", "w", True, 1 << 20),
+        ("xvdb", "data.img", "disk", "w", False, 9 * 512),
+        ("6", "cd.iso", "cdrom", "r", False, 2048),
+        ("hdc", None, "cdrom", "r", False, 0),
+    ]
+
+
+def test_a_run_without_disks_says_nothing_of_them(tmp_path: Path) -> None:
+    with Machine(DomainConfig(kernel=kernel(tmp_path, shutdown(0)), memory=32), tmp_path / "run") as machine:
+        machine.run()
+    assert not {"disks", "faults"} & set(summary.load(tmp_path / "run")["config"])

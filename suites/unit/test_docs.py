@@ -21,6 +21,7 @@ import pytest
 from stub import cli
 from stub.gdb.monitor import COMMANDS
 from stub.gdb.monitor.registry import describe
+from stub.hypervisor.verdict import EXIT_STATUS
 from suites.docs.blocks import PAGES, ROOT, Block, Command, Known, blocks, commands, joined, matches
 
 BLOCKS = blocks()
@@ -214,6 +215,14 @@ def test_the_table_of_monitor_commands_is_theirs() -> None:
     rows = re.findall(r"^\| `((?:xen|info|help) .*|help.*)` \| (.*) \|$", page, re.MULTILINE)
     shown = {usage.replace("\\|", "|"): text for usage, text in rows}
     assert shown == {row.usage: row.help for row in COMMANDS.values()}
+
+
+def test_the_table_of_exit_statuses_is_theirs() -> None:
+    """Each end of a run has its row in docs/configuration.md, and no row another."""
+    table = (ROOT / "docs" / "configuration.md").read_text().partition("| exit status |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines() if line[:3].strip("| ").isdigit()]
+    shown = {kind: int(status) for status, kinds in rows for kind in re.findall(r"`([a-z-]+)`", kinds)}
+    assert shown == EXIT_STATUS
 
 
 def test_options_named_beside_the_transcripts_exist() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.admission import Lease, MemoryBudget, capacity, host_memory
+from stub.domain.hostmemory import DEFAULT_SHARE
 from stub.errors import UsageError
 
 PATIENCE = 10.0
@@ -67,6 +68,31 @@ def test_who_does_not_fit_waits_in_turn(tmp_path: Path) -> None:
     for budget in (one, two, three):
         budget.close()
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_twenty_guests_of_a_gib_on_a_host_of_eight(tmp_path: Path) -> None:
+    """55 % of 8 GiB hold four: never are there more, and four there are."""
+    share = int(8192 * DEFAULT_SHARE)
+    at_once, most, turn = 0, 0, threading.Condition()
+
+    def live(number: int) -> Lease:
+        nonlocal at_once, most
+        budget = MemoryBudget(tmp_path, share)
+        lease = budget.acquire(1024, f"guest {number}")
+        with turn:
+            at_once += 1
+            most = max(most, at_once)
+            turn.notify_all()
+            turn.wait_for(lambda: most == 4, PATIENCE)
+            at_once -= 1
+        lease.release()
+        budget.close()
+        return lease
+
+    guests = [Later(lambda number=number: live(number)) for number in range(20)]  # type: ignore[misc]
+    for guest in guests:
+        assert guest.result() is not None
+    assert most == 4
 
 
 def test_who_never_fits_is_told_at_once(tmp_path: Path) -> None:

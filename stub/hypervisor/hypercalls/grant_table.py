@@ -100,7 +100,7 @@ def grant_table_op(xen: Hypervisor, command: int, arg: int, count: int, _: int, 
         if command in _ONE_ELEMENT and count != 1:
             return refuse(xen, EINVAL, f"grant_table_op {command} takes one element, not {count}")
         return GRANT_OPS.dispatch(xen, command, arg)
-    if not handle_okay(xen, arg, count, operation.layout.of(xen.width.bits).size):
+    if not handle_okay(arg, count, operation.layout.of(xen.width.bits).size):
         return refuse(xen, EFAULT, f"a list of {count} elements cannot begin at {arg:#x}")
     return _each(xen, command, arg, count, operation)
 
@@ -266,7 +266,7 @@ def dump_table(xen: Hypervisor, arg: int) -> int:
 def _cache_flush(xen: Hypervisor, started: int, arg: int, count: int) -> int:
     """Caches of the domain's own memory: there are none, but what Xen would refuse is refused."""
     size = abi.GnttabCacheFlush.size
-    if not handle_okay(xen, arg, count, size):
+    if not handle_okay(arg, count, size):
         return refuse(xen, EFAULT, f"a list of {count} elements cannot begin at {arg:#x}")
     try:
         for i in range(min(count, A_TIME)):

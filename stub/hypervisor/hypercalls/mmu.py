@@ -65,7 +65,7 @@ def begin_list(xen: Hypervisor, start: int, count: int, size: int, pdone: int) -
         if pdone:
             with contextlib.suppress(GuestFault):
                 before = xen.domain.guest.read_u32(pdone)
-    return count, before, 0 if handle_okay(xen, start, count, size) else -EFAULT
+    return count, before, 0 if handle_okay(start, count, size) else -EFAULT
 
 
 def end_list(xen: Hypervisor, pdone: int, done: int, rc: int) -> int:
@@ -196,7 +196,7 @@ def l1_entry_of(xen: Hypervisor, vaddr: int) -> int | None:
     """The word index of the L1 entry that translates ``vaddr``; None where there is no L1 table."""
     domain = xen.domain
     words = domain.ram.words
-    if not handle_okay(xen, vaddr, 0, 1):
+    if not handle_okay(vaddr, 0, 1):
         return None
     table = domain.guest.root >> 12
     for level in (4, 3, 2):

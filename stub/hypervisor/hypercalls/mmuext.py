@@ -148,7 +148,7 @@ def _flush_cache_global(_: Hypervisor, __: int, ___: int) -> int:
 def _set_ldt(xen: Hypervisor, address: int, entries: int) -> int:
     entries &= 0xFFFFFFFF
     address = address if entries else 0
-    if address & (PAGE_SIZE - 1) or entries > 8192 or not handle_okay(xen, address, 0, 1):
+    if address & (PAGE_SIZE - 1) or entries > 8192 or not handle_okay(address, 0, 1):
         xen.refusal = f"an LDT of {entries} entries at {address:#x} is not page-aligned, too long, or in Xen's part"
         return -EINVAL
     segments.set_ldt(xen, address, entries)

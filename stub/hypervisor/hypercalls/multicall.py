@@ -31,7 +31,7 @@ def multicall(xen: Hypervisor, calls: int, count: int, _: int, __: int, ___: int
     if xen.in_multicall:
         return refuse(xen, EINVAL, "a multicall within a multicall")
     count &= 0xFFFFFFFF
-    if not handle_okay(xen, calls, count, _ENTRY[xen.width.bits].size):
+    if not handle_okay(calls, count, _ENTRY[xen.width.bits].size):
         return refuse(xen, EFAULT, f"a list of {count} calls cannot begin at {calls:#x}")
     xen.in_multicall, xen.work = True, 0
     try:

@@ -239,7 +239,7 @@ def _checked_exchange(xen: Hypervisor, job: _Exchange) -> int | None:
         return -EINVAL
     if job.done == given.nr_extents:
         return 0
-    if not all(handle_okay(xen, part.extent_start, part.nr_extents, 8) for part in (given, wanted)):
+    if not all(handle_okay(part.extent_start, part.nr_extents, 8) for part in (given, wanted)):
         return -EFAULT
     if wanted.mem_flags & abi.XENMEMF_exact_node_request:
         return -EINVAL

@@ -95,7 +95,7 @@ def poll(xen: Hypervisor, arg: int) -> int:
     request = take(xen, abi.SchedPoll, arg)
     if request.nr_ports > _MAX_POLL_PORTS:
         return refuse(xen, EINVAL, f"{request.nr_ports} ports are more than {_MAX_POLL_PORTS}")
-    if not handle_okay(xen, request.ports, request.nr_ports, 4):
+    if not handle_okay(request.ports, request.nr_ports, 4):
         return refuse(xen, EFAULT, f"a list of ports cannot begin at {request.ports:#x}")
     if xen.ram_bytes[vcpu.info_at] and not xen.ram_bytes[vcpu.info_at + VCPU_INFO_MASK]:
         return 0

@@ -115,7 +115,7 @@ VARIATION(machphys, "where the machine-to-physical table is, and the frames that
     asked.most = 0;
     check_equal(memory_op(XENMEM_machphys_mfn_list, &asked), 0, "none of them");
     check_equal(asked.count, 0, "are none");
-    asked.most = 1, asked.list = (word *)HOLE;
+    asked.most = 1, asked.list = (word *)XENS;
     check_equal(memory_op(XENMEM_machphys_mfn_list, &asked), -EFAULT, "a list in Xen's part");
 #if BITS == 32
     check_equal(memory_op(XENMEM_machphys_compat_mfn_list, &asked), -EFAULT, "by its other name");

@@ -250,8 +250,8 @@ VARIATION(map_list, "a list of mappings: each element with its own answer, those
     MUST(read_only(two));
     check_equal(grant_op(MAP_GRANT_REF, last, 1), -EFAULT, "an answer that cannot be written");
     check(entry(WINDOW, 1) & P, "it is mapped all the same", "%llx", entry(WINDOW, 1));
-    check_equal(grant_op(MAP_GRANT_REF, (void *)HOLE, 1), -EFAULT, "a list in Xen's part");
-    check_equal(grant_op(MAP_GRANT_REF, (void *)HOLE, 0), -EFAULT, "even an empty one");
+    check_equal(grant_op(MAP_GRANT_REF, (void *)XENS, 1), -EFAULT, "a list in Xen's part");
+    check_equal(grant_op(MAP_GRANT_REF, (void *)HOLE, 0), BITS == 64 ? -EFAULT : 0, "an empty one there");
     check_equal(grant_op(MAP_GRANT_REF, 0, 0), 0, "an empty one anywhere else");
     check_equal(grant_op(MAP_GRANT_REF, list, 1u << 31), -EINVAL, "a negative count");
     check_equal(grant_op(MAP_GRANT_REF | 1 << 12, list, 1), -EINVAL, "a command with more bits");

@@ -83,7 +83,7 @@ VARIATION(version_refused, "what cannot be said in version 1 keeps version 2")
         struct get_version version = {.dom = asked[i].dom, .version = 99};
         check_equal(grant_op(GET_VERSION, &version, 1), asked[i].rc, asked[i].name);
     }
-    check_equal(grant_op(GET_VERSION, (void *)HOLE, 1), -EFAULT, "the version, to Xen's part");
+    check_equal(grant_op(GET_VERSION, (void *)XENS, 1), -EFAULT, "the version, to Xen's part");
     check_equal(grant_op(SET_VERSION, 0, 1), -EFAULT, "a version at 0");
 }
 

@@ -23,6 +23,7 @@ typedef long sword;
 #define NO_ADDRESS 0xfff00000ul /* where nothing can be */
 #define SIGN 0ul
 #define BEHIND_M2P 0xffe00000ul /* Xen's, and not for the guest to read */
+#define XENS BEHIND_M2P /* no pointer of the guest's leads there; the M2P it may read */
 #define LEVELS 3          /* of page tables; the root has four entries */
 #define ENTRIES 512       /* of a table */
 #define LEVEL_SHIFT(level) (12 + 9 * ((level) - 1))

@@ -24,6 +24,7 @@ typedef long sword;
 #define NO_ADDRESS NON_CANONICAL /* where nothing can be */
 #define SIGN 0xffff000000000000ul /* what an address of the upper half has above the tables' indexes */
 #define BEHIND_M2P (HOLE + (4ul << 39)) /* Xen's, and not for the guest to read */
+#define XENS HOLE /* no pointer of the guest's leads there */
 #define LEVELS 4                      /* of page tables */
 #define ENTRIES 512                   /* of a table */
 #define LEVEL_SHIFT(level) (12 + 9 * ((level) - 1))

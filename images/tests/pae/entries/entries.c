@@ -79,3 +79,45 @@ CRASHING_VARIATION(null_event, "the guest has no event callback", "a callback in
     unmask_events();
     set_timer(now());
 }
+
+static unsigned calls;
+
+static int answer(struct frame *frame)
+{
+    if (frame->vector != FROM_SYSCALL || frame->rax == 9)
+        return 0;
+    calls++;
+    frame->rax = frame->rdi + calls;
+    return 1;
+}
+
+USER __attribute__((naked)) static void user_many_calls(void)
+{
+    asm("mov $100, %ebx\n1: mov $1, %eax\nmov $1000, %edi\nint $0x80\nmov %eax, %esi\ndec %ebx\njnz 1b\n"
+        "mov %esi, %edi\nmov $9, %eax\nint $0x80\nud2");
+}
+
+VARIATION(many, "a hundred system calls by int, and back")
+{
+    on_trap = answer;
+    check_equal(user(user_many_calls, 0), 1100, "the last answer");
+    check_equal(calls, 100, "calls");
+}
+
+USER __attribute__((naked)) static void user_hypercall(void)
+{
+    asm("mov $17, %eax\nxor %ebx, %ebx\nint $0x82\nud2");
+}
+
+VARIATION(user_hypercall, "user code cannot make hypercalls: the gate is not for its ring")
+{
+    user(user_hypercall, 0);
+    check_equal(fault.vector, GP, "#GP");
+    check_equal(fault.code, 0x82 << 3 | 2, "it names the vector");
+    check_equal(fault.frame.rip, user_address(user_hypercall) + 7, "at the instruction");
+}
+
+VARIATION(segment_base, "a hypercall of 64-bit guests only")
+{
+    check_equal(hypercall(SET_SEGMENT_BASE, 0, 0), -ENOSYS, "set_segment_base");
+}

@@ -83,3 +83,38 @@ CRASHING_VARIATION(none, "handler's code segment is the null one", "without a ca
     forget(1);
     (void)YIELD();
 }
+
+#define BLOCK() TRY("mov $1, %%ebx\nmov $29, %%eax\nint $0x82", : : : "eax", "ebx", "memory")
+
+VARIATION(asleep, "a vCPU that slept meets it when it wakes")
+{
+    set_up();
+    bind_virq(VIRQ_TIMER);
+    forget(1);
+    set_timer(now() + 1000000);
+    check(BLOCK(), "the callback", "nothing");
+    mask_events();
+    check_equal(fault.selectors[2], FIRST, "fs, in the frame");
+    check(events > 0, "and the event", "none");
+}
+
+VARIATION(no_gdt, "no table at all")
+{
+    u16 fs, gs;
+    set_up();
+    MUST(hypercall(SET_GDT, 0, 0));
+    check(YIELD(), "the callback", "nothing");
+    asm volatile("mov %%fs, %0\nmov %%gs, %1" : "=r"(fs), "=r"(gs));
+    check_equal(fs, 0, "fs is 0");
+    check_equal(gs, 0, "gs is 0");
+    check_equal(fault.selectors[2], FIRST, "fs, in the frame");
+    check_equal(fault.selectors[3], SECOND, "gs, in the frame");
+}
+
+VARIATION(flat, "Xen's own segments can always be loaded")
+{
+    set_up();
+    asm volatile("mov %0, %%fs\nmov %1, %%gs" : : "r"(FLAT_KERNEL_SS), "r"(FLAT_USER_SS));
+    MUST(hypercall(SET_GDT, 0, 0));
+    NO_TRAP("no callback", YIELD());
+}

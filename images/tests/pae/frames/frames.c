@@ -142,3 +142,92 @@ CRASHING_VARIATION(data_handler, "cannot run with cs 0xe021", "a handler in a da
     MUST(hypercall(SET_TRAP_TABLE, gates));
     asm volatile("ud2");
 }
+
+static struct frame event;
+
+static int note_event(struct frame *frame)
+{
+    if (frame->vector == FROM_EVENT && !event.pushed_to)
+        event = *frame;
+    return 0;
+}
+
+VARIATION(event, "an event's frame is that of a trap without a code")
+{
+    word esp, version;
+    u8 *mask = &shared->vcpu[0].mask;
+    on_trap = note_event;
+    bind_virq(VIRQ_TIMER);
+    mask_events();
+    set_timer(1);
+    asm volatile("movb $0, %2\nmov %%esp, %0\nint $0x82\n"
+                 : "=&r"(esp), "=a"(version), "=m"(*mask) : "1"(XEN_VERSION), "b"(0), "c"(0) : "memory");
+    mask_events();
+    check(events > 0, "an event", "none");
+    check_equal(event.pushed_to, esp - WORDS, "where the frame is");
+    check_equal(event.rsp, esp, "esp");
+    check_equal(event.cs, FLAT_KERNEL_CS, "cs, with the mask as it was");
+    check_equal(event.rax, 4 << 16 | 17, "eax is the hypercall's result");
+    check_equal(version, 4 << 16 | 17, "and is so behind it");
+}
+
+void load_nothing(void);
+asm(".text\nload_nothing: xor %eax, %eax\nmov (%eax), %eax");
+
+VARIATION(nested, "a trap in a trap's handler goes on below")
+{
+    word esp = stack_of_test();
+    set_gate(UD, 0, (word)load_nothing);
+    check(caught(marked_ud2, esp) && fault.vector == PF, "the handler's trap", "trap %u", fault.vector);
+    check_equal(fault.frame.rsp, esp - WORDS, "its esp is where the first frame is");
+    check_equal(fault.entry_rsp, esp - WORDS - WORDS_WITH_CODE, "its frame is below that");
+}
+
+static const struct exception {
+    const char *name, *by_user;
+    unsigned vector, code, length; /* of the instruction, for a trap */
+} exceptions[] = {
+    {"#DE", "#DE by user", DE, 0, 0}, {"#DB", "#DB by user", DB, 0, 1}, {"#BP", "#BP by user", BP, 0, 1},
+    {"#OF", "#OF by user", OF, 0, 1}, {"#BR", "#BR by user", BR, 0, 0}, {"#UD", "#UD by user", UD, 0, 0},
+    {"#NM", "#NM by user", NM, 0, 0}, {"#MF", "#MF by user", MF, 0, 0}, {"#GP", "#GP by user", GP, 0, 0},
+    {"#PF", "#PF by user", PF, 0, 0},
+};
+asm(".pushsection .user, \"ax\", @progbits\nraise:\n"
+    ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\ncmp $\\number, %eax\nje raise_\\number\n.endr\n"
+    "raise_0: xor %ecx, %ecx\nat_0: div %ecx\n"
+    "raise_1:\nat_1: .byte 0xf1\n"
+    "raise_2:\nat_2: int3\n"
+    "raise_3: mov $0x7f, %al\nadd $1, %al\nat_3: into\nud2\n"
+    "raise_4: push $2\npush $1\nmov $3, %ecx\nat_4: bound %ecx, (%esp)\nud2\n"
+    "raise_5:\nat_5: ud2\n"
+    "raise_6:\nat_6: fnop\nud2\n"
+    "raise_7: fninit\npush $0x340\nfldcw (%esp)\npop %eax\nfld1\nfldz\nfdivrp\nat_7: fwait\nud2\n"
+    "raise_8:\nat_8: hlt\n"
+    "raise_9: xor %eax, %eax\nat_9: mov (%eax), %eax\n"
+    ".popsection\n.pushsection .rodata\n.balign 4\n"
+    "at_table: .long at_0, at_1, at_2, at_3, at_4, at_5, at_6, at_7, at_8, at_9\n.popsection\n");
+extern char raise[];
+extern const word at_table[];
+
+static void raise_in_kernel(word which)
+{
+    ((void (*)(word))(word)raise)(which);
+}
+
+VARIATION(exceptions, "each exception, from the kernel and from user code")
+{
+    for (unsigned i = 0; i < sizeof exceptions / sizeof *exceptions; i++) {
+        const struct exception *wanted = &exceptions[i];
+        hypercall(FPU_TASKSWITCH, wanted->vector == NM);
+        int taken = caught(raise_in_kernel, i);
+        check(taken && fault.vector == wanted->vector && !fault.from_user && fault.code == wanted->code &&
+                  fault.frame.rip == at_table[i] + wanted->length,
+              wanted->name, "trap %u, code %lx, eip %lx", taken ? fault.vector : 99, fault.code, fault.frame.rip);
+        hypercall(FPU_TASKSWITCH, wanted->vector == NM);
+        user(raise, i);
+        word code = wanted->vector == PF ? 4 : wanted->code;
+        check(fault.vector == wanted->vector && fault.from_user && fault.code == code &&
+                  fault.frame.rip == user_address(at_table[i]) + wanted->length,
+              wanted->by_user, "trap %u, code %lx, eip %lx", fault.vector, fault.code, fault.frame.rip);
+    }
+}

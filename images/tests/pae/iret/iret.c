@@ -98,3 +98,102 @@ VARIATION(vm86, "virtual-8086 mode is a #GP on the kernel's stack")
     check_equal(fault.frame.rip, 0x123, "eip");
     check_equal(fault.frame.rflags & VM, VM, "VM");
 }
+
+void here(void);
+asm(".text\nhere: ud2\n");
+
+VARIATION(two_pages, "the frame may lie in two pages")
+{
+    word low = (word)page(), high = (word)page();
+    struct to *frame = (struct to *)(high - 8);
+    check_equal(high, low + PAGE, "pages that follow each other");
+    *frame = (struct to){0x77, (word)here, FLAT_KERNEL_CS, IF, 0, 0};
+    check(caught(go, (word)frame) && fault.vector == UD, "arrived", "trap %u at %lx", fault.vector, fault.frame.rip);
+    check_equal(fault.frame.rax, 0x77, "eax, from the first");
+    check_equal(fault.frame.rsp, high + 8, "esp is behind its sixteen bytes");
+    frame = (struct to *)(high - 16);
+    *frame = (struct to){5, user_address(user_return), FLAT_USER_CS, IF, 0x5ff120, FLAT_USER_SS};
+    make_user();
+    check(caught(go, (word)frame) && fault.vector == FROM_SYSCALL, "to user code", "trap %u", fault.vector);
+    check_equal(fault.frame.rsp, 0x5ff120, "esp, from the second");
+}
+
+/* A frame of which so many bytes are mapped. */
+static void go_with(unsigned bytes, word cs)
+{
+    word low = (word)page(), high = (word)page();
+    struct to frame = {0, user_address(user_return), cs, IF, 0x600000, FLAT_USER_SS};
+    MUST(unmap((void *)high));
+    memcpy((void *)(low + PAGE - bytes), &frame, bytes);
+    go(low + PAGE - bytes);
+}
+
+CRASHING_VARIATION(half_frame, "while reading the iret frame", "half a frame")
+{
+    go_with(8, FLAT_KERNEL_CS);
+}
+
+CRASHING_VARIATION(no_stack, "while reading the iret frame", "a frame for user code without esp and ss")
+{
+    make_user();
+    go_with(16, FLAT_USER_CS);
+}
+
+CRASHING_VARIATION(frame_of_xen, "while reading the iret frame", "a frame in Xen's area")
+{
+    go(BEHIND_M2P);
+}
+
+static void check_in_ring_1(const char *name, word cs, unsigned vector, word code)
+{
+    static struct to *frame; /* where the stack goes on */
+    if (!frame)
+        frame = (struct to *)((u8 *)page() + PAGE) - 1;
+    *frame = (struct to){0, (word)here, cs, IF, 0, 0};
+    int taken = caught(go, (word)frame);
+    check(taken && fault.vector == vector && fault.code == code && fault.frame.rip == (word)here && !fault.from_user,
+          name, "trap %u, code %lx, eip %lx", taken ? fault.vector : 99, fault.code, fault.frame.rip);
+}
+
+VARIATION(own_segments, "code segments of the guest's own, good and bad")
+{
+    static const u64 descriptors[] = {
+        0, 0x00cfba000000ffff, 0x00cfb2000000ffff, 0x00cf3a000000ffff, 0x00cffa000000ffff, 0x00cf7a000000ffff};
+    u64 *gdt = table();
+    for (unsigned i = 1; i < sizeof descriptors / sizeof *descriptors; i++)
+        MUST(hypercall(UPDATE_DESCRIPTOR, VALUE(address_of(gdt + i)), VALUE(descriptors[i])));
+    word frames[1] = {mfn_of(gdt)};
+    MUST(hypercall(SET_GDT, frames, 512));
+    make_user();
+    check_in_ring_1("one of ring 1", 0x09, UD, 0);
+    check_equal(fault.cs, 0x09, "its cs");
+    check_in_ring_1("data", 0x11, GP, 0x10);
+    check_in_ring_1("one that is not present", 0x19, NP, 0x18);
+    check_in_ring_1("one of ring 3", 0x21, GP, 0x20);
+    check_in_ring_1("one behind the table", 0xfff9, GP, 0xfff8);
+    check_in_ring_1("one of an LDT that there is not", 0x0d, GP, 0x0c);
+    check_bad("one of ring 3 that is not present", 0x2b, FLAT_USER_SS, NP, 0x28);
+    check_bad("one of ring 1 in ring 3", 0x0b, FLAT_USER_SS, GP, 0x08);
+}
+
+void native_user(word eip);
+void native_kernel(word cs);
+asm(".text\nnative_kernel: push $2\npush %eax\npush $here\niretl\n"
+    "native_user: push $0xe033\npush $0x5ff120\npush $2\npush $0xe02b\npush %eax\niretl\n");
+
+VARIATION(native, "the instruction itself works within ring 1 and to ring 3, and leaves the event mask alone")
+{
+    word flags;
+    shared->vcpu[0].mask = 1;
+    asm volatile("push %1\npush %2\npush $1f\niretl\n1: pushfl\npop %0\npush $2\npopfl"
+                 : "=r"(flags) : "r"(0x3601), "r"(FLAT_KERNEL_CS) : "memory", "cc");
+    check_equal(flags, 0x603, "its flags: not IOPL, not IF");
+    check_equal(shared->vcpu[0].mask, 1, "the event mask");
+    check(caught(native_kernel, FLAT_KERNEL_CS & ~3) && fault.vector == GP && fault.code == (FLAT_KERNEL_CS & ~3),
+          "to ring 0", "trap %u, code %lx", fault.vector, fault.code);
+    make_user();
+    check(caught(native_user, user_address(user_return)) && fault.vector == FROM_SYSCALL && fault.from_user, "to ring 3",
+          "trap %u, code %lx", fault.vector, fault.code);
+    check_equal(fault.frame.rsp, 0x5ff120, "its esp");
+    check_equal(fault.saved_mask, 1, "the event mask there");
+}

@@ -59,7 +59,7 @@ VARIATION(callback_op, "callbacks registered and dropped")
     REFUSED("an unknown command", ENOSYS, callback_op(2, 0));
     REFUSED("no argument", EFAULT, callback_op(REGISTER, 0));
     REFUSED("nothing to drop", EFAULT, callback_op(UNREGISTER, 0));
-    REFUSED("an argument of Xen's", EFAULT, callback_op(REGISTER, (void *)HOLE));
+    REFUSED("an argument of Xen's", EFAULT, callback_op(REGISTER, (void *)XENS));
     ALLOWED("an address of Xen's, which only faults", set_callback(CALLBACKTYPE_syscall, 0, HOLE));
     MUST(set_callback(CALLBACKTYPE_syscall, 0, (word)syscall_callback));
     check_events("the event callback is what it was");
@@ -104,7 +104,7 @@ VARIATION(callback_op, "callbacks registered and dropped")
     REFUSED("an unknown command", EINVAL, callback_op(2, 0));
     REFUSED("no argument", EFAULT, callback_op(REGISTER, 0));
     REFUSED("nothing to drop", EFAULT, callback_op(UNREGISTER, 0));
-    REFUSED("an argument of Xen's", EFAULT, callback_op(REGISTER, (void *)HOLE));
+    REFUSED("an argument of Xen's", EFAULT, callback_op(REGISTER, (void *)XENS));
     struct callback_register ring0 = {CALLBACKTYPE_event, 0, FLAT_KERNEL_CS & ~3, (word)event_callback};
     ALLOWED("a selector of ring 0", callback_op(REGISTER, &ring0));
     check_events("becomes one of ring 1");
@@ -138,7 +138,7 @@ VARIATION(set_trap_table, "a list of gates ends at the first that is refused")
     check(fault.vector == BP, "those before it are set", "#UD went to the gate of %u", fault.vector);
     take_all_traps();
 #endif
-    REFUSED("a list of Xen's", EFAULT, hypercall(SET_TRAP_TABLE, HOLE));
+    REFUSED("a list of Xen's", EFAULT, hypercall(SET_TRAP_TABLE, XENS));
     at = (void *)((word)at + PAGE - sizeof *at);
     *at = gates[0];
     MUST(unmap(behind));

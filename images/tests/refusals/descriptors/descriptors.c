@@ -42,7 +42,7 @@ VARIATION(gdt, "which frames can be the GDT")
     REFUSED("far too many entries", EINVAL, set_gdt(frames, 1 << 20));
     REFUSED("a list that is not mapped", EFAULT, set_gdt((void *)AREA, 8));
     REFUSED("no list", EFAULT, set_gdt(0, 8));
-    REFUSED("a list in Xen's area", EFAULT, set_gdt((void *)HOLE, 8));
+    REFUSED("a list in Xen's area", EFAULT, set_gdt((void *)XENS, 8));
     REFUSED("too many entries, and no list", EINVAL, set_gdt(0, 7169));
     static const char *const names[] = {
         "no RAM", "nobody's frame", "a page mapped writable", "an L1 table", "the root",

@@ -198,7 +198,7 @@ VARIATION(commands, "commands and arguments")
     watch(page());
     for (unsigned command = 0; command < sizeof names / sizeof *names; command++) {
         REFUSED(names[command][0], EFAULT, event_channel_op(command, 0));
-        REFUSED(names[command][1], EFAULT, event_channel_op(command, (void *)HOLE));
+        REFUSED(names[command][1], EFAULT, event_channel_op(command, (void *)XENS));
     }
     u16 self = DOMID_SELF, other = 0, gone = NO_DOMAIN;
     REFUSED("a reset gone on with that was not interrupted", EBUSY, event_channel_op(EVTCHN_reset_cont, &self));

@@ -47,7 +47,7 @@ VARIATION(calls, "errors of the call")
     watch(page());
     for (unsigned i = 0; i < sizeof pointers / sizeof *pointers; i++) {
         REFUSED(pointers[i].names[0], EFAULT, grant_op(pointers[i].command, 0, 1));
-        REFUSED(pointers[i].names[1], EFAULT, grant_op(pointers[i].command, (void *)HOLE, 1));
+        REFUSED(pointers[i].names[1], EFAULT, grant_op(pointers[i].command, (void *)XENS, 1));
     }
     REFUSED("a count below 0", EINVAL, grant_op(map_grant_ref, zeros, ~0u));
     REFUSED("a count below 0 for an unknown command", EINVAL, grant_op(99, zeros, 1u << 31));

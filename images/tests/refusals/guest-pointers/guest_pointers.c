@@ -79,10 +79,10 @@ VARIATION(no_address, "an address that the CPU does not have")
 }
 #endif
 
-VARIATION(xen, "Xen's area, where the M2P can be read")
+VARIATION(xen, "Xen's area (but for the M2P, which Xen reads for a 32-bit guest: pae/pointers)")
 {
     watch(page());
-    each(HOLE, "at the M2P");
+    each(XENS, "of Xen's");
     each(HOLE_END - PAGE, "at the end of Xen's area");
 }
 

@@ -14,7 +14,7 @@ VARIATION(flushes, "flushes of the TLB and of caches")
     ALLOWED("a translation of Xen's, on all vCPUs", mmuext(INVLPG_ALL, HOLE, 0));
     REFUSED("the TLB, on a list that is not mapped", EINVAL, mmuext(TLB_FLUSH_MULTI, 0, AREA));
     REFUSED("one translation, on such a list", EINVAL, mmuext(INVLPG_MULTI, AREA, AREA));
-    REFUSED("one translation, on a list of Xen's", EINVAL, mmuext(INVLPG_MULTI, AREA, HOLE));
+    REFUSED("one translation, on a list of Xen's", EINVAL, mmuext(INVLPG_MULTI, AREA, XENS));
     REFUSED("the TLB, on no list", EINVAL, mmuext(TLB_FLUSH_MULTI, 0, 0));
     REFUSED("the caches", EACCES, mmuext(FLUSH_CACHE, 0, 0));
     REFUSED("the caches of all CPUs", EINVAL, mmuext(FLUSH_CACHE_GLOBAL, 0, 0));
@@ -29,9 +29,12 @@ VARIATION(ldt, "where the LDT may be")
     REFUSED("too many entries", EINVAL, mmuext(SET_LDT, at, 8193));
 #if BITS == 64
     REFUSED("at an address that is none", EINVAL, mmuext(SET_LDT, NON_CANONICAL, 1));
-#endif
     REFUSED("in Xen's area", EINVAL, mmuext(SET_LDT, HOLE, 1));
     REFUSED("at the end of Xen's area", EINVAL, mmuext(SET_LDT, HOLE_END - PAGE, 1));
+#else
+    ALLOWED("in Xen's area, where it only faults", mmuext(SET_LDT, HOLE, 1));
+    ALLOWED("at the end of it", mmuext(SET_LDT, HOLE_END - PAGE, 1));
+#endif
     ALLOWED("the most entries", mmuext(SET_LDT, at, 8192));
     ALLOWED("none, at any address", mmuext(SET_LDT, at + 8, 0));
 }
@@ -89,7 +92,7 @@ VARIATION(lists, "lists of operations")
     MUST(unmap(behind));
     REFUSED_AT(1, "the second is not mapped", EFAULT, mmuext_op(at, 2, DOMID_SELF));
     REFUSED_AT(0, "no list", EFAULT, mmuext_op(0, 1, DOMID_SELF));
-    REFUSED_AT(UNTOUCHED, "a list in Xen's area", EFAULT, mmuext_op((void *)HOLE, 1, DOMID_SELF));
+    REFUSED_AT(BITS == 64 ? UNTOUCHED : 0, "a list in Xen's area", EFAULT, mmuext_op((void *)XENS, 1, DOMID_SELF));
 #if BITS == 64
     REFUSED_AT(UNTOUCHED, "a list at an address that is none", EFAULT, mmuext_op((void *)NON_CANONICAL, 1, DOMID_SELF));
 #endif

@@ -42,7 +42,7 @@ VARIATION(pointers, "where the list may be")
     watch(page());
     at = (void *)((word)at + PAGE - sizeof *at);
     REFUSED("no list", EFAULT, multicall(0, 1));
-    REFUSED("a list of Xen's", EFAULT, multicall((void *)HOLE, 1));
+    REFUSED("a list of Xen's", EFAULT, multicall((void *)XENS, 1));
 #if BITS == 64
     REFUSED("a list at an address that is none", EFAULT, multicall((void *)NON_CANONICAL, 1));
 #endif

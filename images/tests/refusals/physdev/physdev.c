@@ -104,7 +104,7 @@ VARIATION(pointers, "arguments that cannot be read")
     watch(page());
     for (unsigned i = 0; i < sizeof calls / sizeof *calls; i++) {
         REFUSED(calls[i].names[0], EFAULT, physdev_op(calls[i].command, 0));
-        REFUSED(calls[i].names[1], EFAULT, physdev_op(calls[i].command, (void *)HOLE));
+        REFUSED(calls[i].names[1], EFAULT, physdev_op(calls[i].command, (void *)XENS));
     }
     REFUSED("the old form without", EFAULT, hypercall(PHYSDEV_OP_COMPAT, 0));
 }

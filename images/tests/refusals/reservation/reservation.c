@@ -57,7 +57,7 @@ VARIATION(lists, "where a list of extents ends the work")
         NO_CHANGE(name[5], 0, reservation(command, (word *)HOLE, 1, 0, DOMID_SELF));
         NO_CHANGE(name[6], 0, reservation(command, list, 1ul << (BITS - 4), 0, DOMID_SELF));
         NO_CHANGE(name[7], 0, memory_op(command, 0));
-        NO_CHANGE(name[8], 0, memory_op(command, (void *)HOLE));
+        NO_CHANGE(name[8], 0, memory_op(command, (void *)XENS));
         /* The upper bits of a command count extents that were done before; that many are the answer to nonsense. */
         check_equal(memory_op(command | 5 << 6, 0), 5, name[9]);
     }
@@ -113,7 +113,7 @@ VARIATION(exchange, "which pages can be exchanged, and for what")
     word pfn = spare_pfn(), in[2] = {mfn_of_pfn(pfn)}, out[2] = {pfn};
     struct memory_exchange good = one_for_one(in, out, 1), bad;
     REFUSED("no argument", EFAULT, memory_op(XENMEM_exchange, 0));
-    REFUSED("an argument of Xen's", EFAULT, memory_op(XENMEM_exchange, (void *)HOLE));
+    REFUSED("an argument of Xen's", EFAULT, memory_op(XENMEM_exchange, (void *)XENS));
     REFUSED("extents done before", EINVAL, memory_op(XENMEM_exchange | 1 << 6, &good));
     bad = good, bad.in.extent_order = bad.out.extent_order = 10;
     REFUSED("too large blocks", EPERM, exchange(&bad));
@@ -192,7 +192,7 @@ VARIATION(questions, "what may be asked, and of whom")
         REFUSED(calls[i].names[0], ESRCH, memory_op(command, &gone));
         REFUSED(calls[i].names[1], EPERM, memory_op(command, &other));
         REFUSED(calls[i].names[2], EFAULT, memory_op(command, 0));
-        REFUSED(calls[i].names[3], EFAULT, memory_op(command, (void *)HOLE));
+        REFUSED(calls[i].names[3], EFAULT, memory_op(command, (void *)XENS));
         REFUSED(calls[i].names[4], EINVAL, memory_op(command | 1 << 6, &self));
     }
     REFUSED("the highest frame, with extents done before", EINVAL, memory_op(XENMEM_maximum_ram_page | 1 << 6, 0));

@@ -23,12 +23,12 @@ VARIATION(poll, "which ports can be waited for")
     poll.count = 1;
     ports[0] = 1000000;
     REFUSED("no port", EINVAL, sched_op(SCHED_poll, &poll));
-    poll.ports = (u32 *)HOLE;
+    poll.ports = (u32 *)XENS;
     REFUSED("a list of Xen's", EFAULT, sched_op(SCHED_poll, &poll));
     poll.ports = (u32 *)TEST_AREA(9);
     REFUSED("a list that is not mapped", EFAULT, sched_op(SCHED_poll, &poll));
     REFUSED("no argument", EFAULT, sched_op(SCHED_poll, 0));
-    REFUSED("an argument of Xen's", EFAULT, sched_op(SCHED_poll, (void *)HOLE));
+    REFUSED("an argument of Xen's", EFAULT, sched_op(SCHED_poll, (void *)XENS));
     poll.count = 0;
     ALLOWED("none, until a time that is past", sched_op(SCHED_poll, &poll));
 }
@@ -65,7 +65,7 @@ VARIATION(commands, "other domains, and arguments")
     REFUSED("the end of another domain, no argument", EFAULT, sched_op(SCHED_remote_shutdown, 0));
     REFUSED("a CPU of its own", EPERM, sched_op(SCHED_pin_override, &pin));
     REFUSED("shutdown, no argument", EFAULT, sched_op(SCHED_shutdown, 0));
-    REFUSED("shutdown, an argument of Xen's", EFAULT, sched_op(SCHED_shutdown, (void *)HOLE));
+    REFUSED("shutdown, an argument of Xen's", EFAULT, sched_op(SCHED_shutdown, (void *)XENS));
     REFUSED("shutdown_code, no argument", EFAULT, sched_op(SCHED_shutdown_code, 0));
     REFUSED("command 8", ENOSYS, sched_op(8, 0));
     REFUSED("the last command", ENOSYS, sched_op(~0u, 0));

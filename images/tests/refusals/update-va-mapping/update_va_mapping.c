@@ -66,7 +66,7 @@ VARIATION(flushes, "which flush")
     ALLOWED("all, on a list of vCPUs", update_va_mapping(AREA, data, UVMF_TLB_FLUSH | (word)&one));
     ALLOWED("a kind that is not known", update_va_mapping(AREA, data, 3));
     REFUSED("one, on a list that is not mapped", EFAULT, update_va_mapping(AREA, data, UVMF_INVLPG | (AREA + PAGE)));
-    REFUSED("all, on a list that is Xen's", EFAULT, update_va_mapping(AREA, data, UVMF_TLB_FLUSH | HOLE));
+    REFUSED("all, on a list that is Xen's", EFAULT, update_va_mapping(AREA, data, UVMF_TLB_FLUSH | XENS));
     check_equal(update_va_mapping(AREA, 0, UVMF_INVLPG | (AREA + PAGE)), -EFAULT, "a change with such a list");
     check_equal(entry(AREA, 1), 0, "is made nevertheless");
     REFUSED("a refused entry with such a list", EINVAL,
@@ -90,4 +90,30 @@ VARIATION(domains, "update_va_mapping_otherdomain: whose page it is")
     REFUSED("I/O memory without the right", EPERM, otherdomain(AREA, frame_address(NO_RAM) | DATA, DOMID_IO));
     REFUSED("no L1 entry", EINVAL, otherdomain(TEST_AREA(100), data, DOMID_SELF));
     ALLOWED("itself", otherdomain(AREA, data, DOMID_SELF));
+}
+
+static void check_stored(const char *name, u64 written, u64 wanted)
+{
+    u64 frame = address_of(target);
+    MUST(map(AREA, frame | written));
+    check_entry(entry(AREA, 1), frame | wanted, name);
+}
+
+/* The kernel of a 64-bit guest runs in ring 3: what it maps for itself needs US for the CPU, and bit 52 tells it from
+   what it maps for user code, which is global; a 32-bit guest's is in ring 1 (mm.c, adjust_guest_l1e). */
+VARIATION(stored, "the guest reads back what Xen stored")
+{
+    set_up();
+    const u64 user = BITS == 64 ? G : 0;
+    check_stored("a page of the kernel's", P | RW | A, P | RW | A | KERNEL_BITS);
+    check_stored("the same written again", P | RW | A | KERNEL_BITS, P | RW | A | KERNEL_BITS);
+    check_stored("one for user code", P | RW | US | A, P | RW | US | A | user);
+    check_stored("read-only, never to be run", P | A | NX, P | A | NX | KERNEL_BITS);
+    check_stored("the guest's own bits", P | A | 0xe00 | 1ull << 62, P | A | 0xe00 | 1ull << 62 | KERNEL_BITS);
+    check_stored("G of the guest's own", P | A | G, P | A | G | KERNEL_BITS);
+    MUST(map(AREA, 0x123456789abcdeull << 8 & ~(u64)P));
+    check_entry(entry(AREA, 1), 0x123456789abcdeull << 8 & ~(u64)P, "what is not present is the guest's own business");
+    u64 *l1 = table(), above = address_of(l1);
+    MUST(update(entry_address(AREA, 2), above | P | RW | A));
+    check_entry(entry(AREA, 2), above | P | RW | A | (BITS == 64 ? US : 0), "a table");
 }

@@ -57,7 +57,7 @@ VARIATION(arguments, "arguments that are refused")
         if (!names[command][0])
             continue;
         REFUSED(names[command][0], EFAULT, vcpu_op(command, 0, (void *)(word)nowhere));
-        REFUSED(names[command][1], EFAULT, vcpu_op(command, 0, (void *)HOLE));
+        REFUSED(names[command][1], EFAULT, vcpu_op(command, 0, (void *)XENS));
         REFUSED(names[command][2], EFAULT, vcpu_op(command, 0, 0));
     }
     u64 area = HOLE;

@@ -72,7 +72,7 @@ VARIATION(pointers, "where the answer goes")
         word question = calls[i].question;
         const char *const *name = calls[i].names;
         REFUSED(name[0], EFAULT, ask(question, 0));
-        REFUSED(name[1], EFAULT, ask(question, (void *)HOLE));
+        REFUSED(name[1], EFAULT, ask(question, (void *)XENS));
         REFUSED(name[2], EFAULT, ask(question, readable));
         REFUSED(name[3], EFAULT, ask(question, last + PAGE - calls[i].size / 2));
 #if BITS == 64
