@@ -19,8 +19,7 @@ from stub.errors import PvstubError, UsageError
 from stub.gdb.symbols import Symbols
 from stub.trace import summary
 from stub.trace.filters import compile_filter
-from stub.trace.reader import LogReader
-from stub.trace.records import Record
+from stub.trace.reader import LogReader, Packed
 
 SAME: Final = 0
 DIFFERENT: Final = 1
@@ -85,8 +84,8 @@ def _run(options: argparse.Namespace) -> int:
     with ExitStack() as open_logs:
         good, bad = (open_logs.enter_context(LogReader(path)) for path in (options.good, options.bad))
         runs = (
-            Run(_records(good), Places(good.identity, _symbols(good, options.symbols))),
-            Run(_records(bad), Places(bad.identity, _symbols(bad, options.symbols_bad or options.symbols))),
+            Run(_packed(good), good.unpack, Places(good.identity, _symbols(good, options.symbols))),
+            Run(_packed(bad), bad.unpack, Places(bad.identity, _symbols(bad, options.symbols_bad or options.symbols))),
         )
         alike = all(good.identity.get(name) == bad.identity.get(name) for name in ("kernel", "memory", "bits"))
         exact = alike if options.places is None else options.places == "exact"
@@ -100,9 +99,9 @@ def _run(options: argparse.Namespace) -> int:
     return DIFFERENT if found.after else SAME
 
 
-def _records(reader: LogReader) -> Iterator[Record]:
-    yield from reader.records()
-    yield from reader.finish()
+def _packed(reader: LogReader) -> Iterator[Packed]:
+    yield from reader.packed()
+    yield from reader.packed_rest()
     if not reader.complete:
         print(f"pvstub diff: {reader.path}: the log has no end yet; compared to its last record", file=sys.stderr)
 
