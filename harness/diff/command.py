@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from harness import cache, catalogue, symbols
+from harness.command_line import Parser, ended
 from harness.diff import report
 from harness.diff.compare import Rules, Run, compare
 from harness.diff.places import Places
-from stub.errors import PvstubError, UsageError
+from stub.errors import UsageError
 from stub.gdb.symbols import Symbols
 from stub.trace import summary
 from stub.trace.filters import compile_filter
@@ -23,21 +23,12 @@ from stub.trace.reader import LogReader, Packed
 
 SAME: Final = 0
 DIFFERENT: Final = 1
-TROUBLE: Final = 2
 CONTEXT: Final = 5
-_INTERRUPTED: Final = 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error of pvstub's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = _Parser(
+    made = Parser(
         prog="pvstub diff",
         description="Show where the hypercall logs of two runs part: the first event that differs, with its context.",
         epilog="Exit status: 0 the same, 1 different, 2 trouble.",
@@ -59,19 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``pvstub diff``; 0 the same, 1 different, 2 trouble."""
-    try:
-        return _run(parser().parse_args(argv))
-    except PvstubError as error:
-        print(f"pvstub diff: {error}", file=sys.stderr)
-    except BrokenPipeError:
-        # Whoever read has read enough, and there was a difference to read of.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DIFFERENT
-    except OSError as error:
-        print(f"pvstub diff: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    return TROUBLE
+    return ended("pvstub diff", lambda: _run(parser().parse_args(argv)), unread=DIFFERENT)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -95,7 +74,6 @@ def _run(options: argparse.Namespace) -> int:
         else:
             for line in (*_heads(good, bad, exact), *report.lines(found, *runs)):
                 print(line)
-        sys.stdout.flush()
     return DIFFERENT if found.after else SAME
 
 
