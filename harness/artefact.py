@@ -212,10 +212,18 @@ def _found(path: Path, disk: Disk, about: dict[str, Any], given: Path | None) ->
 def unpack_logs(path: Path, folder: Path) -> None:
     """The logs that the boot left, for a comparison."""
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path) as archive:
-        for name in LOGS:
-            if name in archive.namelist():
-                (folder / name).write_bytes(_read(archive, name))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in LOGS:
+                if name in archive.namelist():
+                    (folder / name).write_bytes(_read(archive, name))
+    except _DAMAGE as error:
+        raise UsageError(f"{path}: no artefact of pvstub's, or a damaged one ({error})") from error
+
+
+def is_one(path: Path) -> bool:
+    """Whether it may be an artefact: a zip archive."""
+    return path.is_file() and zipfile.is_zipfile(path)
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -110,6 +110,17 @@ class LogReader:
                 self._seq += 1
                 yield Packed(data, self._seq - 1, self._console)
 
+    def begins(self, seq: int) -> int:
+        """The offset in the file of a record, or of what belongs to it and stands before it: notes, a multicall's
+        entries. To be asked of a reader that has read nothing; UsageError where there is no such record."""
+        start = self._at
+        for data in self._slices():
+            if any(packed.seq >= seq for packed in self._ordered(data)):
+                return start
+            if not self._held:
+                start = self._at
+        raise self._fault(f"no record {seq}")
+
     def unpack(self, packed: Packed) -> Record:
         """The record itself."""
         return make(
