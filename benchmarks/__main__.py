@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import asleep, boot, debug, machine, memory, pair, shares, start, tables, trace, traps
+from benchmarks import asleep, boot, debug, diff, machine, memory, pair, shares, start, tables, trace, traps
 from benchmarks.commands import Setting
 from benchmarks.process import Unexpected
 from benchmarks.table import Section, table
@@ -26,6 +26,7 @@ MEASURES: Mapping[str, Callable[[Setting], Section]] = {
     "memory": memory.run,
     "pair": pair.run,
     "trace": trace.run,
+    "diff": diff.run,
     "debug": debug.run,
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -1,170 +1,236 @@
-"""One file that holds a failed boot: its kernel, ramdisk, configuration, what was typed when, its logs and digests.
+"""One file that holds a failed boot: its kernel, ramdisk and disks, all it depends on, its logs and digests.
 
-A zip archive. ``artefact.json`` says what a boot depends on (`Inputs`) and what came of it; the other members have
-fixed names. The same boot anywhere gives the same digests, and ``pvstub replay`` shows whether it did.
+A zip archive. ``artefact.json`` has a boot's inputs (`stub.inputs`) and what came of it; the other members have fixed
+names. The same boot anywhere gives the same digests, and ``pvstub replay`` shows whether it did. Disks are kept as they
+were before the boot, while no more than `MOST_DISKS` of them is not zeros; a larger one is named by its SHA-256.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from stub.domain.config import DomainConfig
+from harness import sparse
+from harness.again import Boot, written_through
+from harness.cache import sha256_of
+from stub.domain.disk import Disk
 from stub.errors import PvstubError, UsageError
-from stub.machine import Limits, Machine
+from stub.inputs import Inputs, disk_of
+from stub.machine import Machine
 from stub.trace import summary
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 MANIFEST: Final = "artefact.json"
 KERNEL, RAMDISK = "kernel", "ramdisk"
 LOGS: Final = ("console.log", "xenstore.log", "hypercalls", summary.FILE_NAME)
 MOST_BYTES: Final = 1 << 30
-FROM_OUTSIDE: Final = ("wall-limit", "interrupted", "failure")
-"""Ends that come from the wall clock or a person: where exactly is not in the inputs."""
+MOST_DISKS: Final = 128 << 20
 
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the archive of one boot is the same file wherever it is made
-_LEFT_OUT: Final = frozenset({"kernel", "ramdisk", "disks"})
+_MOST_DISK: Final = 1 << 44
+_DAMAGE: Final = (
+    zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError, OverflowError,
+)  # fmt: skip
 
 
-class Typed(NamedTuple):
-    """Console input: the virtual time in ns, the bytes of console output that were there by then, what was typed."""
+class _Image(NamedTuple):
+    """A disk's image in an artefact: its open file and which pieces of it are kept; None: none, it is too large."""
 
-    now_ns: int
-    output: int
-    data: bytes
-
-
-class Artefact(NamedTuple):
-    """``config`` has its files unpacked. ``end``: virtual time and console bytes at the end; ``verdict`` None: stopped
-    by its test. ``audit``: as `Machine` takes it."""
-
-    config: DomainConfig
-    limits: Limits
-    audit: int | None
-    typed: tuple[Typed, ...]
-    end: tuple[int, int]
-    verdict: str | None
-    digests: dict[str, str]
-    pvstub: str
+    file: int
+    pieces: list[tuple[int, int]] | None
 
 
-def write(path: Path, machine: Machine, typed: Sequence[Typed], end: tuple[int, int], audit: int | None) -> None:
-    """Write the artefact of a machine that has been closed. UsageError for one that has disks: they are not kept."""
-    config, folder = machine.config, machine.run_directory
-    if config.disks:
-        raise UsageError("a guest with disks leaves no artefact: they may be larger than anybody wants to carry")
+# -- writing
+
+
+def write(path: Path, machine: Machine, end: tuple[int, int]) -> None:
+    """Write the artefact of a machine that has been closed, where it was at its ``end`` (as `Boot` has it).
+
+    UsageError for one that cannot be booted again.
+    """
+    inputs, folder = machine.inputs(), machine.run_directory
+    config = inputs.config
     if config.realtime or folder is None:
         raise UsageError("a guest on the wall clock, or without a folder, leaves no artefact")
-    kept = summary.load(folder)
+    for disk in config.disks:
+        written_through(disk.vdev, disk.overlay or disk.readonly)
+    kept, said = summary.load(folder), inputs.as_object()
+    del said["files"]
     files = {KERNEL: config.kernel.read_bytes()}
     if config.ramdisk is not None:
         files[RAMDISK] = config.ramdisk_bytes()
-    manifest = {
-        "schema": SCHEMA,
-        "pvstub": kept["pvstub"],
-        "config": {name: value for name, value in asdict(config).items() if name not in _LEFT_OUT},
-        "limits": {"virtual_ns": machine.limits.virtual_ns, "instructions": machine.limits.instructions},
-        "audit": audit,
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "typed": [{"now_ns": one.now_ns, "output": one.output, "hex": one.data.hex()} for one in typed],
-        "end": {"now_ns": end[0], "output": end[1]},
-        "verdict": machine.verdict.kind if machine.verdict is not None else None,
-        "digests": kept["digests"],
-    }
-    files |= {name: (folder / name).read_bytes() for name in LOGS if (folder / name).exists()}
-    files = {MANIFEST: json.dumps(manifest, indent=2).encode() + b"\n", **files}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            member = zipfile.ZipInfo(name, _DATE)
-            member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            archive.writestr(member, data)
+    logs = {name: (folder / name).read_bytes() for name in LOGS if (folder / name).exists()}
+    with _images(config.disks) as images, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, image in images.items():
+            said["disks"][number] |= _kept(archive, number, image)
+        manifest = {
+            "schema": SCHEMA,
+            "pvstub": kept["pvstub"],
+            **said,
+            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+            "end": {"now_ns": end[0], "output": end[1]},
+            "verdict": machine.verdict.kind if machine.verdict is not None else None,
+            "digests": kept["digests"],
+        }
+        for name, data in {MANIFEST: json.dumps(manifest, indent=2).encode() + b"\n", **files, **logs}.items():
+            archive.writestr(_member(name), data)
 
 
-def unpack(path: Path, folder: Path) -> Artefact:
-    """Read an artefact; its kernel and ramdisk go into ``folder``. UsageError for one that is none, or damaged."""
+@contextmanager
+def _images(disks: tuple[Disk, ...]) -> Iterator[dict[int, _Image]]:
+    """The images of those that have one, by number; as many of them kept as there is room for."""
+    opened: dict[int, _Image] = {}
+    room = MOST_DISKS
+    try:
+        for number, disk in enumerate(disks):
+            if disk.target is None:
+                continue
+            file = os.open(disk.target, os.O_RDONLY | os.O_CLOEXEC)
+            opened[number] = _Image(file, None)
+            size = 0
+            for _, data in sparse.blocks(file):
+                size += len(data)
+                if size > room:
+                    break
+            else:
+                room -= size
+                opened[number] = _Image(file, sparse.pieces(file))
+        yield opened
+    finally:
+        for image in opened.values():
+            os.close(image.file)
+
+
+def _kept(archive: zipfile.ZipFile, number: int, image: _Image) -> dict[str, Any]:
+    """What the manifest says of an image, which is put into the archive if it is to be kept."""
+    size = os.lseek(image.file, 0, os.SEEK_END)
+    if image.pieces is None:
+        os.lseek(image.file, 0, os.SEEK_SET)
+        with open(image.file, "rb", closefd=False) as whole:
+            return {"size": size, "sha256": hashlib.file_digest(whole, "sha256").hexdigest()}
+    digest = hashlib.sha256()
+    with archive.open(_member(_disk(number)), "w", force_zip64=True) as content:
+        for _, data in sparse.blocks(image.file):
+            digest.update(data)
+            content.write(data)
+    return {"size": size, "sha256": digest.hexdigest(), "pieces": image.pieces}
+
+
+def _disk(number: int) -> str:
+    return f"disk-{number}"
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name, _DATE)
+    member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+    return member
+
+
+# -- reading
+
+
+def unpack(path: Path, folder: Path, images: Mapping[str, Path] | None = None) -> Boot:
+    """Read an artefact; its files go into ``folder``. ``images``: those that it has not, by the disk's name.
+
+    UsageError for one that is none, or damaged, or lacks an image.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            manifest = json.loads(_member(archive, MANIFEST))
+            manifest = json.loads(_read(archive, MANIFEST))
             if manifest["schema"] != SCHEMA:
                 raise UsageError(f"{path}: an artefact of format {manifest['schema']}, not {SCHEMA}")
             places = {}
             for name in (KERNEL, RAMDISK):
                 if name in manifest["sha256"]:
-                    data = _member(archive, name)
+                    data = _read(archive, name)
                     if hashlib.sha256(data).hexdigest() != manifest["sha256"][name]:
                         raise UsageError(f"{path}: damaged: its {name} is another one; fetch it again")
                     places[name] = folder / name
                     places[name].write_bytes(data)
-        return _artefact(manifest, places)
+            wanted = dict(images or {})
+            disks = [
+                _unpack_disk(path, archive, number, said, folder, wanted.pop(str(said["vdev"]), None))
+                for number, said in enumerate(manifest["disks"])
+            ]
+        if wanted:
+            raise UsageError(f"{path}: it has no disk {min(wanted)}")
+        inputs = Inputs.of_object(manifest, places[KERNEL], places.get(RAMDISK), disks)
+        end = int(manifest["end"]["now_ns"]), int(manifest["end"]["output"])
+        digests = {name: str(manifest["digests"][name]) for name in ("console", "hypercalls")}
+        return Boot(inputs, end, manifest["verdict"], digests, str(manifest["pvstub"]))
     except OSError as error:
         raise UsageError(f"{error.filename or path}: {error.strerror}") from error
     except PvstubError:
         raise
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError) as error:
+    except _DAMAGE as error:
         raise UsageError(f"{path}: no artefact of pvstub's, or a damaged one ({error})") from error
+
+
+def _unpack_disk(
+    path: Path, archive: zipfile.ZipFile, number: int, said: dict[str, Any], folder: Path, given: Path | None
+) -> Disk:
+    """A disk, with its image under its own name, which the guest may see."""
+    about: dict[str, Any] = {name: said.pop(name) for name in ("size", "sha256", "pieces") if name in said}
+    if said["target"] is None:
+        return disk_of(said, None)
+    hint = Path(said["target"])
+    own = folder / _disk(number) / hint.name
+    if not hint.name or not 0 <= about["size"] <= _MOST_DISK:
+        raise ValueError(f"a disk of {about['size']} bytes in {hint}")
+    own.parent.mkdir(exist_ok=True)
+    if "pieces" in about:
+        if given is not None:
+            raise UsageError(f"{path}: its disk {said['vdev']} is in it: leave out --disk {said['vdev']}={given}")
+        _checked(archive, _disk(number))
+        with own.open("wb") as image, archive.open(_disk(number)) as content:
+            sparse.lay_out(image, about["size"], [(int(at), int(size)) for at, size in about["pieces"]], content)
+    else:
+        own.symlink_to(_found(path, disk_of(said, hint), about, given))
+    return disk_of(said, own)
+
+
+def _found(path: Path, disk: Disk, about: dict[str, Any], given: Path | None) -> Path:
+    """An image that is not in the artefact: the one that is given, where it was, or beside the artefact."""
+    assert disk.target is not None
+    for place in [given] if given is not None else [disk.target, path.parent / disk.target.name]:
+        if not place.is_file() or place.stat().st_size != about["size"]:
+            continue
+        if sha256_of(place) == about["sha256"]:
+            return place.absolute()
+    raise UsageError(
+        f"{path}: its disk {disk.vdev} is not in it: give --disk {disk.vdev}=FILE, an image of {about['size']:,} bytes "
+        f"with SHA-256 {about['sha256']}"
+    )
 
 
 def unpack_logs(path: Path, folder: Path) -> None:
     """The logs that the boot left, for a comparison."""
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path) as archive:
-        for name in LOGS:
-            if name in archive.namelist():
-                (folder / name).write_bytes(_member(archive, name))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in LOGS:
+                if name in archive.namelist():
+                    (folder / name).write_bytes(_read(archive, name))
+    except _DAMAGE as error:
+        raise UsageError(f"{path}: no artefact of pvstub's, or a damaged one ({error})") from error
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > MOST_BYTES:
-        raise ValueError(f"its {name} is larger than {MOST_BYTES >> 20} MiB")
+def is_one(path: Path) -> bool:
+    """Whether it may be an artefact: a zip archive."""
+    return path.is_file() and zipfile.is_zipfile(path)
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    _checked(archive, name)
     return archive.read(name)
 
 
-def _artefact(manifest: dict[str, Any], places: dict[str, Path]) -> Artefact:
-    known = {field.name for field in fields(DomainConfig)} - _LEFT_OUT
-    given = dict(manifest["config"])
-    if set(given) - known:
-        raise ValueError(f"{min(set(given) - known)} in its configuration")
-    given["faults"] = tuple(given.get("faults", ()))
-    config = DomainConfig(kernel=places[KERNEL], ramdisk=places.get(RAMDISK), **given)
-    limits = manifest["limits"]
-    return Artefact(
-        config,
-        Limits(limits["virtual_ns"], limits["instructions"]),
-        manifest["audit"],
-        tuple(Typed(int(one["now_ns"]), int(one["output"]), bytes.fromhex(one["hex"])) for one in manifest["typed"]),
-        (int(manifest["end"]["now_ns"]), int(manifest["end"]["output"])),
-        manifest["verdict"],
-        {name: str(manifest["digests"][name]) for name in ("console", "hypercalls")},
-        str(manifest["pvstub"]),
-    )
-
-
-def replay(artefact: Artefact, run_directory: Path, cache: Path) -> dict[str, str]:
-    """Boot it again, type what was typed when it was, and end where it ended; the digests."""
-    machine = Machine(artefact.config, run_directory, artefact.limits, cache=cache, audit=artefact.audit)
-    with machine:
-        for typed in artefact.typed:
-            _run_to(machine, typed.now_ns, typed.output)
-            machine.console.send(typed.data)
-        if artefact.verdict is not None and artefact.verdict not in FROM_OUTSIDE:
-            machine.run()
-        else:
-            _run_to(machine, *artefact.end)
-    digests: dict[str, str] = summary.load(run_directory)["digests"]
-    return digests
-
-
-def _run_to(machine: Machine, now_ns: int, output: int) -> None:
-    """To a virtual time, and in it to where the guest has printed so much."""
-
-    def there() -> bool:
-        return machine.now_ns >= now_ns and len(machine.console.output) >= output
-
-    machine.run(deadline_ns=now_ns, until=there)
-    if len(machine.console.output) < output:
-        machine.run(deadline_ns=now_ns + 1, until=there)
+def _checked(archive: zipfile.ZipFile, name: str) -> None:
+    if archive.getinfo(name).file_size > MOST_BYTES:
+        raise ValueError(f"its {name} is larger than {MOST_BYTES >> 20} MiB")

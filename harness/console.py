@@ -87,16 +87,13 @@ class GuestConsole(SpawnBase):  # type: ignore[misc]
         self,
         start: Callable[[], MachineLike],
         timeout: float = DEFAULT_TIMEOUT,
-        sent: Callable[[bytes], object] = lambda data: None,
     ) -> None:
-        """``sent`` is told what is sent, before it is."""
         super().__init__(
             timeout=timeout, maxread=MAX_READ, searchwindowsize=SEARCH_WINDOW, encoding="utf-8", codec_errors="replace"
         )
         self.delaybeforesend = self.delayafterread = self.delayafterclose = None
         self.name = "<guest console>"
         self._start = start
-        self._sent = sent
         self._taken = 0  # bytes of the machine's output that have been read here
 
     # -- reading -----------------------------------------------------------------------------------------------
@@ -277,7 +274,6 @@ class GuestConsole(SpawnBase):  # type: ignore[misc]
         data = text if isinstance(text, bytes) else text.encode("utf-8")
         self._log(data.decode("utf-8", "replace"), "send")
         machine = self._start()
-        self._sent(data)
         machine.console.send(data)
         return len(data)
 

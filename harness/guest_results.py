@@ -18,7 +18,7 @@ _VERSION: Final = re.compile(r" *(?:KTAP|TAP) version (\d+)")
 _PLAN: Final = re.compile(r" *1\.\.(\d+)(?: *# *(?P<skip>[Ss][Kk][Ii][Pp])\b *(?P<why>.*))?")
 _RESULT: Final = re.compile(
     r"(?P<indent> *)(?P<not>not )?ok(?: (?P<number>\d+))?(?:(?: -)? (?P<name>[^#]*?))?"
-    r"(?: *# *(?P<directive>SKIP|TODO|XFAIL|TIMEOUT|ERROR)\b:? *(?P<why>.*)|\s*#.*)?",
+    r"(?: *# *(?P<directive>SKIP|TODO|XFAIL|TIMEOUT|ERROR)\b:? *(?P<why>.*)|\s*# *(?P<data>.*))?",
     re.IGNORECASE,
 )
 _LAST: Final = re.compile(r"Test result: (?P<word>SUCCESS|SKIP|ERROR|FAILURE)(?:: (?P<why>.*))?")
@@ -116,7 +116,7 @@ def _outcome(found: re.Match[str], reason: str) -> tuple[str, str]:
     if directive in ("TODO", "XFAIL"):  # a failure that is expected; passing is no fault
         return PASSED, why
     if found["not"] or directive in ("TIMEOUT", "ERROR"):
-        return FAILED, reason or " ".join(filter(None, (directive, why))) or "no reason given"
+        return FAILED, reason or " ".join(filter(None, (directive, why or found["data"]))) or "no reason given"
     return PASSED, ""
 
 

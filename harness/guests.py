@@ -18,7 +18,6 @@ from .machine import NS_PER_SECOND, Launch, MachineLike, RunLimits, VerdictLike
 if TYPE_CHECKING:
     from stub.domain.config import DomainConfig
 
-    from .artefact import Typed
     from .catalogue import CatalogueImage
     from .console import GuestConsole
     from .hypercalls import Hypercalls
@@ -222,7 +221,6 @@ class Guest:
         self._machine: MachineLike | None = None
         self._lease: Lease | None = None
         self._last_registers: dict[str, int] | None = None
-        self._typed: list[Typed] = []
         self._ended_at = (0, 0)
 
     def __call__(self, image: str | Path | None = None, **changes: Any) -> Guest:
@@ -268,11 +266,6 @@ class Guest:
         finally:
             self._release()
 
-    def _note(self, data: bytes) -> None:
-        from .artefact import Typed
-
-        self._typed.append(Typed(self.machine.now_ns, len(self.machine.console.output), data))
-
     def leave_artefact(self, path: Path) -> None:
         """Write the file from which ``pvstub replay`` boots it again; the guest is closed. UsageError if it cannot."""
         from stub.machine import Machine
@@ -281,7 +274,7 @@ class Guest:
 
         if not isinstance(self._machine, Machine):
             raise UsageError("a machine of the test's own leaves no artefact")
-        artefact.write(path, self._machine, self._typed, self._ended_at, self.spec.audit)
+        artefact.write(path, self._machine, self._ended_at)
 
     def _release(self) -> None:
         if self._lease is not None:
@@ -294,7 +287,7 @@ class Guest:
         """Expect on its console."""
         from .console import GuestConsole
 
-        return GuestConsole(lambda: self.machine, self._house.timeout, self._note)
+        return GuestConsole(lambda: self.machine, self._house.timeout)
 
     @cached_property
     def hypercalls(self) -> Hypercalls:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from stub.errors import PvstubError, UsageError
+from harness.command_line import Parser, ended
+from stub.errors import UsageError
 from stub.trace.pagetables import census, diff, ranges, reverse, store, walks
 from stub.trace.pagetables.moments import Root
 from stub.trace.pagetables.snapshot import Snapshot
 from stub.trace.pagetables.space import AddressSpace
 
-INTERRUPTED = 130
 LIVE = "live"
 _KEPT = re.compile(r"tables kept in (?P<path>/.*)\n")
 _EXAMPLES = """\
@@ -33,31 +31,15 @@ asks the guest of `pvstub boot --gdb`, by the address that it printed. The actio
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error of pvstub's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see pvstub pagetables --help")
-
-
 def main(argv: Sequence[str]) -> int:
     """Run ``pvstub pagetables``; the exit status. Faults of files and options are one line on stderr and status 2."""
-    try:
-        options = _parser(live=argv[:1] == [LIVE]).parse_args(argv)
-        act: Callable[[argparse.Namespace], None] = options.act
-        act(options)
-        sys.stdout.flush()
-    except PvstubError as error:
-        print(f"pvstub pagetables: {error}", file=sys.stderr)
-        return error.status
-    except BrokenPipeError:
-        # Whoever read has read enough; the interpreter's own flush at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        print(f"pvstub pagetables: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
-        return PvstubError.status
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return ended("pvstub pagetables", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    options = _parser(live=argv[:1] == [LIVE]).parse_args(argv)
+    act: Callable[[argparse.Namespace], None] = options.act
+    act(options)
     return 0
 
 
@@ -65,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser(live: bool) -> argparse.ArgumentParser:
-    made = _Parser(
+    made = Parser(
         prog="pvstub pagetables",
         description="A guest's page tables at moments of its run.",
         epilog=_EXAMPLES,
@@ -77,7 +59,7 @@ def _parser(live: bool) -> argparse.ArgumentParser:
     common: Any = _common(argparse.SUPPRESS)
     for action in _common(None)._actions:
         made._add_action(action)
-    actions = made.add_subparsers(metavar="ACTION", parser_class=_Parser)
+    actions = made.add_subparsers(metavar="ACTION", parser_class=Parser)
     made.set_defaults(act=_list)
 
     def add(name: str, act: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
@@ -105,7 +87,7 @@ def _parser(live: bool) -> argparse.ArgumentParser:
 
 def _common(default: str | None) -> argparse.ArgumentParser:
     """What may stand before the action and behind it; the second does not undo the first."""
-    made = _Parser(add_help=False, argument_default=default)
+    made = Parser(add_help=False, argument_default=default)
     made.add_argument("--snapshot", metavar="N", help="which snapshot, by number (default: the last)")
     made.add_argument(
         "--root", metavar="ROOT",

@@ -10,20 +10,30 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-SKIPPED, FAILED, PASSED = "skipped", "failed", "passed"
-_ORDER: Final = {FAILED: 0, SKIPPED: 1, PASSED: 2}
+SKIPPED, FAILED, PASSED, EXPECTED = "skipped", "failed", "passed", "expected to fail"
+_ORDER: Final = {FAILED: 0, EXPECTED: 1, SKIPPED: 2, PASSED: 3}
+_DIRECTIVES: Final = {SKIPPED: "SKIP", EXPECTED: "XFAIL"}
 _SHOWN: Final = ("pv run", "pv artefact", "pv digest console", "pv digest hypercalls", "pv verdict")
 _MOST_LINES: Final = 30
 
 
+class Part(NamedTuple):
+    """A subtest, such as a result that a guest printed."""
+
+    name: str
+    outcome: str
+    reason: str
+
+
 class Row(NamedTuple):
-    """A test: the worst of its phases and subtests, why, its seconds, and its guests' properties."""
+    """A test: the worst of its phases and subtests, why, its seconds, its guests' properties, and the subtests."""
 
     name: str
     outcome: str
     reason: str
     seconds: float
     facts: tuple[tuple[str, str], ...]
+    parts: tuple[Part, ...] = ()
 
 
 def rows(stats: Mapping[str, Sequence[Any]]) -> list[Row]:
@@ -33,10 +43,17 @@ def rows(stats: Mapping[str, Sequence[Any]]) -> list[Row]:
         outcome = getattr(report, "outcome", None)
         if outcome not in _ORDER:
             continue
+        if outcome == SKIPPED and hasattr(report, "wasxfail"):
+            outcome = EXPECTED
         facts = tuple(
             (name, str(value)) for name, value in getattr(report, "user_properties", ()) if name.startswith("pv ")
         )
-        row = Row(report.nodeid, outcome, _reason(report), getattr(report, "duration", 0.0), facts)
+        row = Row(report.nodeid, outcome, _reason(report, outcome), getattr(report, "duration", 0.0), facts)
+        context = getattr(report, "context", None)
+        if context is not None:  # a subtest's
+            name = _line(str(context.msg or "unnamed"))
+            part = Part(name, outcome, row.reason.removeprefix("Failed: ").removeprefix(f"{name}: "))
+            row = row._replace(seconds=0.0, parts=(part,))  # its test's seconds have those of its own
         found[row.name] = _worse(found[row.name], row) if row.name in found else row
     return [found[name] for name in sorted(found)]
 
@@ -44,13 +61,24 @@ def rows(stats: Mapping[str, Sequence[Any]]) -> list[Row]:
 def _worse(one: Row, other: Row) -> Row:
     first, second = sorted((one, other), key=lambda row: _ORDER[row.outcome])
     facts = max((one.facts, other.facts), key=len)  # they only grow from phase to phase
-    return first._replace(seconds=one.seconds + other.seconds, facts=facts, reason=first.reason or second.reason)
+    parts = one.parts + other.parts
+    failed = [f"{part.name}: {part.reason}" for part in parts if part.outcome == FAILED]
+    if failed:  # the test itself says no more than how many
+        first = first._replace(reason="; ".join(failed))
+    return first._replace(
+        seconds=one.seconds + other.seconds,
+        facts=facts,
+        parts=parts,
+        reason=_line(first.reason or second.reason),
+    )
 
 
-def _reason(report: Any) -> str:
+def _reason(report: Any, outcome: str) -> str:
     """One line of why: a skip's reason, a failure's own message."""
-    if report.outcome == PASSED:
+    if outcome == PASSED:
         return ""
+    if outcome == EXPECTED:
+        return _line(report.wasxfail.removeprefix("reason: "))
     if isinstance(report.longrepr, tuple):
         return _line(str(report.longrepr[2]).removeprefix("Skipped: "))
     crash = getattr(report.longrepr, "reprcrash", None)
@@ -67,13 +95,23 @@ def ktap(tests: Iterable[Row]) -> str:
     tests = list(tests)
     lines = ["KTAP version 1", f"1..{len(tests)}"]
     for number, test in enumerate(tests, 1):
-        if test.outcome != PASSED and test.reason:
+        if test.outcome == FAILED and test.reason:
             lines.append(f"# {test.reason}")
         lines += [f"# {name}: {value}" for name, value in test.facts if name in _SHOWN]
-        word = "not ok" if test.outcome == FAILED else "ok"
-        skip = f" # SKIP {test.reason}" if test.outcome == SKIPPED else ""
-        lines.append(f"{word} {number} {test.name.replace('#', '')}{skip}")
+        if test.parts:
+            lines += ["    KTAP version 1", f"    1..{len(test.parts)}"]
+            lines += [f"    {_result(at, part)}" for at, part in enumerate(test.parts, 1)]
+        lines.append(_result(number, test))
     return "\n".join(lines) + "\n"
+
+
+def _result(number: int, test: Row | Part) -> str:
+    """KTAP's line of a result; of a subtest with the reason, which has no line of its own."""
+    word = "not ok" if test.outcome in (FAILED, EXPECTED) else "ok"
+    directive = _DIRECTIVES.get(test.outcome, "")
+    if directive or (isinstance(test, Part) and test.reason):
+        directive = f" # {directive} {test.reason}".replace("  ", " ")
+    return f"{word} {number} {test.name.replace('#', '')}{directive}"
 
 
 def markdown(tests: Iterable[Row]) -> str:
@@ -81,20 +119,28 @@ def markdown(tests: Iterable[Row]) -> str:
     tests = list(tests)
     counts = {outcome: sum(test.outcome == outcome for test in tests) for outcome in _ORDER}
     lines = [
-        f"## pvstub: {counts[FAILED]} failed, {counts[PASSED]} passed, {counts[SKIPPED]} skipped",
+        f"## pvstub: {counts[FAILED]} failed, {counts[PASSED]} passed, {counts[SKIPPED]} skipped"
+        + (f", {counts[EXPECTED]} failed as expected" if counts[EXPECTED] else ""),
         "",
     ]
     failed = [test for test in tests if test.outcome == FAILED]
     if failed:
         lines += ["| test | why | seconds |", "| --- | --- | --- |"]
         lines += [f"| {_cell(test.name)} | {_cell(test.reason)} | {test.seconds:.1f} |" for test in failed]
-    for test in failed:
+    for test in (test for test in failed if test.facts or test.parts):
         lines += ["", f"### {_cell(test.name)}", ""]
-        lines += [f"* {name.removeprefix('pv ')}: {_code(value)}" for name, value in test.facts if name in _SHOWN]
+        lines += [f"* {part.outcome}: {_code(part.name)}: {_cell(part.reason)}" for part in test.parts if part.reason]
+        lines += [_fact(name, value) for name, value in test.facts if name in _SHOWN]
         for name, value in test.facts:
             if name.startswith(("pv guest console", "pv rerun")):
                 lines += ["", f"{name.removeprefix('pv ')}:", "", *_block(value)]
     return "\n".join(lines) + "\n"
+
+
+def _fact(name: str, value: str) -> str:
+    if name == "pv artefact" and not value.startswith("none"):
+        return f"* on another machine: {_code('pvstub replay ' + value.rpartition('/')[2])}, of the artefacts"
+    return f"* {name.removeprefix('pv ')}: {_code(value)}"
 
 
 def _cell(text: str) -> str:

@@ -35,6 +35,7 @@ from stub.hypervisor.snapshots import Place, Snapshots
 from stub.hypervisor.verdict import Verdict
 from stub.hypervisor.xen import Hypervisor
 from stub.image import load_image
+from stub.inputs import Inputs, Typed
 from stub.trace import summary
 from stub.trace.pagetables.moments import Moment
 from stub.trace.pagetables.snapshot import Snapshot
@@ -155,6 +156,7 @@ class Machine:
         self.verdict: Verdict | None = None
         self.boots = 0
         self._output = bytearray()
+        self.typed: list[Typed] = []
         self._fresh_output = False
         self._started_at = time.monotonic()
         self._wall_zero = self._turned_at = time.monotonic_ns()
@@ -190,7 +192,7 @@ class Machine:
 
         engine = UnicornEngine(domain.ram.map, domain.guest.read_available, is_64bit)
         self.xen = Hypervisor(domain, engine, self.log, self._output_came, self._disks)
-        self.xen.console.output = self._output
+        self.xen.console.output, self.xen.console.on_typed = self._output, self._typed_came
         if self.run_directory is not None:
             self.xen.xenstore.wire.on_traffic = self._store_said
         self.xen.start()
@@ -204,6 +206,9 @@ class Machine:
         self.prompt()
         if self._on_output is not None:
             self._on_output(data)
+
+    def _typed_came(self, data: bytes) -> None:
+        self.typed.append(Typed(self.now_ns, len(self._output), data))
 
     def _store_said(self, line: str) -> None:
         self._files.keep_traffic(f"{stamp(self.now_ns)} d{self.xen.domain.domid} {line}")
@@ -228,6 +233,10 @@ class Machine:
     def retired(self) -> int:
         """Instructions retired since the first boot."""
         return self._done_instructions + self.xen.words[RETIRED]
+
+    def inputs(self) -> Inputs:
+        """What this run depends on, so far."""
+        return Inputs(self.config, self.limits.virtual_ns, self.limits.instructions, self._audit, self.typed)
 
     def registers(self) -> dict[str, int]:
         """The vCPU's registers by name."""
@@ -464,6 +473,7 @@ class Machine:
             counts=self.log.counts(),
             unimplemented=xen.unimplemented,
             digests={"console": self._files.digest.hexdigest(), "hypercalls": self.log.digest()},
+            **({} if config.realtime else {"inputs": self.inputs().as_object()}),
         )
 
     def close(self) -> None:

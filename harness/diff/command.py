@@ -4,47 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
-from harness import cache, catalogue, symbols
+from harness.command_line import Parser, ended
 from harness.diff import report
-from harness.diff.compare import Rules, Run, compare
-from harness.diff.places import Places
-from stub.errors import PvstubError, UsageError
-from stub.gdb.symbols import Symbols
-from stub.trace import summary
+from harness.diff.compare import Rules, compare
+from harness.diff.sides import Side
+from stub.errors import UsageError
 from stub.trace.filters import compile_filter
-from stub.trace.reader import LogReader
-from stub.trace.records import Record
 
 SAME: Final = 0
 DIFFERENT: Final = 1
-TROUBLE: Final = 2
 CONTEXT: Final = 5
-_INTERRUPTED: Final = 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error of pvstub's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = _Parser(
+    made = Parser(
         prog="pvstub diff",
         description="Show where the hypercall logs of two runs part: the first event that differs, with its context.",
         epilog="Exit status: 0 the same, 1 different, 2 trouble.",
     )
     for name in ("good", "bad"):
-        made.add_argument(name, type=Path, metavar=name.upper(), help="a run's folder, or its file hypercalls")
+        made.add_argument(name, type=Path, metavar=name.upper(), help="a run's folder, or an artefact")
     made.add_argument("--context", type=int, default=CONTEXT, metavar="N", help=f"equal events shown ({CONTEXT})")
     made.add_argument("--filter", action="append", default=[], metavar="EXPR", help="compare only what matches")
     made.add_argument(
@@ -52,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
         help="compare frames and addresses exactly, or whose they are only (default: exactly for one kernel and size)",
     )  # fmt: skip
     made.add_argument("--schedule", action="store_true", help="compare timer ticks and turns of threads, too")
+    made.add_argument(
+        "--backtrace", action="store_true", help="boot both again, up to the difference, and say who called there"
+    )
     made.add_argument("--symbols", type=Path, metavar="FILE", help="symbols of both kernels (default: the image's)")
     made.add_argument("--symbols-bad", type=Path, metavar="FILE", help="symbols of BAD's kernel, if they are others")
     made.add_argument("--json", action="store_true", help="one JSON object")
@@ -60,19 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``pvstub diff``; 0 the same, 1 different, 2 trouble."""
-    try:
-        return _run(parser().parse_args(argv))
-    except PvstubError as error:
-        print(f"pvstub diff: {error}", file=sys.stderr)
-    except BrokenPipeError:
-        # Whoever read has read enough, and there was a difference to read of.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DIFFERENT
-    except OSError as error:
-        print(f"pvstub diff: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    return TROUBLE
+    return ended("pvstub diff", lambda: _run(parser().parse_args(argv)), unread=DIFFERENT)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -82,34 +58,27 @@ def _run(options: argparse.Namespace) -> int:
         if file is not None and not file.is_file():
             raise UsageError(f"{file}: no such file of symbols")
     filters = [compile_filter(expression) for expression in options.filter]
-    with ExitStack() as open_logs:
-        good, bad = (open_logs.enter_context(LogReader(path)) for path in (options.good, options.bad))
-        runs = (
-            Run(_records(good), Places(good.identity, _symbols(good, options.symbols))),
-            Run(_records(bad), Places(bad.identity, _symbols(bad, options.symbols_bad or options.symbols))),
-        )
+    with ExitStack() as opened:
+        good = Side(options.good, options.symbols, opened)
+        bad = Side(options.bad, options.symbols_bad or options.symbols, opened)
         alike = all(good.identity.get(name) == bad.identity.get(name) for name in ("kernel", "memory", "bits"))
         exact = alike if options.places is None else options.places == "exact"
+        runs = good.run, bad.run
         found = compare(*runs, Rules(exact, options.schedule, filters), options.context)
+        one, other = report.first_pair(found)
+        callers = (good.backtrace(one), bad.backtrace(other)) if options.backtrace else None
         if options.json:
-            print(json.dumps({"places": "exact" if exact else "rough", **report.as_object(found, *runs)}, indent=2))
+            shown = report.as_object(found, *runs, callers)
+            print(json.dumps({"places": "exact" if exact else "rough", **shown}, indent=2))
         else:
-            for line in (*_heads(good, bad, exact), *report.lines(found, *runs)):
+            for line in (*_heads(good, bad, exact), *report.lines(found, *runs, callers)):
                 print(line)
-        sys.stdout.flush()
     return DIFFERENT if found.after else SAME
 
 
-def _records(reader: LogReader) -> Iterator[Record]:
-    yield from reader.records()
-    yield from reader.finish()
-    if not reader.complete:
-        print(f"pvstub diff: {reader.path}: the log has no end yet; compared to its last record", file=sys.stderr)
-
-
-def _heads(good: LogReader, bad: LogReader, exact: bool) -> Iterator[str]:
-    for mark, reader in (("---", good), ("+++", bad)):
-        yield f"{mark} {reader.path.parent}"
+def _heads(good: Side, bad: Side, exact: bool) -> Iterator[str]:
+    for mark, side in (("---", good), ("+++", bad)):
+        yield f"{mark} {side.name}"
     names = sorted({*good.identity, *bad.identity})
     for name in names:
         one, other = good.identity.get(name), bad.identity.get(name)
@@ -117,25 +86,3 @@ def _heads(good: LogReader, bad: LogReader, exact: bool) -> Iterator[str]:
             yield f"{name}: GOOD {one}, BAD {other}"
     if not exact:
         yield "places compared roughly: whose a frame is, which region or symbol an address is in"
-
-
-def _symbols(reader: LogReader, given: Path | None) -> Symbols:
-    """The symbols of a run's kernel: those given, or those in the cache, or made from an image that is in the cache."""
-    if given is not None:
-        return Symbols(given)
-    kernel = reader.identity.get("kernel")
-    if not isinstance(kernel, str) or not kernel.isalnum():
-        return Symbols(None)
-    unit = cache.find(cache.cache_folder() / "symbols" / kernel, str(symbols.SYMBOLS_FORMAT))
-    return Symbols(unit.path if unit is not None else _of_image(reader.path.parent, kernel))
-
-
-def _of_image(run: Path, kernel: str) -> Path | None:
-    try:
-        name = summary.load(run)["image"].get("name")
-    except UsageError:  # a run that was killed has none
-        return None
-    there = catalogue.cached(name) if name in catalogue.names() else None
-    if there is None or cache.sha256_of(there.kernel) != kernel:  # another version by now
-        return None
-    return symbols.executable(there.kernel)

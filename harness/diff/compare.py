@@ -7,29 +7,45 @@ time and no memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, zip_longest
 from typing import Final, NamedTuple
 
-from harness.diff.events import FRAME_BITS, PRESENT, REQUEST, Event, event, scheduled
+from harness.diff.alike import SURE, SURE_KINDS, Alike
+from harness.diff.events import Event, event, scheduled
 from harness.diff.places import Places
-from stub.abi.xen import Hypercall
 from stub.trace.align import Side, TooDifferent, align
 from stub.trace.filters import Predicate
-from stub.trace.records import HypercallRecord, PortIoRecord, Record
+from stub.trace.reader import Packed
+from stub.trace.records import Record
 
 WINDOWS: Final = (20_000, 2_000, 150)
 """How many events behind the divergence are aligned: the most of these that have no more than `LIMIT` differences."""
 LIMIT: Final = 300
 MET: Final = 8
 """So many equal events in a row, and the two have met again."""
+MOST_EVENTS: Final = 1 << 16
+"""Different ones whose words are kept."""
 
 
-class Run(NamedTuple):
+class Run:
     """One side: its records from the start, and its places."""
 
-    records: Iterable[Record]
-    places: Places
+    def __init__(self, records: Iterable[Packed], unpack: Callable[[Packed], Record], places: Places) -> None:
+        self.records = records
+        self.unpack = unpack
+        self.places = places
+        self._events: dict[bytes, Event] = {}
+
+    def entry(self, packed: Packed) -> Entry:
+        """A record and what is compared of it. What happens again and again, at other times, is worded once."""
+        timeless = packed.data[:8] + packed.data[16:]
+        known = self._events.get(timeless)
+        if known is None:
+            if len(self._events) >= MOST_EVENTS:
+                self._events.clear()
+            known = self._events[timeless] = event(self.unpack(packed), self.places)
+        return Entry(packed, known, self.unpack)
 
 
 class Rules(NamedTuple):
@@ -41,10 +57,16 @@ class Rules(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A record and what was compared of it."""
+    """A record, not taken apart yet, and what was compared of it."""
 
-    record: Record
+    packed: Packed
     event: Event
+    unpack: Callable[[Packed], Record]
+
+    @property
+    def record(self) -> Record:
+        """The record itself."""
+        return self.unpack(self.packed)
 
 
 class Line(NamedTuple):
@@ -72,16 +94,13 @@ class Comparison(NamedTuple):
 
 def compare(good: Run, bad: Run, rules: Rules, context: int) -> Comparison:
     """Compare two runs and keep ``context`` equal events around the first difference."""
-    before: deque[tuple[Record, Record]] = deque(maxlen=context)
+    before: deque[tuple[Packed, Packed]] = deque(maxlen=context)
     left, right = _compared(good, rules), _compared(bad, rules)
+    alike = Alike(good.places, bad.places)
     equal = 0
     for a, b in zip_longest(left, right):
-        if (
-            a is None
-            or b is None
-            or not (_same(a, b, good.places, bad.places) or _key(a, good, rules) == _key(b, bad, rules))
-        ):
-            lines = [Line(_entry(one, good), _entry(other, bad)) for one, other in before]
+        if a is None or b is None or not (alike(a.data, b.data) or _same_words(a, b, good, bad, rules)):
+            lines = [Line(good.entry(one), bad.entry(other)) for one, other in before]
             rest = _rest(a, left, good, WINDOWS[0]), _rest(b, right, bad, WINDOWS[0] + LIMIT)
             return _diverged(equal, lines, rest, rules, context)
         before.append((a, b))
@@ -89,52 +108,28 @@ def compare(good: Run, bad: Run, rules: Rules, context: int) -> Comparison:
     return Comparison(equal, [], [], True, 0, 0)
 
 
-def _compared(run: Run, rules: Rules) -> Iterator[Record]:
-    for record in run.records:
-        if (rules.schedule or not scheduled(record)) and all(matches(record) for matches in rules.filters):
-            yield record
+def _compared(run: Run, rules: Rules) -> Iterator[Packed]:
+    for packed in run.records:
+        kind = packed.data[0]
+        if kind in SURE_KINDS or (kind, packed.data[2]) in SURE or rules.schedule:
+            record = None
+        else:
+            record = run.unpack(packed)
+            if scheduled(record):
+                continue
+        if rules.filters:
+            record = record or run.unpack(packed)
+            if not all(matches(record) for matches in rules.filters):
+                continue
+        yield packed
 
 
-def _same(one: Record, other: Record, good: Places, bad: Places) -> bool:
-    """Whether two records are the same as far as numbers tell; most are, and this is quicker than words."""
-    if isinstance(one, PortIoRecord) and isinstance(other, PortIoRecord):
-        return (one.port, one.value, one.size, one.write) == (other.port, other.value, other.size, other.write)
-    if not (isinstance(one, HypercallRecord) and isinstance(other, HypercallRecord)):
-        return False
-    if (one.number, one.result) != (other.number, other.result) or not good.same_addresses(bad):
-        return False
-    if one.number == Hypercall.mmu_update and good.frames != bad.frames:
-        return one.args == other.args and _requests(one, good) == _requests(other, bad)
-    if good.frames != bad.frames and (one.payload or one.out or one.number in _FRAMES_IN_REGISTERS):
-        return False
-    return (one.args, one.payload, one.out) == (other.args, other.payload, other.out)
+def _same_words(one: Packed, other: Packed, good: Run, bad: Run, rules: Rules) -> bool:
+    return good.entry(one).event.key(rules.exact) == bad.entry(other).event.key(rules.exact)
 
 
-_FRAMES_IN_REGISTERS: Final = frozenset({
-    Hypercall.update_va_mapping, Hypercall.update_va_mapping_otherdomain, Hypercall.update_descriptor,
-})  # fmt: skip
-
-
-def _requests(record: HypercallRecord, places: Places) -> list[tuple[int, int, int, int]]:
-    """An mmu_update's requests with the guest's own frame numbers (-1: none of its)."""
-    return [
-        (places.pfn(address >> 12), address & 0xFFF, places.pfn((entry & FRAME_BITS) >> 12), entry & ~FRAME_BITS)
-        if entry & PRESENT and not address & 7
-        else (places.pfn(address >> 12), address & 0xFFF, -2, entry)
-        for address, entry in REQUEST.iter_unpack(record.payload[: len(record.payload) & ~15])
-    ]
-
-
-def _key(record: Record, run: Run, rules: Rules) -> tuple[tuple[str, ...], ...]:
-    return event(record, run.places).key(rules.exact)
-
-
-def _entry(record: Record, run: Run) -> Entry:
-    return Entry(record, event(record, run.places))
-
-
-def _rest(first: Record | None, others: Iterator[Record], run: Run, size: int) -> list[Entry]:
-    return [_entry(record, run) for record in chain([] if first is None else [first], islice(others, size))]
+def _rest(first: Packed | None, others: Iterator[Packed], run: Run, size: int) -> list[Entry]:
+    return [run.entry(packed) for packed in chain([] if first is None else [first], islice(others, size))]
 
 
 def _diverged(

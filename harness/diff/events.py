@@ -47,6 +47,8 @@ _SCHEDULED_COMMANDS: Final = frozenset({
     (Hypercall.vcpu_op, VCPUOP_set_singleshot_timer), (Hypercall.xen_version, XENVER_version),
     (Hypercall.event_channel_op, 4),
 })  # fmt: skip
+MAYBE_SCHEDULED: Final = _SCHEDULED_CALLS | {number for number, _ in _SCHEDULED_COMMANDS}
+"""Hypercalls that are looked at by `scheduled`; no other follows the schedule."""
 _SWAPGS_BASE: Final = 0xC000_0102
 """MSR_KERNEL_GS_BASE, which Linux reads as it switches threads."""
 
@@ -181,7 +183,7 @@ def _mmu_update(record: Any, places: Places, asked: list[str], where: list[Word]
             _entry(places, value, asked, where)
 
 
-_TAKES_FRAME: Final = frozenset({
+TAKES_FRAME: Final = frozenset({
     xen.MMUEXT_PIN_L1_TABLE, xen.MMUEXT_PIN_L2_TABLE, xen.MMUEXT_PIN_L3_TABLE, xen.MMUEXT_PIN_L4_TABLE,
     xen.MMUEXT_UNPIN_TABLE, xen.MMUEXT_NEW_BASEPTR, xen.MMUEXT_NEW_USER_BASEPTR, xen.MMUEXT_CLEAR_PAGE,
     xen.MMUEXT_COPY_PAGE,
@@ -196,7 +198,7 @@ def _mmuext_op(record: Any, places: Places, asked: list[str], where: list[Word])
     layout = xen.MmuextOp32 if record.bits == 32 else xen.MmuextOp64
     for operation in layout.unpack_array(record.payload, len(record.payload) // layout.size):
         asked.append(xen.MMUEXT_OPS.get(operation.cmd, str(operation.cmd)))
-        if operation.cmd in _TAKES_FRAME:
+        if operation.cmd in TAKES_FRAME:
             where.append(places.frame(operation.arg1))
         elif operation.cmd in _TAKES_ADDRESS:
             where.append(places.address(operation.arg1))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
+from harness.diff.backtrace import Backtrace
 from harness.diff.compare import Comparison, Entry, Line, Run
 from stub.trace import jsonlines, text
 
@@ -13,7 +14,11 @@ MOST_LINES: Final = 60
 """How much of a long divergence is shown."""
 
 
-def lines(found: Comparison, good: Run, bad: Run) -> Iterator[str]:
+Callers = tuple[Backtrace | None, Backtrace | None]
+"""Who called at GOOD's first event that differs, and at BAD's; None where one has nothing more."""
+
+
+def lines(found: Comparison, good: Run, bad: Run, callers: Callers | None = None) -> Iterator[str]:
     """The comparison for a person."""
     if not found.after:
         yield f"the same: {found.equal:,} events"
@@ -26,7 +31,7 @@ def lines(found: Comparison, good: Run, bad: Run) -> Iterator[str]:
     if len(found.after) > MOST_LINES:
         yield f"  … {len(found.after) - MOST_LINES:,} more lines"
     yield ""
-    yield from _first(found, good, bad)
+    yield from _first(found, good, bad, callers)
     yield _afterwards(found)
 
 
@@ -39,16 +44,22 @@ def _shown(line: Line) -> Iterator[str]:
             yield f"{mark} {text.line(entry.record)}"
 
 
-def _first(found: Comparison, good: Run, bad: Run) -> Iterator[str]:
+def _first(found: Comparison, good: Run, bad: Run, callers: Callers | None) -> Iterator[str]:
     """The first event that differs, on both sides, in the words that were compared."""
     one, other = first_pair(found)
-    for name, entry, run in (("GOOD", one, good), ("BAD", other, bad)):
+    traces = callers or (None, None)
+    for name, entry, run, trace in (("GOOD", one, good, traces[0]), ("BAD", other, bad, traces[1])):
         if entry is None:
             yield f"{name} has nothing more"
             continue
         yield f"{name} {entry.event}"
+        if trace is not None and trace.frames:
+            yield from (f"    {line}" for line in trace.lines())
+            continue
         place = run.places.symbol(entry.record.rip)
         yield f"    at {entry.record.rip:#x}" + (f" {place}" if place else "")
+        if trace is not None:
+            yield f"    {trace.why}"
     if one is not None and other is not None:
         yield from (f"    {difference}" for difference in differences(one, other))
 
@@ -85,14 +96,15 @@ def _afterwards(found: Comparison) -> str:
     return f"they meet again, and differ in {found.more:,} more of the {found.window:,} events that were looked at"
 
 
-def as_object(found: Comparison, good: Run, bad: Run) -> dict[str, Any]:
+def as_object(found: Comparison, good: Run, bad: Run, callers: Callers | None = None) -> dict[str, Any]:
     """The comparison for a program."""
     divergence: dict[str, Any] | None = None
     if found.after:
         one, other = first_pair(found)
+        traces = callers or (None, None)
         divergence = {
-            "good": _entry(one, good),
-            "bad": _entry(other, bad),
+            "good": _entry(one, good, traces[0]),
+            "bad": _entry(other, bad, traces[1]),
             "differences": differences(one, other) if one and other else [],
             "before": [_line(line) for line in found.before],
             "after": [_line(line) for line in found.after[:MOST_LINES]],
@@ -103,7 +115,7 @@ def as_object(found: Comparison, good: Run, bad: Run) -> dict[str, Any]:
     return {"same": not found.after, "equal": found.equal, "divergence": divergence}
 
 
-def _entry(entry: Entry | None, run: Run) -> dict[str, Any] | None:
+def _entry(entry: Entry | None, run: Run, trace: Backtrace | None) -> dict[str, Any] | None:
     if entry is None:
         return None
     return {
@@ -113,6 +125,7 @@ def _entry(entry: Entry | None, run: Run) -> dict[str, Any] | None:
             "answer": list(entry.event.answer),
         },
         "symbol": run.places.symbol(entry.record.rip),
+        "backtrace": None if trace is None else trace.as_object(),
         "record": jsonlines.as_object(entry.record),
     }
 

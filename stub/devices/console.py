@@ -31,18 +31,20 @@ class Console:
         self._page = page
         self._raise_event = raise_event
         self._on_output = on_output
+        self.on_typed: Callable[[bytes], None] = _nobody
         self._typed = bytearray()
         self.output = bytearray()
 
     def send(self, data: bytes) -> None:
-        """Type ``data`` at the guest's console."""
+        """Type ``data`` at the guest's console; ``on_typed`` is told before."""
+        self.on_typed(data)
         self._typed += data
         self.service()
 
     def disconnect(self) -> None:
         """Let go of whoever listens; ``output`` stays."""
         self._raise_event = _nobody
-        self._on_output = _nobody
+        self._on_output = self.on_typed = _nobody
 
     @property
     def has_input(self) -> bool:

@@ -22,6 +22,8 @@ VERSION: Final = 1
 HEADER: Final = struct.Struct("<8sHHI")
 IDENTITY_CAP: Final = 64 << 10
 HEAD: Final = struct.Struct("<BBBBHHQQ")
+LENGTHS: Final = struct.Struct("<3xBHH")
+"""Of a head: words, payload_length, out_length."""
 WORDS_CAP: Final = 16
 PART_CAP: Final = 0xFFFF
 RECORD_CAP: Final = HEAD.size + 8 * WORDS_CAP + 2 * PART_CAP

@@ -11,10 +11,9 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from stub.errors import UsageError
 from stub.trace import lock
@@ -22,6 +21,7 @@ from stub.trace.format import (
     HEADER,
     HYPERCALLS,
     IDENTITY_CAP,
+    LENGTHS,
     MAGIC,
     NESTED,
     RECORD_CAP,
@@ -31,14 +31,27 @@ from stub.trace.format import (
     WORDS,
     Kind,
 )
-from stub.trace.records import HypercallRecord, NoteRecord, Raw, Record, make
+from stub.trace.records import NoteRecord, Raw, Record, make
 
 FILE_NAME: Final = "hypercalls"
 CHUNK: Final = 1 << 20
 POLL_S: Final = 0.05
 """How often a follower looks: writes through a mapping wake nobody up, so there is nothing to wait for."""
 
-_KINDS: Final = {int(kind): (kind, STRUCTS[kind], len(WORDS[kind])) for kind in Kind}
+_KINDS: Final = {int(kind): (STRUCTS[kind].size, len(WORDS[kind])) for kind in Kind}
+_LAYOUTS: Final = {int(kind): (kind, STRUCTS[kind]) for kind in Kind}
+_NONE: Final = (RECORD_CAP + CHUNK, -1)
+_WAITING: Final = frozenset(NESTED | {Kind.NOTE})
+_SPECIAL: Final = _WAITING | {Kind.CONSOLE}
+
+
+class Packed(NamedTuple):
+    """A record that has not been taken apart: its bytes in the file, and what `Record` has besides them."""
+
+    data: bytes
+    seq: int
+    console_offset: int
+    note: str | None = None
 
 
 class LogReader:
@@ -64,7 +77,7 @@ class LogReader:
         self.bits = 32 if self.identity.get("bits") == 32 else 64
         self._seq = 0
         self._console = 0
-        self._held: list[Raw] = []
+        self._held: list[bytes] = []
 
     def __enter__(self) -> Self:
         return self
@@ -86,8 +99,34 @@ class LogReader:
 
     def records(self) -> Iterator[Record]:
         """The records that are there now, from where the last call stopped."""
-        for raw in self._raw():
-            yield from self._ordered(raw)
+        return map(self.unpack, self.packed())
+
+    def packed(self) -> Iterator[Packed]:
+        """The same, not taken apart: for whoever only compares most of them."""
+        for data in self._slices():
+            if self._held or data[0] in _SPECIAL:
+                yield from self._ordered(data)
+            else:
+                self._seq += 1
+                yield Packed(data, self._seq - 1, self._console)
+
+    def begins(self, seq: int) -> int:
+        """The offset in the file of a record, or of what belongs to it and stands before it: notes, a multicall's
+        entries. To be asked of a reader that has read nothing; UsageError where there is no such record."""
+        start = self._at
+        for data in self._slices():
+            if any(packed.seq >= seq for packed in self._ordered(data)):
+                return start
+            if not self._held:
+                start = self._at
+        raise self._fault(f"no record {seq}")
+
+    def unpack(self, packed: Packed) -> Record:
+        """The record itself."""
+        return make(
+            raw(packed.data, packed.note),
+            seq=packed.seq, domain=self.domain, bits=self.bits, console_offset=packed.console_offset,
+        )  # fmt: skip
 
     def follow(self) -> Iterator[Record]:
         """The records until the run ends, each as soon as a look at the file finds it."""
@@ -104,15 +143,22 @@ class LogReader:
 
         Raises ``UsageError`` where the log goes on behind its end: the end is damage, not an end.
         """
-        held, self._held = self._held, []
-        for raw in held:
-            yield self._made(raw)
+        yield from map(self.unpack, self.packed_rest())
+
+    def packed_rest(self) -> Iterator[Packed]:
+        """The same, not taken apart."""
+        yield from self.left()
         if self.live():
             return
         rest = os.pread(self._fd, WINDOW + 1, self._at)
         clear = rest if self.complete else rest[RECORD_CAP:]  # a cut log's last record may be half there
         if len(rest) > WINDOW or clear.count(0) != len(clear):
             raise self._damaged(self._at)
+
+    def left(self) -> Iterator[Packed]:
+        """What still waits for its hypercall; to be called last."""
+        held, self._held = self._held, []
+        return map(self._numbered, held)
 
     def _header(self) -> tuple[dict[str, Any], int]:
         try:
@@ -135,75 +181,83 @@ class LogReader:
             raise self._damaged(HEADER.size)
         return identity, end
 
-    def _raw(self) -> Iterator[Raw]:
-        """The raw records from the current place on; leaves the place behind the last of them."""
+    def _slices(self) -> Iterator[bytes]:
+        """The records' bytes from the current place on; leaves the place behind the last of them."""
+        known, lengths = _KINDS, LENGTHS.unpack_from
         while not self.complete:
-            data = os.pread(self._fd, CHUNK + RECORD_CAP, self._at)
-            last = len(data) < CHUNK + RECORD_CAP
+            start = self._at
+            data = self._bytes(start)
+            length = len(data)
+            last = length < CHUNK + RECORD_CAP
+            stop = length if last else CHUNK
             at = 0
-            while at < len(data) and (at < CHUNK or last):
-                if data[at] == 0:
+            while at < stop:
+                kind = data[at]
+                if not kind:
                     return
-                raw, end = self._one(data, at)
-                self._at += end - at
+                size, words = known.get(kind, _NONE)
+                end = at + size
+                if end > length:
+                    raise self._damaged(self._at)
+                count, payload, out = lengths(data, at)
+                end += payload + out
+                if count != words or end > length:
+                    raise self._damaged(self._at)
+                self._at = start + end
+                self.complete = kind == Kind.END
+                yield data[at:end]
+                if self.complete:
+                    return
                 at = end
-                yield raw
-                if raw.kind is Kind.END:
-                    self.complete = True
-                    return
             if last:
                 return
 
-    def _one(self, data: bytes, at: int) -> tuple[Raw, int]:
-        """The record at offset ``at`` of ``data``, and where it ends."""
-        known = _KINDS.get(data[at])
-        if known is None or at + known[1].size > len(data):
-            raise self._damaged(self._at)
-        kind, layout, words = known
-        _, vcpu, code, count, payload, out, time_ns, rip, *values = layout.unpack_from(data, at)
-        middle = at + layout.size + payload
-        end = middle + out
-        if count != words or end > len(data):
-            raise self._damaged(self._at)
-        return Raw(
-            kind, vcpu, code, time_ns, rip, tuple(values), data[middle - payload : middle], data[middle:end]
-        ), end
+    def _bytes(self, start: int) -> bytes:
+        return os.pread(self._fd, CHUNK + RECORD_CAP, start)
 
-    def _ordered(self, raw: Raw) -> Iterator[Record]:
-        """``raw`` and what waited for it, in reading order; nothing while it has to wait."""
-        if raw.kind in NESTED or raw.kind is Kind.NOTE:
-            self._held.append(raw)
+    def _ordered(self, data: bytes) -> Iterator[Packed]:
+        """A record and what waited for it, in reading order; nothing while it has to wait."""
+        kind = data[0]
+        if kind in _WAITING:
+            self._held.append(data)
+            return
+        if not self._held:
+            yield self._numbered(data)
             return
         held, self._held = self._held, []
-        if raw.kind not in HYPERCALLS:
-            for waiting in held:
-                yield self._made(waiting)
-            yield self._made(raw)
+        if kind not in HYPERCALLS:
+            yield from map(self._numbered, (*held, data))
             return
-        calls: list[tuple[Raw, str | None]] = []
+        calls: list[tuple[bytes, str | None]] = []
         note: str | None = None
-        for waiting in (*held, raw):
-            if waiting.kind is Kind.NOTE:
-                note = waiting.payload.decode(errors="backslashreplace")
+        for waiting in (*held, data):
+            if waiting[0] == Kind.NOTE:
+                note = raw(waiting).payload.decode(errors="backslashreplace")
             else:
                 calls.append((waiting, note))
                 note = None
         for call, why in (calls[-1], *calls[:-1]):
-            record = self._made(call)
-            yield replace(record, note=why) if why is not None and isinstance(record, HypercallRecord) else record
+            yield self._numbered(call, why)
 
-    def _made(self, raw: Raw) -> Record:
-        if raw.kind is Kind.CONSOLE:
-            self._console = sum(raw.words)
-        seq = self._seq
+    def _numbered(self, data: bytes, note: str | None = None) -> Packed:
+        if data[0] == Kind.CONSOLE:
+            self._console = sum(raw(data).words)
         self._seq += 1
-        return make(raw, seq=seq, domain=self.domain, bits=self.bits, console_offset=self._console)
+        return Packed(data, self._seq - 1, self._console, note)
 
     def _damaged(self, offset: int) -> UsageError:
         return self._fault(f"damaged hypercall log: no record at byte {offset}; run the boot again")
 
     def _fault(self, text: str) -> UsageError:
         return UsageError(f"{self.path}: {text}")
+
+
+def raw(data: bytes, note: str | None = None) -> Raw:
+    """A record's bytes taken apart."""
+    kind, layout = _LAYOUTS[data[0]]
+    _, vcpu, code, _, payload, _, time_ns, rip, *words = layout.unpack_from(data)
+    middle = layout.size + payload
+    return Raw(kind, vcpu, code, time_ns, rip, tuple(words), data[layout.size : middle], data[middle:], note)
 
 
 def read(path: Path) -> list[Record]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from stub.trace.format import NESTED, Kind
-from stub.trace.reader import LogReader
-from stub.trace.records import NoteRecord, Raw, Record
+from stub.trace.format import NESTED, RECORD_CAP, Kind
+from stub.trace.reader import CHUNK, LogReader, Packed
+from stub.trace.records import NoteRecord, Record
 from stub.trace.writer import HypercallLog
 
 
@@ -20,22 +20,19 @@ class _RecentReader(LogReader):
         self._fd = -1
         self._data = data
         self._at = self._seq = self._console = 0
-        self._held: list[Raw] = []
+        self._held: list[bytes] = []
+        self.complete = False
 
-    def raws(self) -> Iterator[Raw]:
+    def slices(self) -> Iterator[bytes]:
         """Every record as it lies there."""
-        at = 0
-        while at < len(self._data):
-            raw, at = self._one(self._data, at)
-            yield raw
+        return self._slices()
 
-    def ordered(self, raw: Raw) -> Iterator[Record]:
-        """``raw`` and what waited for it."""
-        return self._ordered(raw)
+    def _bytes(self, start: int) -> bytes:
+        return self._data[start : start + CHUNK + RECORD_CAP]
 
-    def left(self) -> Iterator[Record]:
-        """What still waits."""
-        return (self._made(raw) for raw in self._held)
+    def ordered(self, data: bytes) -> Iterator[Packed]:
+        """A record and what waited for it."""
+        return self._ordered(data)
 
 
 _WAITING = NESTED | {Kind.NOTE}
@@ -48,16 +45,16 @@ def recent(log: HypercallLog, count: int, kinds: Collection[Kind], *, domain: in
     What a call that is being made has left already, entries of a multicall and notes, counts, too.
     """
     reader = _RecentReader(log.recent(), domain, bits)
-    raws = list(reader.raws())
-    start, found = len(raws), 0
+    slices = list(reader.slices())
+    start, found = len(slices), 0
     while start and found < count:
         start -= 1
-        found += raws[start].kind in kinds and raws[start].kind is not Kind.NOTE
-    while start and raws[start - 1].kind in _WAITING:
+        found += slices[start][0] in kinds and slices[start][0] != Kind.NOTE
+    while start and slices[start - 1][0] in _WAITING:
         start -= 1
-    wanted = [raw for raw in raws[start:] if raw.kind in kinds or raw.kind is Kind.NOTE]
-    records = [record for raw in wanted for record in reader.ordered(raw)]
-    records += reader.left()
+    wanted = [data for data in slices[start:] if data[0] in kinds or data[0] == Kind.NOTE]
+    packed = [one for data in wanted for one in reader.ordered(data)]
+    records = [reader.unpack(one) for one in (*packed, *reader.left())]
     if Kind.NOTE not in kinds:
         records = [record for record in records if not isinstance(record, NoteRecord)]
     return records[-count:] if count else []

@@ -15,7 +15,7 @@ from stub.trace.schema import CALLS
 
 
 class Raw(NamedTuple):
-    """A record as it lies in the file."""
+    """A record as it lies in the file; ``note``: the text of the one before it that belongs to it."""
 
     kind: Kind
     vcpu: int
@@ -25,6 +25,7 @@ class Raw(NamedTuple):
     words: tuple[int, ...]
     payload: bytes
     out: bytes
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ Common = tuple[int, int, int, int, int, int, int]
 def _hypercall(common: Common, raw: Raw) -> Record:
     number = raw.words[6] if raw.kind in WIDE else raw.code
     nested = raw.kind in NESTED
-    return HypercallRecord(*common, number, raw.words[:5], raw.words[5], raw.payload, raw.out, nested)
+    return HypercallRecord(*common, number, raw.words[:5], raw.words[5], raw.payload, raw.out, nested, raw.note)
 
 
 def _exception(common: Common, raw: Raw) -> Record:

@@ -32,7 +32,7 @@ def left(tmp_path: Path) -> Path:
     assert verdict is not None
     assert verdict.kind == "crash"
     path = tmp_path / "left.zip"
-    artefact.write(path, machine, [], end, None)
+    artefact.write(path, machine, end)
     shutil.rmtree(first)
     return path
 
@@ -73,7 +73,7 @@ def test_another_boot_is_told_apart(left: Path, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"schema": 2}, "of format 2, not 1"),
+        ({"schema": 1}, "of format 1, not 2"),
         ({"sha256": {"kernel": "0"}}, "its kernel is another one"),
         ({"config": {"nonsense": 1}}, "nonsense in its configuration"),
         ({"config": {"memory": 1}}, "memory of 1 MiB"),
@@ -102,7 +102,7 @@ def test_what_leaves_none(tmp_path: Path) -> None:
     with Machine(config, None, Limits(instructions=100)) as machine:
         machine.run()
     with pytest.raises(UsageError, match="without a folder"):
-        artefact.write(tmp_path / "left.zip", machine, [], (0, 0), None)
+        artefact.write(tmp_path / "left.zip", machine, (0, 0))
 
 
 @pytest.mark.guest("debian-cloud", memory=128, extra="pvstub=shell", seed=3)

@@ -43,6 +43,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "stub.gdb.server": frozenset(
         {"stub.errors", "stub.gdb.listener", "stub.gdb.model", "stub.gdb.packet", "stub.gdb.session"}
     ),
+    "stub.inputs": frozenset({"stub.domain"}),
     "stub.machine": frozenset({"stub"}),
     "stub.asked": frozenset({"stub.errors", "stub.domain"}),
     "stub.terminal": frozenset({"stub.machine", "stub.errors"}),

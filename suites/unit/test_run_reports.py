@@ -55,6 +55,54 @@ def test_ktap_is_what_our_own_reader_reads() -> None:
     ]  # fmt: skip
 
 
+def subtest(name: str, outcome: str, why: str = "") -> object:
+    found = report("t", outcome, longrepr=f"Failed: {name}: {why}")
+    found.context = SimpleNamespace(msg=name, kwargs={})  # type: ignore[attr-defined]
+    return found
+
+
+def test_subtests_are_nested_and_say_why() -> None:
+    stats = {
+        "subtests passed": [subtest("adds", "passed")],
+        "failed": [
+            subtest("divides", "failed", "by zero"),
+            report("t", "failed", longrepr="contains 1 failed subtest"),
+        ],
+    }
+    (row,) = rows(stats)
+    assert row.reason == "divides: by zero"
+    assert ktap([row]).splitlines()[3:] == [
+        "    KTAP version 1",
+        "    1..2",
+        "    ok 1 adds",
+        "    not ok 2 divides # by zero",
+        "not ok 1 t",
+    ]
+    found = parse(ktap([row]))
+    assert found.wrong == ()
+    assert [(result.name, result.reason) for result in found.results if result.outcome == FAILED] == [
+        ("t/divides", "by zero"), ("t", "no reason given"),
+    ]  # fmt: skip
+    assert "* failed: ` divides `: by zero" in markdown([row])
+
+
+def test_failures_that_are_expected_are_no_skips() -> None:
+    expected = report("x", "skipped")
+    expected.wasxfail = "reason: known since May"  # type: ignore[attr-defined]
+    (row,) = rows({"xfailed": [expected]})
+    assert ktap([row]).endswith("not ok 1 x # XFAIL known since May\n")
+    assert parse(ktap([row])).results[0].outcome == PASSED
+    assert markdown([row]).startswith("## pvstub: 0 failed, 0 passed, 0 skipped, 1 failed as expected\n")
+
+
+def test_a_summary_says_how_to_replay() -> None:
+    text = markdown([Row("t", FAILED, "why", 1.0, (("pv artefact", "/ci/left/t-1.zip"),))])
+    assert "* on another machine: ` pvstub replay t-1.zip `, of the artefacts" in text
+    assert "* artefact: ` none: it has no folder `" in markdown(
+        [Row("t", FAILED, "why", 1.0, (("pv artefact", "none: it has no folder"),))]
+    )
+
+
 def test_markdown_holds_what_guests_print() -> None:
     text = markdown([Row("t.py::a[x|y]", FAILED, "<b>no</b> prompt", 1.0, FACTS), Row("b", PASSED, "", 1.0, ())])
     assert text.startswith("## pvstub: 1 failed, 1 passed, 0 skipped\n")

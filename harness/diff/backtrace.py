@@ -1,0 +1,115 @@
+"""Who called at the first difference: the run is booted again, to that place, and its stack is looked at there.
+
+A boot is a pure function of its inputs, so a log needs no stacks in it. Whether it was the same boot is seen by the
+digest of the log up to there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness import again
+from harness.diff.places import Places
+from harness.unwind import Unwinder
+from stub.engine.base import Exit
+from stub.errors import PvstubError
+from stub.hypervisor.report import registers
+from stub.inputs import Inputs
+from stub.machine import Machine
+from stub.trace.reader import LogReader
+from stub.trace.records import EndRecord, Record
+
+LEAD_NS: Final = 10_000
+"""So long before the place every exit is looked at, which is slow."""
+_LOOKED_AT: Final = (Exit.SYSCALL, Exit.EXCEPTION, Exit.IN, Exit.OUT, Exit.CPUID)
+
+
+@dataclass(frozen=True)
+class Backtrace:
+    """``frames``: (address, symbol), innermost first; else ``why`` there are none."""
+
+    frames: tuple[tuple[int, str | None], ...] = ()
+    why: str = ""
+
+    def lines(self) -> Iterator[str]:
+        """For a person."""
+        for number, (address, symbol) in enumerate(self.frames):
+            yield f"#{number:<2} {address:#x}" + (f" {symbol}" if symbol else "")
+
+    def as_object(self) -> dict[str, Any]:
+        """For a program."""
+        frames = [{"address": f"{address:#x}", "symbol": symbol} for address, symbol in self.frames]
+        return {"frames": frames, "why": self.why or None}
+
+
+def backtrace(log: Path, record: Record, inputs: Callable[[], Inputs], places: Places, cache: Path) -> Backtrace:
+    """Of a record of a log; ``inputs`` may raise PvstubError, which is why there is none then."""
+    try:
+        with LogReader(log) as reader:
+            offset = reader.begins(record.seq)
+        with log.open("rb") as file:
+            digest = hashlib.sha256(file.read(offset)).hexdigest()
+        with again.machine(inputs(), None, cache) as guest:
+            looked = _Look(guest, record, offset, digest)
+            looked.run()
+            if looked.found is None:
+                return Backtrace(why="booted again, it does not come by there: something else was done to it")
+            if not looked.in_kernel:
+                return Backtrace(((record.rip, None),))
+            return Backtrace(tuple(_frames(looked, places)))
+    except PvstubError as error:
+        return Backtrace(why=str(error))
+
+
+class _Look:
+    """A guest on its way to a record: what its registers were there."""
+
+    def __init__(self, guest: Machine, record: Record, offset: int, digest: str) -> None:
+        self.guest, self.record = guest, record
+        self.offset, self.digest = offset, digest
+        self.found: dict[str, int] | None = None
+        self.in_kernel = True
+
+    def run(self) -> None:
+        """Go there."""
+        guest, at = self.guest, self.record.time_ns
+        again.type_to(guest, guest.inputs(), at)
+        guest.run(deadline_ns=max(at - LEAD_NS, 0))
+        onlookers = guest.xen.onlookers
+        onlookers.see_all(self, True)
+        for kind in _LOOKED_AT:
+            onlookers.stand_in_front(kind, lambda kind=kind: self._exit(kind))  # type: ignore[misc]
+        last = isinstance(self.record, EndRecord)
+        guest.run(deadline_ns=None if last else at + 1, until=lambda: self.found is not None)
+        if last and guest.verdict is not None:
+            self._see()
+
+    def _exit(self, kind: int) -> None:
+        if self.found is None and self.guest.now_ns >= self.record.time_ns:
+            self._see()
+            self.guest.prompt()
+        self.guest.xen.onlookers.act(kind)
+
+    def _see(self) -> None:
+        log = self.guest.log
+        if log.size == self.offset and log.digest() == self.digest:
+            self.found = registers(self.guest.xen) | {"rip": self.record.rip}
+            self.in_kernel = self.guest.xen.vcpu.kernel_mode
+
+
+def _frames(looked: _Look, places: Places) -> Iterator[tuple[int, str | None]]:
+    assert looked.found is not None
+    unwinder = Unwinder(places.symbols.path, places.bits)
+    for frame in unwinder.frames(looked.found, looked.guest.xen.domain.guest.read_available):
+        # What a call returns to may be another function's first instruction: the name is that of the call.
+        name = places.symbol(frame.place - 1) if frame.caller else places.symbol(frame.place)
+        yield frame.place, _one_on(name) if frame.caller and name else name
+
+
+def _one_on(name: str) -> str:
+    symbol, _, offset = name.partition("+")
+    return f"{symbol}+{int(offset or '0', 16) + 1:#x}"
