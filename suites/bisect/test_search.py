@@ -24,7 +24,7 @@ def told(points: int, *results: tuple[int, str], **rules: float) -> Search:
 
 
 def test_simulated_histories(record_property: pytest.Function) -> None:
-    """On histories that nothing was tuned on. Plain bisection believes the ends; ours boots them, and looks elsewhere too."""
+    """On histories that nothing was tuned on. Plain bisection believes the ends; ours boots them."""
     right = boots = plain_right = plain_boots = 0
     for seed in HELD_OUT[:HISTORIES]:
         history = made(seed)
