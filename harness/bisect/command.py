@@ -187,11 +187,11 @@ def _bisect(options: argparse.Namespace) -> int:
         raise UsageError(f"-j {options.jobs}: use 1 or more")
     journal = Journal.opened(options.state.resolve(), _plan(options, environment), rules)
     lock = journal.lock()
+    rounds = Rounds(journal, environment, judge, options.jobs, _namer(environment), _say, words=words, seeds=seeds)
     try:
-        return _searched(
-            Rounds(journal, environment, judge, options.jobs, _namer(environment), _say, words=words, seeds=seeds)
-        )
+        return _searched(rounds)
     finally:
+        rounds.workers.close()
         environment.close()
         os.close(lock)
 
@@ -240,15 +240,19 @@ def _once(options: argparse.Namespace) -> int:
     """One verdict of what stands here, by its exit status."""
     import tempfile
 
-    from .processes import ended, started
+    from .processes import Workers
 
     judge = _judge(options)
     with tempfile.TemporaryDirectory(prefix="pvstub-bisect-") as name:
         folder = Path(name)
         judged: Ready | Judged = Builder(options.build, options.image, Path.cwd(), folder / "images").build("here")
         if isinstance(judged, Ready):
-            with started([judge.process(judged, folder / "run")]) as (process,):
-                judged = judge.judge(folder / "run", ended(process, folder / "run"))
+            workers = Workers()
+            try:
+                with workers.started([judge.work(judged, folder / "run")]) as (wait,):
+                    judged = judge.judge(folder / "run", wait())
+            finally:
+                workers.close()
     word, reason = judged
     _say(f"{word}: {reason}")
     return _ONCE_STATUS[word]

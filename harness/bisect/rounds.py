@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import minimise
 from .environment import Environment, Ready
 from .journal import BootNote, Journal
 from .minimise import Needed
-from .processes import Ended, boot_command, boot_words, ended, pytest_words, started
+from .processes import Ended, Work, Workers, boot_command, boot_words, pytest_words
 from .search import Boot, Found, Refused, Result
 from .verdicts import Judged, Signature, by_pytest, by_status
 
@@ -31,7 +31,7 @@ class Judge:
     script: str | None = None
     node: str | None = None
 
-    def process(self, ready: Ready, folder: Path) -> tuple[Sequence[str], Path, Mapping[str, str]]:
+    def work(self, ready: Ready, folder: Path) -> Work:
         """What to run for a boot into ``folder``."""
         words = [ready.image, *ready.words, *self.words]
         environment = {
@@ -40,10 +40,10 @@ class Judge:
             "PVSTUB_RUN": str(folder),
         }
         if self.script is not None:
-            return ["sh", "-c", self.script], folder, environment
+            return Work(["sh", "-c", self.script], folder, environment)
         if self.node is not None:
-            return pytest_words(self.node), folder, environment
-        return boot_words(words, folder), folder, environment
+            return Work(pytest_words(self.node), folder, environment)
+        return Work(boot_words(words, folder), folder, environment, boots=True)
 
     def judge(self, folder: Path, end: Ended) -> Judged:
         """What a boot says."""
@@ -73,6 +73,7 @@ class Rounds:
     after: Callable[[], None] = lambda: None
     seeds: bool = False  # each boot has another
     words: int = 0  # of a set that is to be minimised; 0 searches for the first bad point
+    workers: Workers = field(default_factory=Workers)
 
     def run(self) -> End:
         """To the answer, or to the reason why there is none."""
@@ -98,10 +99,10 @@ class Rounds:
         for start in range(0, len(runs), self.jobs):
             batch = runs[start : start + self.jobs]
             folders = [self.journal.run_folder(number) for _, _, number in batch]
-            commands = [self.judge.process(made, folder) for (_, made, _), folder in zip(batch, folders, strict=True)]
-            with started(commands) as processes:
-                for (point, made, number), folder, process in zip(batch, folders, processes, strict=True):
-                    judged = self.judge.judge(folder, ended(process, folder))
+            works = [self.judge.work(made, folder) for (_, made, _), folder in zip(batch, folders, strict=True)]
+            with self.workers.started(works) as waits:
+                for (point, made, number), folder, wait in zip(batch, folders, waits, strict=True):
+                    judged = self.judge.judge(folder, wait())
                     self._told(step, point, judged, number, self.judge.again(made))
 
     def _seeded(self, ready: Ready, number: int) -> Ready:
