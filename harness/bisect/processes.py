@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from stub.errors import UsageError
 
 _PVSTUB = (sys.executable, "-c", "import sys; from stub.cli import main; sys.exit(main())")
 _WARM = (sys.executable, "-c", "from harness.bisect.warm import serve; serve()")
+_COMPARED = (0, 1)
 _PATIENCE_S = 600
 _SAID = "said"  # the file in a run's folder with what its process wrote
 
@@ -53,6 +55,16 @@ def shell(command: str, folder: Path, environment: Mapping[str, str]) -> Ended:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     return Ended(done.returncode, done.stdout.decode(errors="replace"))
+
+
+def compared(good: Path, bad: Path) -> dict[str, Any] | None:
+    """What ``pvstub diff --json`` says of two runs; None if it cannot compare them."""
+    words = [*_PVSTUB, "diff", "--json", str(good), str(bad)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode not in _COMPARED:
+        return None
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def boot_command(words: Sequence[str]) -> str:

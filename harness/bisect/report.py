@@ -7,18 +7,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .journal import BootNote, Journal
-from .minimise import Needed
+from .minimise import Needed, as_point
+from .processes import compared
 from .search import Found, Refused
 
 _TAIL = 20
+_MOST_LINES = 30  # of a divergence
+_LOG = "hypercalls"
 _POINT = re.compile(r"\bpoint (\d+)")
 Name = Callable[[int], str]
 
 
 def as_object(journal: Journal, end: Found | Refused | Needed, name: Name) -> dict[str, Any]:
-    """The report: the answer or the refusal, every boot, and the last failing boot's console and command."""
+    """The report: the answer or the refusal, every boot, the last failing one and what sets it apart."""
     failing = next((boot for boot in reversed(journal.boots) if boot.word == "bad" and _wanted(boot, end)), None)
-    passing = next((boot for boot in reversed(journal.boots) if boot.word == "good" and _last_good(boot, end)), None)
+    passing = _passing(journal, end)
     return {
         **_outcome(end, name),
         "boots": [
@@ -28,6 +31,7 @@ def as_object(journal: Journal, end: Found | Refused | Needed, name: Name) -> di
         "skipped": {name(point): reason for point, reason in journal.search.skipped().items()},
         "failing": None if failing is None else _shown(journal, failing, name),
         "passing": None if passing is None else _shown(journal, passing, name),
+        "divergence": None if isinstance(end, Refused) else _divergence(journal, passing, failing),
     }
 
 
@@ -53,13 +57,33 @@ def _wanted(boot: BootNote, end: Found | Refused | Needed) -> bool:
         case Found():
             return boot.point == end.first_bad
         case Needed(words, _):
-            return boot.point == sum(1 << word for word in words)
+            return boot.point == as_point(words)
         case _:
             return True
 
 
-def _last_good(boot: BootNote, end: Found | Refused | Needed) -> bool:
-    return not isinstance(end, Found) or boot.point == end.last_good
+def _passing(journal: Journal, end: Found | Refused | Needed) -> BootNote | None:
+    """The last boot that passed of the last good point; of sets of words, of one that lacks the fewest needed ones."""
+    passed = [boot for boot in reversed(journal.boots) if boot.word == "good"]
+    match end:
+        case Found():
+            return next((boot for boot in passed if boot.point == end.last_good), None)
+        case Needed(words, _):
+            needed = as_point(words)
+            near = [boot for boot in passed if not boot.point & ~needed]
+            return max(near, key=lambda boot: boot.point.bit_count(), default=None)
+        case Refused():
+            return next(iter(passed), None)
+
+
+def _divergence(journal: Journal, passing: BootNote | None, failing: BootNote | None) -> dict[str, Any] | None:
+    """Where the hypercall logs of the two part, as ``pvstub diff --json`` has it; None where there are no two logs."""
+    if passing is None or failing is None:
+        return None
+    good, bad = (journal.run_folder(boot.run) for boot in (passing, failing))
+    if not all(boot.run and (folder / _LOG).is_file() for boot, folder in ((passing, good), (failing, bad))):
+        return None
+    return compared(good, bad)
 
 
 def _run(journal: Journal, boot: BootNote) -> str | None:
@@ -100,9 +124,33 @@ def markdown(report: dict[str, Any]) -> str:
                 *_code(shown["console"]),
             ]
             lines += ["", "Again:", "", *_code([shown["rerun"]])]
+    if report["divergence"] is not None:
+        lines += ["", "## Where their hypercall logs part", "", *_parting(report)]
     lines += ["", "## All boots", "", "| point | verdict | why |", "| --- | --- | --- |"]
     lines += [f"| {_cell(boot['point'])} | {boot['verdict']} | {_cell(boot['reason'])} |" for boot in report["boots"]]
     return "\n".join(lines) + "\n"
+
+
+def _parting(report: dict[str, Any]) -> list[str]:
+    """A divergence, in the manner of diff: `-` is the passing boot's, `+` the failing one's."""
+    compared, parting = report["divergence"], report["divergence"]["divergence"]
+    again = ["", f"More: `pvstub diff {report['passing']['run']} {report['failing']['run']}`"]
+    if parting is None:
+        return [f"They do not: {compared['equal']:,} events are the same.", *again]
+    shown = [f"  {line['good']}" for line in parting["before"]]
+    for line in parting["after"]:
+        if line["good"] is not None and line["bad"] is not None:
+            shown.append(f"  {line['good']}")
+            continue
+        shown += [f"{mark} {line[side]}" for mark, side in (("-", "good"), ("+", "bad")) if line[side] is not None]
+    places = [
+        f"- {side} at {parting[side]['symbol']}"
+        for side in ("good", "bad")
+        if parting[side] and parting[side]["symbol"]
+    ]
+    words = [*places, *(f"- {difference}" for difference in parting["differences"])]
+    first = [f"The same for {compared['equal']:,} events; then:", "", *_code(shown[:_MOST_LINES])]
+    return [*first, *([""] if words else []), *words, *again]
 
 
 def headline(report: dict[str, Any]) -> str:

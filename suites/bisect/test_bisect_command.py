@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -78,6 +79,11 @@ def test_the_commit_that_makes_a_page_table_writable(
     page = (tmp_path / "state" / "report.md").read_text()
     assert page.startswith(f"# First bad: {report['first_bad'][0]}\n")
     assert report["failing"]["rerun"] in page
+    parting = report["divergence"]["divergence"]
+    assert parting["bad"]["event"]["asked"] == ["mov from cr3"]  # the guest looks up its table before it maps it
+    assert parting["good"]["event"]["asked"][0] == "sched_op:SCHEDOP_shutdown"
+    assert "## Where their hypercall logs part" in page
+    assert re.search(r"^    \+ .* update_va_mapping\(.*\) = -EBUSY .*writable", page, re.MULTILINE)
     again = [*PVSTUB, *shlex.split(report["failing"]["rerun"])[1:], "--run", str(tmp_path / "again")]
     done = subprocess.run(again, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-20:] == report["failing"]["console"]
@@ -204,6 +210,8 @@ def test_the_words_that_matter(kind: str, bisected: Bisected) -> None:
     status, report = bisected(kind, "any", *words, "--script", SCRIPT.format(pattern="*w3=x*w9=x*"))
     assert status == 0
     assert report["needed"] == ["w3=x", "w9=x"]
+    assert report["passing"]["point"] in ("w3=x", "w9=x")
+    assert report["divergence"] is None  # the script left no logs
     assert len(report["boots"]) < 70
 
 
