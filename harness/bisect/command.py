@@ -12,7 +12,17 @@ from typing import Any, Final, NoReturn
 
 from stub.errors import PvstubError, UsageError
 
-from .environment import Builder, Environment, MemorySizes, NamedPoints, Ready, WordSets, sizes
+from .environment import (
+    Builder,
+    Environment,
+    MemorySizes,
+    NamedPoints,
+    Ready,
+    Seeds,
+    WordSets,
+    seeds,
+    sizes,
+)
 from .journal import Journal
 from .minimise import as_words
 from .report import as_object, headline, markdown
@@ -32,6 +42,7 @@ boot is. One that fails in another way is skipped. Words after -- go to every `p
   pvstub bisect list old.bin middle.bin new.bin --ends crash
   pvstub bisect list 6.1.1 6.1.2 6.1.3 --build './fetch $PVSTUB_POINT' --image 'vmlinuz-{point}' --pass 'login:'
   pvstub bisect memory debian-cloud 256..32:8 --fail 'Out of memory'
+  pvstub bisect seeds vmlinux 0..99 -j 2 --fail 'BUG:'
   pvstub bisect options debian-cloud quiet nosmp debug --fail 'BUG:'
   pvstub bisect settings guest.cfg memory=64 'extra="debug"' --ends crash
   git bisect run pvstub bisect once --build make --image vmlinux --ends crash
@@ -91,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     memory = add("memory", "sizes of memory", lambda options: MemorySizes(sizes(options.range), options.image))
     memory.add_argument("image", metavar="IMAGE")
     memory.add_argument("range", metavar="GOOD..BAD[:STEP]", help="MiB")
+    placed = add("seeds", "placements of the guest's memory: how many fail, and which", _seeds)
+    placed.add_argument("image", metavar="IMAGE")
+    placed.add_argument("seeds", nargs="+", metavar="SEED", help="a number, or FIRST..LAST")
     for name, about in (("options", "words of the kernel's command line"), ("settings", "lines KEY=VALUE of xl.cfg")):
         words = add(name, f"{about}: those that are needed for the failure", _words)
         words.add_argument("image", metavar="IMAGE")
@@ -170,6 +184,12 @@ def _words(options: argparse.Namespace) -> WordSets:
     return WordSets(options.words, options.image, options.kind == "settings")
 
 
+def _seeds(options: argparse.Namespace) -> Seeds:
+    if any(word.startswith(("--seed", "--p2m")) for word in options.boot):
+        raise UsageError("--seed or --p2m after --: the seeds are what is looked at here")
+    return Seeds(seeds(options.seeds), options.image)
+
+
 # -- the actions
 
 
@@ -182,12 +202,16 @@ def _bisect(options: argparse.Namespace) -> int:
         max(2, 1 << words) if words else len(environment.names),
         options.confidence, options.failure_rate, options.false_bad, options.repeats, options.spots, most=options.most,
     )  # fmt: skip
-    seeds = not options.same_seed and not any(word.startswith("--seed") for word in options.boot)
+    sampled = isinstance(environment, Seeds)
+    seeded = not sampled and not options.same_seed and not any(word.startswith("--seed") for word in options.boot)
     if options.jobs < 1:
         raise UsageError(f"-j {options.jobs}: use 1 or more")
     journal = Journal.opened(options.state.resolve(), _plan(options, environment), rules)
     lock = journal.lock()
-    rounds = Rounds(journal, environment, judge, options.jobs, _namer(environment), _say, words=words, seeds=seeds)
+    rounds = Rounds(
+        journal, environment, judge, options.jobs, _namer(environment), _say,
+        seeds=seeded, words=words, sampled=sampled,
+    )  # fmt: skip
     try:
         return _searched(rounds)
     finally:

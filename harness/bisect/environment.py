@@ -13,10 +13,11 @@ from stub.errors import UsageError
 
 from ..cache import sha256_of
 from .minimise import as_words
-from .processes import Ended, shell
-from .verdicts import SKIP_STATUS, Judged
+from .processes import shell
+from .verdicts import Judged, by_status
 
-_TROUBLE_FROM = 126
+_MOST_SEEDS = 100_000
+_SEEDS = re.compile(r"(?P<first>\d+)(\.\.(?P<last>\d+))?")
 _RANGE = re.compile(r"(?P<first>\d+)\.\.(?P<last>\d+)(:(?P<by>\d+))?")
 
 
@@ -62,7 +63,7 @@ class Builder:
         if self.command is not None:
             ended = shell(self.command, folder, {"PVSTUB_POINT": name})
             if ended.status:
-                return _unbuilt(ended)
+                return by_status(ended, "does not build: exit status", "skip")
         image = self.image.replace("{point}", name)
         path = folder / image
         if not path.is_file():
@@ -77,14 +78,6 @@ class Builder:
             shutil.copyfile(path, partial)
             partial.replace(kept)
         return Ready(str(kept), digest=digest)
-
-
-def _unbuilt(ended: Ended) -> Judged:
-    if ended.status < 0 or ended.status >= _TROUBLE_FROM:
-        return "trouble", f"the build ended with {ended.status}: {ended.last_line}"
-    if ended.status == SKIP_STATUS:
-        return "skip", ended.last_line
-    return "skip", f"does not build: {ended.last_line}"
 
 
 @dataclass(frozen=True)
@@ -139,6 +132,38 @@ class WordSets:
 
     def close(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """One image with different placements of its memory: the seeds of ``--seed``. They have no order."""
+
+    seeds: Sequence[int]
+    image: str
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [f"seed {seed}" for seed in self.seeds]
+
+    def ready(self, point: int) -> Ready | Judged:
+        return Ready(self.image, (f"--seed={self.seeds[point]}",))
+
+    def close(self) -> None:
+        pass
+
+
+def seeds(texts: Sequence[str]) -> list[int]:
+    """``0..99``, ``17`` or several of these as the seeds, from the smallest. UsageError for what is no seed."""
+    found: set[int] = set()
+    for text in texts:
+        match = _SEEDS.fullmatch(text)
+        if match is None:
+            raise UsageError(f"{text!r} is no seed: write a number, or FIRST..LAST as in 0..99")
+        first, last = int(match["first"]), int(match["last"] or match["first"])
+        if last < first or last - first >= _MOST_SEEDS:
+            raise UsageError(f"{text!r}: write the smaller seed first, and at most {_MOST_SEEDS:,} of them")
+        found.update(range(first, last + 1))
+    return sorted(found)
 
 
 def sizes(text: str) -> list[int]:

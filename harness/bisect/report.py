@@ -9,6 +9,7 @@ from typing import Any
 from .journal import BootNote, Journal
 from .minimise import Needed, as_point
 from .processes import compared
+from .sample import Share
 from .search import Found, Refused
 
 _TAIL = 20
@@ -18,7 +19,7 @@ _POINT = re.compile(r"\bpoint (\d+)")
 Name = Callable[[int], str]
 
 
-def as_object(journal: Journal, end: Found | Refused | Needed, name: Name) -> dict[str, Any]:
+def as_object(journal: Journal, end: Found | Refused | Needed | Share, name: Name) -> dict[str, Any]:
     """The report: the answer or the refusal, every boot, the last failing one and what sets it apart."""
     failing = next((boot for boot in reversed(journal.boots) if boot.word == "bad" and _wanted(boot, end)), None)
     passing = _passing(journal, end)
@@ -35,13 +36,21 @@ def as_object(journal: Journal, end: Found | Refused | Needed, name: Name) -> di
     }
 
 
-def _outcome(end: Found | Refused | Needed, name: Name) -> dict[str, Any]:
+def _outcome(end: Found | Refused | Needed | Share, name: Name) -> dict[str, Any]:
     match end:
         case Refused(word, reason):
             named = _POINT.sub(lambda found: name(int(found[1])), reason)
             return {"result": "refused", "refusal": word, "reason": named}
         case Needed(words, _):
             return {"result": "needed", "needed": [name(1 << word) for word in words]}
+        case Share():
+            return {
+                "result": "share",
+                "failing_points": [name(point) for point in end.failing],
+                "passing_points": [name(point) for point in end.passing],
+                "between": [round(share, 5) for share in end.between],
+                "confidence": end.confidence,
+            }
         case Found():
             return {
                 "result": "found",
@@ -52,17 +61,19 @@ def _outcome(end: Found | Refused | Needed, name: Name) -> dict[str, Any]:
             }
 
 
-def _wanted(boot: BootNote, end: Found | Refused | Needed) -> bool:
+def _wanted(boot: BootNote, end: Found | Refused | Needed | Share) -> bool:
     match end:
         case Found():
             return boot.point == end.first_bad
         case Needed(words, _):
             return boot.point == as_point(words)
+        case Share():
+            return boot.point == end.failing[0]
         case _:
             return True
 
 
-def _passing(journal: Journal, end: Found | Refused | Needed) -> BootNote | None:
+def _passing(journal: Journal, end: Found | Refused | Needed | Share) -> BootNote | None:
     """The last boot that passed of the last good point; of sets of words, of one that lacks the fewest needed ones."""
     passed = [boot for boot in reversed(journal.boots) if boot.word == "good"]
     match end:
@@ -72,6 +83,8 @@ def _passing(journal: Journal, end: Found | Refused | Needed) -> BootNote | None
             needed = as_point(words)
             near = [boot for boot in passed if not boot.point & ~needed]
             return max(near, key=lambda boot: boot.point.bit_count(), default=None)
+        case Share():
+            return next((boot for boot in passed if boot.point == end.passing[0]), None)
         case Refused():
             return next(iter(passed), None)
 
@@ -111,6 +124,8 @@ def markdown(report: dict[str, Any]) -> str:
             f"- confidence: {report['confidence']:.2%}",
             f"- a bad point fails in about {report['failure_rate']:.0%} of its boots",
         ]
+    if report["result"] == "share":
+        lines += [f"- failing: {', '.join(report['failing_points'])}", f"- confidence: {report['confidence']:.2%}"]
     lines += [f"- boots: {sum(boot['verdict'] in ('good', 'bad') for boot in report['boots'])}"]
     lines += [f"- skipped: `{point}`: {_cell(reason)}" for point, reason in report["skipped"].items()]
     for title, shown in (("The failing boot", report["failing"]), ("The last passing boot", report["passing"])):
@@ -159,6 +174,10 @@ def headline(report: dict[str, Any]) -> str:
         return f"No first bad point ({report['refusal']}): {report['reason']}"
     if report["result"] == "needed":
         return f"Needed for the failure: {' '.join(report['needed'])}"
+    if report["result"] == "share":
+        failing, booted = report["failing_points"], len(report["failing_points"]) + len(report["passing_points"])
+        low, high = report["between"]
+        return f"{len(failing)} of {booted} fail ({low:.1%} to {high:.1%} of all); the smallest: {failing[0]}"
     first: Sequence[str] = report["first_bad"]
     return (
         f"First bad: {first[0]}" if len(first) == 1 else f"First bad is one of these {len(first)}: {'; '.join(first)}"

@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import minimise
+from . import minimise, sample
 from .environment import Environment, Ready
 from .journal import BootNote, Journal
 from .minimise import Needed
 from .processes import Ended, Work, Workers, boot_command, boot_words, pytest_words
+from .sample import Share
 from .search import Boot, Found, Refused, Result
 from .verdicts import Judged, Signature, by_pytest, by_status
 
-End = Found | Refused | Needed
+End = Found | Refused | Needed | Share
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Rounds:
     after: Callable[[], None] = lambda: None
     seeds: bool = False  # each boot has another
     words: int = 0  # of a set that is to be minimised; 0 searches for the first bad point
+    sampled: bool = False  # the points have no order: all are booted
     workers: Workers = field(default_factory=Workers)
 
     def run(self) -> End:
@@ -85,6 +87,8 @@ class Rounds:
         search = self.journal.search
         if self.words:
             return minimise.step(self.words, search.results, search.rules.repeats)
+        if self.sampled:
+            return sample.step(search, self.jobs)
         return search.step(self.jobs)
 
     def _boot(self, step: Boot) -> None:

@@ -204,6 +204,23 @@ def test_memory_sizes(bisected: Bisected) -> None:
     assert (status, report["first_bad"], report["last_good"]) == (0, ["36 MiB"], "40 MiB")
 
 
+def test_seeds(kit: Path, bisected: Bisected, tmp_path: Path) -> None:
+    """The guest is wrong where one frame has a number that three divides; the smallest such seed is an example."""
+    image = str(built(tmp_path, BY_CHANCE, kit))
+    status, report = bisected("seeds", image, "0..23", "40", "--fail", BY_CHANCE_SAYS, "-j2", *BOOT)
+    assert status == 0
+    failing, passing = report["failing_points"], report["passing_points"]
+    assert len(failing) + len(passing) == 25
+    low, high = report["between"]
+    assert low < 1 / 3 < high
+    assert report["failing"]["point"] == failing[0]
+    assert f"--{failing[0].replace(' ', '=')}" in report["failing"]["rerun"]
+    assert report["passing"]["point"] == passing[0]
+    page = (tmp_path / "state" / "report.md").read_text()
+    assert page.startswith(f"# {len(failing)} of 25 fail (")
+    assert f"- failing: {', '.join(failing)}" in page
+
+
 @pytest.mark.parametrize("kind", ["options", "settings"])
 def test_the_words_that_matter(kind: str, bisected: Bisected) -> None:
     words = [f"w{number}=x" for number in range(12)]
@@ -250,6 +267,8 @@ def test_several_bad_ranges_are_named(bisected: Bisected) -> None:
         (["list", "a", "--fail", "x"], "1 point to search"),
         (["memory", "a", "64", "--fail", "x"], "no range"),
         (["list", "a", "b", "--fail", "x", "-j0"], "-j 0: use 1 or more"),
+        (["seeds", "a", "9..1", "--fail", "x"], "the smaller seed first"),
+        (["seeds", "a", "0..9", "--fail", "x", "--", "--seed=1"], "--seed or --p2m after --"),
         (["git", "--good=x", "--bad=y", "--image=i", "--fail=x"], "git "),
         ([], "required"),
     ],
