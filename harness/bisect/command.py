@@ -1,4 +1,4 @@
-"""``pvstub bisect``: which commit, image, version, size of memory, option or setting a failing boot is due to."""
+"""``pvstub bisect``: which commit, image, version, memory size, placement, option or setting a failure is due to."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from typing import Any, Final, NoReturn
 
 from stub.errors import PvstubError, UsageError
 
+from .. import catalogue, package_versions
 from .environment import (
     Builder,
     Environment,
     MemorySizes,
     NamedPoints,
+    PackageVersions,
     Ready,
     Seeds,
     WordSets,
+    like,
     seeds,
     sizes,
 )
@@ -41,6 +44,7 @@ boot is. One that fails in another way is skipped. Words after -- go to every `p
   pvstub bisect git --good v1 --bad HEAD --build 'make' --image vmlinux --fail 'Kernel panic' -- --memory 64
   pvstub bisect list old.bin middle.bin new.bin --ends crash
   pvstub bisect list 6.1.1 6.1.2 6.1.3 --build './fetch $PVSTUB_POINT' --image 'vmlinuz-{point}' --pass 'login:'
+  pvstub bisect packages linux-image-amd64 --good 6.1.140-1 --bad 6.1.153-1 --like debian-amd64 --pass 'init reached'
   pvstub bisect memory debian-cloud 256..32:8 --fail 'Out of memory'
   pvstub bisect seeds vmlinux 0..99 -j 2 --fail 'BUG:'
   pvstub bisect options debian-cloud quiet nosmp debug --fail 'BUG:'
@@ -99,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     listed = add("list", "images, or versions of which a command makes images; from good to bad", _named)
     listed.add_argument("points", nargs="+", metavar="POINT")
     _build_options(listed)
+    packages = add("packages", "versions of a Debian package", _packages)
+    packages.add_argument("package", metavar="PACKAGE")
+    packages.add_argument("--good", required=True, metavar="VERSION")
+    packages.add_argument("--bad", required=True, metavar="VERSION")
+    packages.add_argument(
+        "--file", default=package_versions.KERNEL, metavar="REGEX", help="the path in the package of what is booted"
+    )
+    packages.add_argument("--like", metavar="IMAGE", help="boot with this image's ramdisk, command line and memory")
     memory = add("memory", "sizes of memory", lambda options: MemorySizes(sizes(options.range), options.image))
     memory.add_argument("image", metavar="IMAGE")
     memory.add_argument("range", metavar="GOOD..BAD[:STEP]", help="MiB")
@@ -178,6 +190,12 @@ def _repository(options: argparse.Namespace) -> Repository:
 
 def _named(options: argparse.Namespace) -> NamedPoints:
     return NamedPoints(options.points, _builder(options, Path.cwd()))
+
+
+def _packages(options: argparse.Namespace) -> PackageVersions:
+    versions = package_versions.between(options.package, options.good, options.bad)
+    words = like(catalogue.load(options.like)) if options.like is not None else ()
+    return PackageVersions(options.package, versions, options.file, words)
 
 
 def _words(options: argparse.Namespace) -> WordSets:

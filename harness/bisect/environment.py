@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from stub.errors import UsageError
+from stub.errors import ImageError, UsageError
 
+from .. import catalogue, package_versions
 from ..cache import sha256_of
 from .minimise import as_words
 from .processes import shell
@@ -92,6 +93,32 @@ class NamedPoints:
 
     def close(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class PackageVersions:
+    """A Debian package's versions, of each of which a file is booted; ``like``: words of ``pvstub boot`` for all."""
+
+    package: str
+    names: Sequence[str]
+    member: str
+    like: tuple[str, ...] = ()
+
+    def ready(self, point: int) -> Ready | Judged:
+        try:
+            unit = package_versions.file_of(self.package, self.names[point], self.member)
+        except ImageError as error:
+            return "trouble", str(error)
+        return Ready(str(unit.path), self.like, unit.record.sha256)
+
+    def close(self) -> None:
+        pass
+
+
+def like(image: catalogue.CatalogueImage) -> tuple[str, ...]:
+    """The words that boot another kernel with an image's ramdisk, command line and memory."""
+    ramdisk = (f"--ramdisk={image.ramdisk}",) if image.ramdisk else ()
+    return (*ramdisk, f"--cmdline={image.cmdline}", f"--memory={image.memory}")
 
 
 @dataclass(frozen=True)
