@@ -27,6 +27,7 @@ from .environment import (
     sizes,
 )
 from .journal import Journal
+from .live import Live
 from .minimise import as_words
 from .report import as_object, headline, markdown
 from .repository import Repository
@@ -227,7 +228,7 @@ def _bisect(options: argparse.Namespace) -> int:
     journal = Journal.opened(options.state.resolve(), _plan(options, environment), rules)
     lock = journal.lock()
     rounds = Rounds(
-        journal, environment, judge, options.jobs, _namer(environment), _say,
+        journal, environment, judge, options.jobs, _namer(environment), Live(),
         seeds=seeded, words=words, sampled=sampled,
     )  # fmt: skip
     try:
@@ -254,25 +255,25 @@ def _namer(environment: Environment) -> Callable[[int], str]:
 
 
 def _searched(rounds: Rounds) -> int:
-    journal, environment = rounds.journal, rounds.environment
+    journal, environment, say = rounds.journal, rounds.environment, rounds.live.say
     if isinstance(environment, Repository):
         environment.open()
         repository = environment
         rounds.after = lambda: journal.write("bisect.log", repository.log(journal.search))
     if journal.boots:
-        _say(f"goes on after {len(journal.boots)} boots, from {journal.folder}")
+        say(f"goes on after {len(journal.boots)} boots, from {journal.folder}")
     end = rounds.run()
     report = as_object(journal, end, rounds.name)
     journal.write("report.json", json.dumps(report, indent=2) + "\n")
     journal.write("report.md", markdown(report))
-    _say(headline(report))
+    say(headline(report))
     if report["result"] == "found":
-        _say(f"last good: {report['last_good']}; confidence {report['confidence']:.2%}")
+        say(f"last good: {report['last_good']}; confidence {report['confidence']:.2%}")
     if isinstance(environment, Repository) and isinstance(end, Found) and (more := environment.further(end.first_bad)):
-        _say(more)
+        say(more)
     if report["failing"] is not None and report["failing"]["rerun"]:
-        _say(f"again: {report['failing']['rerun']}")
-    _say(f"report: {journal.folder / 'report.md'}")
+        say(f"again: {report['failing']['rerun']}")
+    say(f"report: {journal.folder / 'report.md'}")
     if isinstance(end, Refused):
         return UNDECIDED if end.word == "undecided" else REFUSED
     return 0
@@ -296,9 +297,5 @@ def _once(options: argparse.Namespace) -> int:
             finally:
                 workers.close()
     word, reason = judged
-    _say(f"{word}: {reason}")
+    Live().say(f"{word}: {reason}")
     return _ONCE_STATUS[word]
-
-
-def _say(line: str) -> None:
-    print(f"bisect: {line}", flush=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from . import minimise, sample
 from .environment import Environment, Ready
 from .journal import BootNote, Journal
+from .live import Live
 from .minimise import Needed
 from .processes import Ended, Work, Workers, boot_command, boot_words, pytest_words
 from .sample import Share
@@ -63,14 +64,14 @@ class Judge:
 
 @dataclass
 class Rounds:
-    """A bisection at work. ``say`` prints a line; ``after`` is called when the state has been saved."""
+    """A bisection at work, which says what it does to ``live``; ``after`` is called when the state has been saved."""
 
     journal: Journal
     environment: Environment
     judge: Judge
     jobs: int
     name: Callable[[int], str]
-    say: Callable[[str], None]
+    live: Live
     after: Callable[[], None] = lambda: None
     seeds: bool = False  # each boot has another
     words: int = 0  # of a set that is to be minimised; 0 searches for the first bad point
@@ -79,8 +80,11 @@ class Rounds:
 
     def run(self) -> End:
         """To the answer, or to the reason why there is none."""
-        while isinstance(step := self._step(), Boot):
-            self._boot(step)
+        try:
+            while isinstance(step := self._step(), Boot):
+                self._boot(step)
+        finally:
+            self.live.doing("")
         return step
 
     def _step(self) -> Boot | End:
@@ -103,6 +107,7 @@ class Rounds:
         for start in range(0, len(runs), self.jobs):
             batch = runs[start : start + self.jobs]
             folders = [self.journal.run_folder(number) for _, _, number in batch]
+            self._tell("boots", [point for point, _, _ in batch])
             works = [self.judge.work(made, folder) for (_, made, _), folder in zip(batch, folders, strict=True)]
             with self.workers.started(works) as waits:
                 for (point, made, number), folder, wait in zip(batch, folders, waits, strict=True):
@@ -118,6 +123,7 @@ class Rounds:
         known = dict(self.journal.search.digests)
         told = False
         for point in dict.fromkeys(step.points):
+            self._tell("makes ready", [point])
             made = self.environment.ready(point)
             if not isinstance(made, Ready):
                 self._told(step, point, made, 0, "")
@@ -127,12 +133,20 @@ class Rounds:
                 self.journal.search.identified(point, made.digest)
                 same = next((other for other, digest in known.items() if digest == made.digest), None)
                 if same is not None:
-                    self.say(f"{self.name(point)}: boots the same as {self.name(same)}")
+                    self.live.say(f"{self.name(point)}: boots the same as {self.name(same)}")
                     told = True
             found += [(point, made)] * step.points.count(point)
         if told:
             self.journal.save()
         return None if told else found
+
+    def _tell(self, what: str, points: Sequence[int]) -> None:
+        """What is done now, and in a search how far it is."""
+        names = ", ".join(self.name(point) for point in dict.fromkeys(points))
+        ordered = not (self.words or self.sampled)
+        left, chance = self.journal.search.outlook() if ordered else (0, 0.0)
+        far = f"{left} points left, the likeliest {chance:.0%}; " if ordered else ""
+        self.live.doing(f"{len(self.journal.boots)} boots; {far}{what} {names}")
 
     def _told(self, step: Boot, point: int, judged: Judged, run: int, command: str) -> None:
         word, reason = judged
@@ -140,4 +154,4 @@ class Rounds:
         self.journal.boots.append(BootNote(point, word, reason, run, command))
         self.journal.save()
         self.after()
-        self.say(f"{len(self.journal.boots):3}  {step.phase:6}  {word:7}  {self.name(point)}  ({reason})")
+        self.live.say(f"{len(self.journal.boots):3}  {step.phase:6}  {word:7}  {self.name(point)}  ({reason})")

@@ -25,6 +25,7 @@ SPOTS: Final = "spots"
 # How likely a history is taken to have several bad ranges before anything was booted.
 _SEVERAL = 0.02
 _SEVERAL_DOUBTED, _SEVERAL_LOOKED_AT, _SEVERAL_REFUSED = 0.15, 0.25, 0.995
+_SURELY = 0.999
 # Where bad points fail less often, one that passes says little of other ranges.
 _TELLING_RATE = 0.9
 
@@ -158,6 +159,11 @@ class Search:
     def boots(self) -> int:
         """How many boots there were that said something."""
         return sum(result.word in ("good", "bad") for result in self.results)
+
+    def outlook(self) -> tuple[int, float]:
+        """How many points may still be the first bad one, but for one chance in a thousand; that of the likeliest."""
+        first = np.sort(_Judgement(self).belief.first)[::-1]
+        return int(np.searchsorted(np.cumsum(first), _SURELY)) + 1, float(first[0])
 
     def step(self, count: int = 1) -> Step:
         """What to do next, with at most ``count`` boots side by side."""

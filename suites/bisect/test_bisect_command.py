@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +284,28 @@ def test_what_cannot_be(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert message in said
+
+
+def test_lines_in_ci_and_a_live_one_on_a_terminal(tmp_path: Path) -> None:
+    words = ["bisect", "list", *map(str, range(9)), "--script", "[ $PVSTUB_IMAGE -lt 4 ]", "--same-seed"]
+    plain = subprocess.run([*PVSTUB, *words, f"--state={tmp_path / 'one'}"], capture_output=True, text=True, check=True)
+    assert plain.stderr == ""
+    assert all(line.startswith("bisect: ") for line in plain.stdout.splitlines())
+    assert "\x1b" not in plain.stdout
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*PVSTUB, *words, f"--state={tmp_path / 'two'}"], stdout=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # the terminal's other side is gone
+            while data := os.read(ours, 4096):
+                shown += data
+        os.close(ours)
+    assert process.returncode == 0
+    pieces = [piece.strip() for piece in re.split(r"\r\x1b\[2K|\n", shown.decode())]
+    assert "3 boots; 4 points left, the likeliest 25%; boots 2" in pieces
+    lasting = [piece for piece in pieces if piece.startswith("bisect: ")]
+    assert lasting[:-1] == plain.stdout.splitlines()[:-1]  # but for the folder
+    assert pieces[-1] == ""
 
 
 def test_another_search_in_the_folder_is_not_overwritten(
