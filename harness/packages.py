@@ -14,9 +14,9 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from harness.progress import Meter
 from stub.errors import ImageError
@@ -53,11 +53,14 @@ GONE_FROM_ARCHIVE = re.compile(r"\b(404|403) |Hash Sum mismatch|File has unexpec
 FIELD = re.compile(r"^(\w[\w-]*): (.*)$", re.MULTILINE)
 
 
+_T = TypeVar("_T")
+
+
 class Wanted(NamedTuple):
     """Files in a package: one, ``member``, or several, ``members``.
 
     These and ``depends`` are patterns that must match a whole path or package name. ``architecture`` is Debian's name
-    for the processor that the package is for.
+    for the processor that the package is for. ``version``: of the package that is named; None for apt's choice.
     """
 
     package: str
@@ -65,6 +68,7 @@ class Wanted(NamedTuple):
     depends: str | None = None
     members: Sequence[str] = ()
     architecture: str = ARCHITECTURE
+    version: str | None = None
 
 
 class Unpacked(NamedTuple):
@@ -100,16 +104,26 @@ def unpack_all(wanted: Wanted, what: str) -> list[Unpacked]:
     ``what`` is what the user calls it, for errors and progress. Raises ImageError: a tool is missing, no network, no
     such package, no such file in it.
     """
+    return _asked(wanted.architecture, what, lambda apt: apt.unpack(wanted))
+
+
+def versions(package: str, what: str, architecture: str = ARCHITECTURE) -> list[str]:
+    """The versions of a package that apt's lists have, in no order. Raises ImageError as :func:`unpack_all`."""
+    return _asked(architecture, what, lambda apt: apt.versions(package))
+
+
+def _asked(architecture: str, what: str, ask: Callable[[_Apt], _T]) -> _T:
+    """What apt answers by the machine's lists, or, where these are too old, by new ones."""
     _require_tools(what)
     with _workplace() as folder:
         try:
-            return _Apt(folder, what, CONFIGURATION.format(architecture=wanted.architecture)).unpack(wanted)
+            return ask(_Apt(folder, what, CONFIGURATION.format(architecture=architecture)))
         except _ListsTooOld:
-            configuration, missing = _configuration_with_new_lists(wanted.architecture, what)
+            configuration, missing = _configuration_with_new_lists(architecture, what)
     with _workplace() as folder:
         apt = _Apt(folder, what, configuration)
         try:
-            return apt.unpack(wanted)
+            return ask(apt)
         except _ListsTooOld as error:
             if missing:
                 fault = f"this machine's package lists are missing or too old, and no new ones can be had: {missing}"
@@ -128,12 +142,19 @@ class _Apt:
         self._configuration.write_text(configuration)
 
     def unpack(self, wanted: Wanted) -> list[Unpacked]:
-        candidate = self._candidate(wanted.package)
+        candidate = self._candidate(wanted.package, wanted.version)
         if wanted.depends is not None:
             candidate = self._candidate(*_dependency(candidate, wanted.depends, self._what))
         package = self._download(candidate)
         found = _members(package, wanted.members or [wanted.member], self._what)
         return [Unpacked(*file, candidate.package, candidate.version, candidate.sha256) for file in found]
+
+    def versions(self, package: str) -> list[str]:
+        done = self._run("apt-cache", "show", "--all-versions", package)
+        found = [value for name, value in FIELD.findall(done.output) if name == "Version"]
+        if done.returncode or not found:
+            raise _ListsTooOld(f"apt knows no package {package}")
+        return list(dict.fromkeys(found))
 
     def update(self) -> str:
         """Fetch the package lists into the folder that the configuration names; why not all of them could be had."""

@@ -1,4 +1,4 @@
-"""``pvstub bisect``: which commit, image, version, size of memory, option or setting a failing boot is due to."""
+"""``pvstub bisect``: which commit, image, version, memory size, placement, option or setting a failure is due to."""
 
 from __future__ import annotations
 
@@ -12,8 +12,22 @@ from typing import Any, Final, NoReturn
 
 from stub.errors import PvstubError, UsageError
 
-from .environment import Builder, Environment, MemorySizes, NamedPoints, Ready, WordSets, sizes
+from .. import catalogue, package_versions
+from .environment import (
+    Builder,
+    Environment,
+    MemorySizes,
+    NamedPoints,
+    PackageVersions,
+    Ready,
+    Seeds,
+    WordSets,
+    like,
+    seeds,
+    sizes,
+)
 from .journal import Journal
+from .live import Live
 from .minimise import as_words
 from .report import as_object, headline, markdown
 from .repository import Repository
@@ -31,7 +45,9 @@ boot is. One that fails in another way is skipped. Words after -- go to every `p
   pvstub bisect git --good v1 --bad HEAD --build 'make' --image vmlinux --fail 'Kernel panic' -- --memory 64
   pvstub bisect list old.bin middle.bin new.bin --ends crash
   pvstub bisect list 6.1.1 6.1.2 6.1.3 --build './fetch $PVSTUB_POINT' --image 'vmlinuz-{point}' --pass 'login:'
+  pvstub bisect packages linux-image-amd64 --good 6.1.140-1 --bad 6.1.153-1 --like debian-amd64 --pass 'init reached'
   pvstub bisect memory debian-cloud 256..32:8 --fail 'Out of memory'
+  pvstub bisect seeds vmlinux 0..99 -j 2 --fail 'BUG:'
   pvstub bisect options debian-cloud quiet nosmp debug --fail 'BUG:'
   pvstub bisect settings guest.cfg memory=64 'extra="debug"' --ends crash
   git bisect run pvstub bisect once --build make --image vmlinux --ends crash
@@ -88,9 +104,20 @@ def _parser() -> argparse.ArgumentParser:
     listed = add("list", "images, or versions of which a command makes images; from good to bad", _named)
     listed.add_argument("points", nargs="+", metavar="POINT")
     _build_options(listed)
+    packages = add("packages", "versions of a Debian package", _packages)
+    packages.add_argument("package", metavar="PACKAGE")
+    packages.add_argument("--good", required=True, metavar="VERSION")
+    packages.add_argument("--bad", required=True, metavar="VERSION")
+    packages.add_argument(
+        "--file", default=package_versions.KERNEL, metavar="REGEX", help="the path in the package of what is booted"
+    )
+    packages.add_argument("--like", metavar="IMAGE", help="boot with this image's ramdisk, command line and memory")
     memory = add("memory", "sizes of memory", lambda options: MemorySizes(sizes(options.range), options.image))
     memory.add_argument("image", metavar="IMAGE")
     memory.add_argument("range", metavar="GOOD..BAD[:STEP]", help="MiB")
+    placed = add("seeds", "placements of the guest's memory: how many fail, and which", _seeds)
+    placed.add_argument("image", metavar="IMAGE")
+    placed.add_argument("seeds", nargs="+", metavar="SEED", help="a number, or FIRST..LAST")
     for name, about in (("options", "words of the kernel's command line"), ("settings", "lines KEY=VALUE of xl.cfg")):
         words = add(name, f"{about}: those that are needed for the failure", _words)
         words.add_argument("image", metavar="IMAGE")
@@ -166,8 +193,20 @@ def _named(options: argparse.Namespace) -> NamedPoints:
     return NamedPoints(options.points, _builder(options, Path.cwd()))
 
 
+def _packages(options: argparse.Namespace) -> PackageVersions:
+    versions = package_versions.between(options.package, options.good, options.bad)
+    words = like(catalogue.load(options.like)) if options.like is not None else ()
+    return PackageVersions(options.package, versions, options.file, words)
+
+
 def _words(options: argparse.Namespace) -> WordSets:
     return WordSets(options.words, options.image, options.kind == "settings")
+
+
+def _seeds(options: argparse.Namespace) -> Seeds:
+    if any(word.startswith(("--seed", "--p2m")) for word in options.boot):
+        raise UsageError("--seed or --p2m after --: the seeds are what is looked at here")
+    return Seeds(seeds(options.seeds), options.image)
 
 
 # -- the actions
@@ -182,16 +221,20 @@ def _bisect(options: argparse.Namespace) -> int:
         max(2, 1 << words) if words else len(environment.names),
         options.confidence, options.failure_rate, options.false_bad, options.repeats, options.spots, most=options.most,
     )  # fmt: skip
-    seeds = not options.same_seed and not any(word.startswith("--seed") for word in options.boot)
+    sampled = isinstance(environment, Seeds)
+    seeded = not sampled and not options.same_seed and not any(word.startswith("--seed") for word in options.boot)
     if options.jobs < 1:
         raise UsageError(f"-j {options.jobs}: use 1 or more")
     journal = Journal.opened(options.state.resolve(), _plan(options, environment), rules)
     lock = journal.lock()
+    rounds = Rounds(
+        journal, environment, judge, options.jobs, _namer(environment), Live(),
+        seeds=seeded, words=words, sampled=sampled,
+    )  # fmt: skip
     try:
-        return _searched(
-            Rounds(journal, environment, judge, options.jobs, _namer(environment), _say, words=words, seeds=seeds)
-        )
+        return _searched(rounds)
     finally:
+        rounds.workers.close()
         environment.close()
         os.close(lock)
 
@@ -212,25 +255,25 @@ def _namer(environment: Environment) -> Callable[[int], str]:
 
 
 def _searched(rounds: Rounds) -> int:
-    journal, environment = rounds.journal, rounds.environment
+    journal, environment, say = rounds.journal, rounds.environment, rounds.live.say
     if isinstance(environment, Repository):
         environment.open()
         repository = environment
         rounds.after = lambda: journal.write("bisect.log", repository.log(journal.search))
     if journal.boots:
-        _say(f"goes on after {len(journal.boots)} boots, from {journal.folder}")
+        say(f"goes on after {len(journal.boots)} boots, from {journal.folder}")
     end = rounds.run()
     report = as_object(journal, end, rounds.name)
     journal.write("report.json", json.dumps(report, indent=2) + "\n")
     journal.write("report.md", markdown(report))
-    _say(headline(report))
+    say(headline(report))
     if report["result"] == "found":
-        _say(f"last good: {report['last_good']}; confidence {report['confidence']:.2%}")
+        say(f"last good: {report['last_good']}; confidence {report['confidence']:.2%}")
     if isinstance(environment, Repository) and isinstance(end, Found) and (more := environment.further(end.first_bad)):
-        _say(more)
+        say(more)
     if report["failing"] is not None and report["failing"]["rerun"]:
-        _say(f"again: {report['failing']['rerun']}")
-    _say(f"report: {journal.folder / 'report.md'}")
+        say(f"again: {report['failing']['rerun']}")
+    say(f"report: {journal.folder / 'report.md'}")
     if isinstance(end, Refused):
         return UNDECIDED if end.word == "undecided" else REFUSED
     return 0
@@ -240,19 +283,19 @@ def _once(options: argparse.Namespace) -> int:
     """One verdict of what stands here, by its exit status."""
     import tempfile
 
-    from .processes import ended, started
+    from .processes import Workers
 
     judge = _judge(options)
     with tempfile.TemporaryDirectory(prefix="pvstub-bisect-") as name:
         folder = Path(name)
         judged: Ready | Judged = Builder(options.build, options.image, Path.cwd(), folder / "images").build("here")
         if isinstance(judged, Ready):
-            with started([judge.process(judged, folder / "run")]) as (process,):
-                judged = judge.judge(folder / "run", ended(process, folder / "run"))
+            workers = Workers()
+            try:
+                with workers.started([judge.work(judged, folder / "run")]) as (wait,):
+                    judged = judge.judge(folder / "run", wait())
+            finally:
+                workers.close()
     word, reason = judged
-    _say(f"{word}: {reason}")
+    Live().say(f"{word}: {reason}")
     return _ONCE_STATUS[word]
-
-
-def _say(line: str) -> None:
-    print(f"bisect: {line}", flush=True)

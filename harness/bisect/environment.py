@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from stub.errors import UsageError
+from stub.errors import ImageError, UsageError
 
+from .. import catalogue, package_versions
 from ..cache import sha256_of
 from .minimise import as_words
-from .processes import Ended, shell
-from .verdicts import SKIP_STATUS, Judged
+from .processes import shell
+from .verdicts import Judged, by_status
 
-_TROUBLE_FROM = 126
+_MOST_SEEDS = 100_000
+_SEEDS = re.compile(r"(?P<first>\d+)(\.\.(?P<last>\d+))?")
 _RANGE = re.compile(r"(?P<first>\d+)\.\.(?P<last>\d+)(:(?P<by>\d+))?")
 
 
@@ -62,7 +64,7 @@ class Builder:
         if self.command is not None:
             ended = shell(self.command, folder, {"PVSTUB_POINT": name})
             if ended.status:
-                return _unbuilt(ended)
+                return by_status(ended, "does not build: exit status", "skip")
         image = self.image.replace("{point}", name)
         path = folder / image
         if not path.is_file():
@@ -79,14 +81,6 @@ class Builder:
         return Ready(str(kept), digest=digest)
 
 
-def _unbuilt(ended: Ended) -> Judged:
-    if ended.status < 0 or ended.status >= _TROUBLE_FROM:
-        return "trouble", f"the build ended with {ended.status}: {ended.last_line}"
-    if ended.status == SKIP_STATUS:
-        return "skip", ended.last_line
-    return "skip", f"does not build: {ended.last_line}"
-
-
 @dataclass(frozen=True)
 class NamedPoints:
     """Images, files, or versions that a command makes images of, oldest first."""
@@ -99,6 +93,32 @@ class NamedPoints:
 
     def close(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class PackageVersions:
+    """A Debian package's versions, of each of which a file is booted; ``like``: words of ``pvstub boot`` for all."""
+
+    package: str
+    names: Sequence[str]
+    member: str
+    like: tuple[str, ...] = ()
+
+    def ready(self, point: int) -> Ready | Judged:
+        try:
+            unit = package_versions.file_of(self.package, self.names[point], self.member)
+        except ImageError as error:
+            return "trouble", str(error)
+        return Ready(str(unit.path), self.like, unit.record.sha256)
+
+    def close(self) -> None:
+        pass
+
+
+def like(image: catalogue.CatalogueImage) -> tuple[str, ...]:
+    """The words that boot another kernel with an image's ramdisk, command line and memory."""
+    ramdisk = (f"--ramdisk={image.ramdisk}",) if image.ramdisk else ()
+    return (*ramdisk, f"--cmdline={image.cmdline}", f"--memory={image.memory}")
 
 
 @dataclass(frozen=True)
@@ -139,6 +159,38 @@ class WordSets:
 
     def close(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """One image with different placements of its memory: the seeds of ``--seed``. They have no order."""
+
+    seeds: Sequence[int]
+    image: str
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [f"seed {seed}" for seed in self.seeds]
+
+    def ready(self, point: int) -> Ready | Judged:
+        return Ready(self.image, (f"--seed={self.seeds[point]}",))
+
+    def close(self) -> None:
+        pass
+
+
+def seeds(texts: Sequence[str]) -> list[int]:
+    """``0..99``, ``17`` or several of these as the seeds, from the smallest. UsageError for what is no seed."""
+    found: set[int] = set()
+    for text in texts:
+        match = _SEEDS.fullmatch(text)
+        if match is None:
+            raise UsageError(f"{text!r} is no seed: write a number, or FIRST..LAST as in 0..99")
+        first, last = int(match["first"]), int(match["last"] or match["first"])
+        if last < first or last - first >= _MOST_SEEDS:
+            raise UsageError(f"{text!r}: write the smaller seed first, and at most {_MOST_SEEDS:,} of them")
+        found.update(range(first, last + 1))
+    return sorted(found)
 
 
 def sizes(text: str) -> list[int]:

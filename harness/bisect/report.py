@@ -7,18 +7,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .journal import BootNote, Journal
-from .minimise import Needed
+from .minimise import Needed, as_point
+from .processes import compared
+from .sample import Share
 from .search import Found, Refused
 
 _TAIL = 20
+_MOST_LINES = 30  # of a divergence
+_LOG = "hypercalls"
 _POINT = re.compile(r"\bpoint (\d+)")
 Name = Callable[[int], str]
 
 
-def as_object(journal: Journal, end: Found | Refused | Needed, name: Name) -> dict[str, Any]:
-    """The report: the answer or the refusal, every boot, and the last failing boot's console and command."""
+def as_object(journal: Journal, end: Found | Refused | Needed | Share, name: Name) -> dict[str, Any]:
+    """The report: the answer or the refusal, every boot, the last failing one and what sets it apart."""
     failing = next((boot for boot in reversed(journal.boots) if boot.word == "bad" and _wanted(boot, end)), None)
-    passing = next((boot for boot in reversed(journal.boots) if boot.word == "good" and _last_good(boot, end)), None)
+    passing = _passing(journal, end)
     return {
         **_outcome(end, name),
         "boots": [
@@ -28,16 +32,25 @@ def as_object(journal: Journal, end: Found | Refused | Needed, name: Name) -> di
         "skipped": {name(point): reason for point, reason in journal.search.skipped().items()},
         "failing": None if failing is None else _shown(journal, failing, name),
         "passing": None if passing is None else _shown(journal, passing, name),
+        "divergence": None if isinstance(end, Refused) else _divergence(journal, passing, failing),
     }
 
 
-def _outcome(end: Found | Refused | Needed, name: Name) -> dict[str, Any]:
+def _outcome(end: Found | Refused | Needed | Share, name: Name) -> dict[str, Any]:
     match end:
         case Refused(word, reason):
             named = _POINT.sub(lambda found: name(int(found[1])), reason)
             return {"result": "refused", "refusal": word, "reason": named}
         case Needed(words, _):
             return {"result": "needed", "needed": [name(1 << word) for word in words]}
+        case Share():
+            return {
+                "result": "share",
+                "failing_points": [name(point) for point in end.failing],
+                "passing_points": [name(point) for point in end.passing],
+                "between": [round(share, 5) for share in end.between],
+                "confidence": end.confidence,
+            }
         case Found():
             return {
                 "result": "found",
@@ -48,18 +61,42 @@ def _outcome(end: Found | Refused | Needed, name: Name) -> dict[str, Any]:
             }
 
 
-def _wanted(boot: BootNote, end: Found | Refused | Needed) -> bool:
+def _wanted(boot: BootNote, end: Found | Refused | Needed | Share) -> bool:
     match end:
         case Found():
             return boot.point == end.first_bad
         case Needed(words, _):
-            return boot.point == sum(1 << word for word in words)
+            return boot.point == as_point(words)
+        case Share():
+            return boot.point == end.failing[0]
         case _:
             return True
 
 
-def _last_good(boot: BootNote, end: Found | Refused | Needed) -> bool:
-    return not isinstance(end, Found) or boot.point == end.last_good
+def _passing(journal: Journal, end: Found | Refused | Needed | Share) -> BootNote | None:
+    """The last boot that passed of the last good point; of sets of words, of one that lacks the fewest needed ones."""
+    passed = [boot for boot in reversed(journal.boots) if boot.word == "good"]
+    match end:
+        case Found():
+            return next((boot for boot in passed if boot.point == end.last_good), None)
+        case Needed(words, _):
+            needed = as_point(words)
+            near = [boot for boot in passed if not boot.point & ~needed]
+            return max(near, key=lambda boot: boot.point.bit_count(), default=None)
+        case Share():
+            return next((boot for boot in passed if boot.point == end.passing[0]), None)
+        case Refused():
+            return next(iter(passed), None)
+
+
+def _divergence(journal: Journal, passing: BootNote | None, failing: BootNote | None) -> dict[str, Any] | None:
+    """Where the hypercall logs of the two part, as ``pvstub diff --json`` has it; None where there are no two logs."""
+    if passing is None or failing is None:
+        return None
+    good, bad = (journal.run_folder(boot.run) for boot in (passing, failing))
+    if not all(boot.run and (folder / _LOG).is_file() for boot, folder in ((passing, good), (failing, bad))):
+        return None
+    return compared(good, bad)
 
 
 def _run(journal: Journal, boot: BootNote) -> str | None:
@@ -87,6 +124,8 @@ def markdown(report: dict[str, Any]) -> str:
             f"- confidence: {report['confidence']:.2%}",
             f"- a bad point fails in about {report['failure_rate']:.0%} of its boots",
         ]
+    if report["result"] == "share":
+        lines += [f"- failing: {', '.join(report['failing_points'])}", f"- confidence: {report['confidence']:.2%}"]
     lines += [f"- boots: {sum(boot['verdict'] in ('good', 'bad') for boot in report['boots'])}"]
     lines += [f"- skipped: `{point}`: {_cell(reason)}" for point, reason in report["skipped"].items()]
     for title, shown in (("The failing boot", report["failing"]), ("The last passing boot", report["passing"])):
@@ -100,9 +139,33 @@ def markdown(report: dict[str, Any]) -> str:
                 *_code(shown["console"]),
             ]
             lines += ["", "Again:", "", *_code([shown["rerun"]])]
+    if report["divergence"] is not None:
+        lines += ["", "## Where their hypercall logs part", "", *_parting(report)]
     lines += ["", "## All boots", "", "| point | verdict | why |", "| --- | --- | --- |"]
     lines += [f"| {_cell(boot['point'])} | {boot['verdict']} | {_cell(boot['reason'])} |" for boot in report["boots"]]
     return "\n".join(lines) + "\n"
+
+
+def _parting(report: dict[str, Any]) -> list[str]:
+    """A divergence, in the manner of diff: `-` is the passing boot's, `+` the failing one's."""
+    compared, parting = report["divergence"], report["divergence"]["divergence"]
+    again = ["", f"More: `pvstub diff {report['passing']['run']} {report['failing']['run']}`"]
+    if parting is None:
+        return [f"They do not: {compared['equal']:,} events are the same.", *again]
+    shown = [f"  {line['good']}" for line in parting["before"]]
+    for line in parting["after"]:
+        if line["good"] is not None and line["bad"] is not None:
+            shown.append(f"  {line['good']}")
+            continue
+        shown += [f"{mark} {line[side]}" for mark, side in (("-", "good"), ("+", "bad")) if line[side] is not None]
+    places = [
+        f"- {side} at {parting[side]['symbol']}"
+        for side in ("good", "bad")
+        if parting[side] and parting[side]["symbol"]
+    ]
+    words = [*places, *(f"- {difference}" for difference in parting["differences"])]
+    first = [f"The same for {compared['equal']:,} events; then:", "", *_code(shown[:_MOST_LINES])]
+    return [*first, *([""] if words else []), *words, *again]
 
 
 def headline(report: dict[str, Any]) -> str:
@@ -111,6 +174,10 @@ def headline(report: dict[str, Any]) -> str:
         return f"No first bad point ({report['refusal']}): {report['reason']}"
     if report["result"] == "needed":
         return f"Needed for the failure: {' '.join(report['needed'])}"
+    if report["result"] == "share":
+        failing, booted = report["failing_points"], len(report["failing_points"]) + len(report["passing_points"])
+        low, high = report["between"]
+        return f"{len(failing)} of {booted} fail ({low:.1%} to {high:.1%} of all); the smallest: {failing[0]}"
     first: Sequence[str] = report["first_bad"]
     return (
         f"First bad: {first[0]}" if len(first) == 1 else f"First bad is one of these {len(first)}: {'; '.join(first)}"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import minimise
+from . import minimise, sample
 from .environment import Environment, Ready
 from .journal import BootNote, Journal
+from .live import Live
 from .minimise import Needed
-from .processes import Ended, boot_command, boot_words, ended, pytest_words, started
+from .processes import Ended, Work, Workers, boot_command, boot_words, pytest_words
+from .sample import Share
 from .search import Boot, Found, Refused, Result
 from .verdicts import Judged, Signature, by_pytest, by_status
 
-End = Found | Refused | Needed
+End = Found | Refused | Needed | Share
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Judge:
     script: str | None = None
     node: str | None = None
 
-    def process(self, ready: Ready, folder: Path) -> tuple[Sequence[str], Path, Mapping[str, str]]:
+    def work(self, ready: Ready, folder: Path) -> Work:
         """What to run for a boot into ``folder``."""
         words = [ready.image, *ready.words, *self.words]
         environment = {
@@ -40,10 +42,10 @@ class Judge:
             "PVSTUB_RUN": str(folder),
         }
         if self.script is not None:
-            return ["sh", "-c", self.script], folder, environment
+            return Work(["sh", "-c", self.script], folder, environment)
         if self.node is not None:
-            return pytest_words(self.node), folder, environment
-        return boot_words(words, folder), folder, environment
+            return Work(pytest_words(self.node), folder, environment)
+        return Work(boot_words(words, folder), folder, environment, boots=True)
 
     def judge(self, folder: Path, end: Ended) -> Judged:
         """What a boot says."""
@@ -62,28 +64,35 @@ class Judge:
 
 @dataclass
 class Rounds:
-    """A bisection at work. ``say`` prints a line; ``after`` is called when the state has been saved."""
+    """A bisection at work, which says what it does to ``live``; ``after`` is called when the state has been saved."""
 
     journal: Journal
     environment: Environment
     judge: Judge
     jobs: int
     name: Callable[[int], str]
-    say: Callable[[str], None]
+    live: Live
     after: Callable[[], None] = lambda: None
     seeds: bool = False  # each boot has another
     words: int = 0  # of a set that is to be minimised; 0 searches for the first bad point
+    sampled: bool = False  # the points have no order: all are booted
+    workers: Workers = field(default_factory=Workers)
 
     def run(self) -> End:
         """To the answer, or to the reason why there is none."""
-        while isinstance(step := self._step(), Boot):
-            self._boot(step)
+        try:
+            while isinstance(step := self._step(), Boot):
+                self._boot(step)
+        finally:
+            self.live.doing("")
         return step
 
     def _step(self) -> Boot | End:
         search = self.journal.search
         if self.words:
             return minimise.step(self.words, search.results, search.rules.repeats)
+        if self.sampled:
+            return sample.step(search, self.jobs)
         return search.step(self.jobs)
 
     def _boot(self, step: Boot) -> None:
@@ -98,10 +107,11 @@ class Rounds:
         for start in range(0, len(runs), self.jobs):
             batch = runs[start : start + self.jobs]
             folders = [self.journal.run_folder(number) for _, _, number in batch]
-            commands = [self.judge.process(made, folder) for (_, made, _), folder in zip(batch, folders, strict=True)]
-            with started(commands) as processes:
-                for (point, made, number), folder, process in zip(batch, folders, processes, strict=True):
-                    judged = self.judge.judge(folder, ended(process, folder))
+            self._tell("boots", [point for point, _, _ in batch])
+            works = [self.judge.work(made, folder) for (_, made, _), folder in zip(batch, folders, strict=True)]
+            with self.workers.started(works) as waits:
+                for (point, made, number), folder, wait in zip(batch, folders, waits, strict=True):
+                    judged = self.judge.judge(folder, wait())
                     self._told(step, point, judged, number, self.judge.again(made))
 
     def _seeded(self, ready: Ready, number: int) -> Ready:
@@ -113,6 +123,7 @@ class Rounds:
         known = dict(self.journal.search.digests)
         told = False
         for point in dict.fromkeys(step.points):
+            self._tell("makes ready", [point])
             made = self.environment.ready(point)
             if not isinstance(made, Ready):
                 self._told(step, point, made, 0, "")
@@ -122,12 +133,20 @@ class Rounds:
                 self.journal.search.identified(point, made.digest)
                 same = next((other for other, digest in known.items() if digest == made.digest), None)
                 if same is not None:
-                    self.say(f"{self.name(point)}: boots the same as {self.name(same)}")
+                    self.live.say(f"{self.name(point)}: boots the same as {self.name(same)}")
                     told = True
             found += [(point, made)] * step.points.count(point)
         if told:
             self.journal.save()
         return None if told else found
+
+    def _tell(self, what: str, points: Sequence[int]) -> None:
+        """What is done now, and in a search how far it is."""
+        names = ", ".join(self.name(point) for point in dict.fromkeys(points))
+        ordered = not (self.words or self.sampled)
+        left, chance = self.journal.search.outlook() if ordered else (0, 0.0)
+        far = f"{left} points left, the likeliest {chance:.0%}; " if ordered else ""
+        self.live.doing(f"{len(self.journal.boots)} boots; {far}{what} {names}")
 
     def _told(self, step: Boot, point: int, judged: Judged, run: int, command: str) -> None:
         word, reason = judged
@@ -135,4 +154,4 @@ class Rounds:
         self.journal.boots.append(BootNote(point, word, reason, run, command))
         self.journal.save()
         self.after()
-        self.say(f"{len(self.journal.boots):3}  {step.phase:6}  {word:7}  {self.name(point)}  ({reason})")
+        self.live.say(f"{len(self.journal.boots):3}  {step.phase:6}  {word:7}  {self.name(point)}  ({reason})")

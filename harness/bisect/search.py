@@ -25,6 +25,9 @@ SPOTS: Final = "spots"
 # How likely a history is taken to have several bad ranges before anything was booted.
 _SEVERAL = 0.02
 _SEVERAL_DOUBTED, _SEVERAL_LOOKED_AT, _SEVERAL_REFUSED = 0.15, 0.25, 0.995
+_SURELY = 0.999
+# Where bad points fail less often, one that passes says little of other ranges.
+_TELLING_RATE = 0.9
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class Rules:
 
     ``confidence``: of the answer. ``rate``: how often a bad point fails, None to learn it; 1 for never by chance.
     ``false_bad``: how often a good point fails. ``repeats``: how many boots both neighbours have at least had at the
-    end. ``spots``: looks at points far from the answer at the end, for other bad ranges. ``troubles``: after so many
-    failures of the surroundings a point is skipped. ``most``: boots, after which the search gives up.
+    end. ``spots``: looks at points far from the answer at the end, for other bad ranges; half as many where bad points
+    pass so often that one among them that passes says little. ``troubles``: after so many failures of the surroundings
+    a point is skipped. ``most``: boots, after which the search gives up.
     """
 
     points: int
@@ -156,6 +160,11 @@ class Search:
         """How many boots there were that said something."""
         return sum(result.word in ("good", "bad") for result in self.results)
 
+    def outlook(self) -> tuple[int, float]:
+        """How many points may still be the first bad one, but for one chance in a thousand; that of the likeliest."""
+        first = np.sort(_Judgement(self).belief.first)[::-1]
+        return int(np.searchsorted(np.cumsum(first), _SURELY)) + 1, float(first[0])
+
     def step(self, count: int = 1) -> Step:
         """What to do next, with at most ``count`` boots side by side."""
         return _Judgement(self).step(max(1, count))
@@ -266,7 +275,7 @@ class _Judgement:
         before = self._last_testable(leader)
         confidence = float(self.belief.first[before + 1 : leader + 1].sum())
         if confidence < self.rules.confidence:
-            return Boot(tuple(self.belief.choose(self.testable, count)), "search")
+            return self._learn(count, before, leader, confidence)
         unchecked = [
             point for point in (before, leader) if self.goods[point] + self.bads[point] < self.rules.repeats
         ]  # fmt: skip
@@ -279,6 +288,23 @@ class _Judgement:
         candidates = tuple(point for point in range(before + 1, leader + 1) if not excluded[point])
         return Found(candidates, before, leader, confidence, self.belief.failure_rate)
 
+    def _learn(self, count: int, before: int, leader: int, confidence: float) -> Boot:
+        """Boot what tells most of the first bad point.
+
+        That may be the last good one, for it to pass again and again. How often it must depends on how often bad points
+        fail, and a few more boots of bad ones may say that sooner; some of these will be made anyway.
+        """
+        chosen = self.belief.choose(self.testable, count)
+        if chosen[0] != before or confidence < 0.5 or not self.bads[leader]:
+            return Boot(tuple(chosen), "search")
+        repeats = max(0, self.rules.repeats - int(self.goods[leader] + self.bads[leader]))
+        spot = self._spot(before, leader) if count == 1 else None
+        beyond = spot if spot is not None and spot.points[0] > leader else None
+        owed = repeats + (beyond is not None)
+        if not self.belief.failures_to_confirm(before, leader, self.rules.confidence, owed):
+            return Boot(tuple(chosen), "search")
+        return beyond if beyond is not None and not repeats else Boot((leader, *chosen[:-1]), "search")
+
     def _next_testable(self, point: int) -> int:
         return int(point + np.argmax(self.testable[point:]))
 
@@ -288,11 +314,14 @@ class _Judgement:
     def _spot(self, before: int, leader: int) -> Boot | None:
         """The middle of the widest stretch, on the side of the bad and of the good, that nobody has looked into."""
         tested = (self.goods + self.bads) > 0
-        looked = sum(result.phase == SPOTS for result in self.search.results if result.word in ("good", "bad"))
-        if looked >= self.rules.spots:
+        points = [r.point for r in self.search.results if r.phase == SPOTS and r.word in ("good", "bad")]
+        beyond = sum(point > leader for point in points)
+        sides = [(beyond, leader, self.last), (len(points) - beyond, 0, before)]
+        if self.belief.failure_rate < _TELLING_RATE:
+            del sides[0]
+        if len(points) >= self.rules.spots * len(sides) / 2:
             return None
-        sides = ((leader, self.last), (0, before))
-        for low, high in sides[looked % 2 :] + sides[: looked % 2]:
+        for _, low, high in sorted(sides, key=lambda side: side[0]):
             middle = _middle_of_gap(tested[low : high + 1], self.testable[low : high + 1])
             if middle is not None:
                 return Boot((low + middle,), SPOTS)

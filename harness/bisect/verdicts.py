@@ -109,15 +109,14 @@ class Signature:
         return f"{kind}: {reason}" if self.ends is not None else f"hypercall log: {self.hypercall}"
 
 
-def by_status(ended: Ended) -> Judged:
-    """What a script's exit status says: 0 good, 125 skip, 126 and more or a signal trouble, all else bad."""
+def by_status(ended: Ended, what: str = "exit status", other: Word = "bad") -> Judged:
+    """What a script's exit status says: 0 good, 125 skip, 126 and more or a signal trouble, all else ``other``."""
     if ended.status == 0:
-        return "good", "exit status 0"
+        return "good", f"{what} 0"
     if ended.status == SKIP_STATUS:
         return "skip", ended.last_line
-    if ended.status < 0 or ended.status >= _TROUBLE_FROM:
-        return "trouble", f"exit status {ended.status}: {ended.last_line}"
-    return "bad", f"exit status {ended.status}: {ended.last_line}"
+    word: Word = "trouble" if ended.status < 0 or ended.status >= _TROUBLE_FROM else other
+    return word, f"{what} {ended.status}: {ended.last_line}"
 
 
 def by_pytest(ended: Ended) -> Judged:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +82,11 @@ def test_the_commit_that_makes_a_page_table_writable(
     page = (tmp_path / "state" / "report.md").read_text()
     assert page.startswith(f"# First bad: {report['first_bad'][0]}\n")
     assert report["failing"]["rerun"] in page
+    parting = report["divergence"]["divergence"]
+    assert parting["bad"]["event"]["asked"] == ["mov from cr3"]  # the guest looks up its table before it maps it
+    assert parting["good"]["event"]["asked"][0] == "sched_op:SCHEDOP_shutdown"
+    assert "## Where their hypercall logs part" in page
+    assert re.search(r"^    \+ .* update_va_mapping\(.*\) = -EBUSY .*writable", page, re.MULTILINE)
     again = [*PVSTUB, *shlex.split(report["failing"]["rerun"])[1:], "--run", str(tmp_path / "again")]
     done = subprocess.run(again, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-20:] == report["failing"]["console"]
@@ -198,12 +207,31 @@ def test_memory_sizes(bisected: Bisected) -> None:
     assert (status, report["first_bad"], report["last_good"]) == (0, ["36 MiB"], "40 MiB")
 
 
+def test_seeds(kit: Path, bisected: Bisected, tmp_path: Path) -> None:
+    """The guest is wrong where one frame has a number that three divides; the smallest such seed is an example."""
+    image = str(built(tmp_path, BY_CHANCE, kit))
+    status, report = bisected("seeds", image, "0..23", "40", "--fail", BY_CHANCE_SAYS, "-j2", *BOOT)
+    assert status == 0
+    failing, passing = report["failing_points"], report["passing_points"]
+    assert len(failing) + len(passing) == 25
+    low, high = report["between"]
+    assert low < 1 / 3 < high
+    assert report["failing"]["point"] == failing[0]
+    assert f"--{failing[0].replace(' ', '=')}" in report["failing"]["rerun"]
+    assert report["passing"]["point"] == passing[0]
+    page = (tmp_path / "state" / "report.md").read_text()
+    assert page.startswith(f"# {len(failing)} of 25 fail (")
+    assert f"- failing: {', '.join(failing)}" in page
+
+
 @pytest.mark.parametrize("kind", ["options", "settings"])
 def test_the_words_that_matter(kind: str, bisected: Bisected) -> None:
     words = [f"w{number}=x" for number in range(12)]
     status, report = bisected(kind, "any", *words, "--script", SCRIPT.format(pattern="*w3=x*w9=x*"))
     assert status == 0
     assert report["needed"] == ["w3=x", "w9=x"]
+    assert report["passing"]["point"] in ("w3=x", "w9=x")
+    assert report["divergence"] is None  # the script left no logs
     assert len(report["boots"]) < 70
 
 
@@ -213,7 +241,7 @@ def test_the_words_that_matter(kind: str, bisected: Bisected) -> None:
 def test_a_pytest_node(bisected: Bisected, tmp_path: Path) -> None:
     test = tmp_path / "test_image.py"
     test.write_text("import os\ndef test_it(): assert int(os.environ['PVSTUB_IMAGE']) < 5\n")
-    status, report = bisected("list", "3", "4", "5", "6", "--pytest", f"{test}::test_it", "--same-seed", "--spots=0")
+    status, report = bisected("list", "4", "5", "6", "--pytest", f"{test}::test_it", "--same-seed", "--spots=0")
     assert (status, report["first_bad"]) == (0, ["5"])
 
 
@@ -242,6 +270,8 @@ def test_several_bad_ranges_are_named(bisected: Bisected) -> None:
         (["list", "a", "--fail", "x"], "1 point to search"),
         (["memory", "a", "64", "--fail", "x"], "no range"),
         (["list", "a", "b", "--fail", "x", "-j0"], "-j 0: use 1 or more"),
+        (["seeds", "a", "9..1", "--fail", "x"], "the smaller seed first"),
+        (["seeds", "a", "0..9", "--fail", "x", "--", "--seed=1"], "--seed or --p2m after --"),
         (["git", "--good=x", "--bad=y", "--image=i", "--fail=x"], "git "),
         ([], "required"),
     ],
@@ -254,6 +284,28 @@ def test_what_cannot_be(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert message in said
+
+
+def test_lines_in_ci_and_a_live_one_on_a_terminal(tmp_path: Path) -> None:
+    words = ["bisect", "list", *map(str, range(9)), "--script", "[ $PVSTUB_IMAGE -lt 4 ]", "--same-seed"]
+    plain = subprocess.run([*PVSTUB, *words, f"--state={tmp_path / 'one'}"], capture_output=True, text=True, check=True)
+    assert plain.stderr == ""
+    assert all(line.startswith("bisect: ") for line in plain.stdout.splitlines())
+    assert "\x1b" not in plain.stdout
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*PVSTUB, *words, f"--state={tmp_path / 'two'}"], stdout=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # the terminal's other side is gone
+            while data := os.read(ours, 4096):
+                shown += data
+        os.close(ours)
+    assert process.returncode == 0
+    pieces = [piece.strip() for piece in re.split(r"\r\x1b\[2K|\n", shown.decode())]
+    assert "3 boots; 4 points left, the likeliest 25%; boots 2" in pieces
+    lasting = [piece for piece in pieces if piece.startswith("bisect: ")]
+    assert lasting[:-1] == plain.stdout.splitlines()[:-1]  # but for the folder
+    assert pieces[-1] == ""
 
 
 def test_another_search_in_the_folder_is_not_overwritten(

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from histories import History, made, plain, searched
+from histories import HELD_OUT, History, made, plain, searched
 
 from harness.bisect.search import Boot, Found, Refused, Result, Rules, Search
 from stub.errors import UsageError
@@ -24,8 +24,9 @@ def told(points: int, *results: tuple[int, str], **rules: float) -> Search:
 
 
 def test_simulated_histories(record_property: pytest.Function) -> None:
+    """On histories that nothing was tuned on. Plain bisection believes the ends; ours boots them."""
     right = boots = plain_right = plain_boots = 0
-    for seed in range(HISTORIES):
+    for seed in HELD_OUT[:HISTORIES]:
         history = made(seed)
         step, _ = searched(history)
         right += isinstance(step, Found) and set(step.candidates) == history.answer()
@@ -40,9 +41,9 @@ def test_simulated_histories(record_property: pytest.Function) -> None:
     for name, value in figures.items():
         record_property(name, round(value, 3))  # type: ignore[operator]
     print(figures)
-    assert right >= 0.99 * HISTORIES
+    assert right >= 0.995 * HISTORIES
     assert right >= plain_right
-    assert boots < plain_boots
+    assert boots < 0.9 * plain_boots
 
 
 def test_what_fails_two_times_in_three_of_all_passes_is_found() -> None:
