@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from stub.abi import xen
 from stub.errors import UsageError
-from stub.trace.format import STRUCTS, Kind
+from stub.trace.format import STRUCTS, TIME, Kind
 from stub.trace.reader import FILE_NAME, LogReader
 
 _TABLES: Final = frozenset({xen.MMUEXT_PIN_L3_TABLE, xen.MMUEXT_PIN_L4_TABLE, xen.MMUEXT_NEW_BASEPTR})
@@ -79,7 +79,7 @@ def _of_log(run: Path) -> Iterator[Milestone]:
                 passed = [name for name, is_one in waiting.items() if is_one(packed.data)]
                 for name in passed:
                     del waiting[name]
-                    yield Milestone(name, int.from_bytes(packed.data[8:16], "little") / 1e9)
+                    yield Milestone(name, int.from_bytes(packed.data[TIME], "little") / 1e9)
                 if not waiting:
                     return
     except UsageError:  # no log, or a damaged one: what was read until there counts
