@@ -70,9 +70,9 @@ def machine(inputs: Inputs, run_directory: Path | None, cache: Path) -> Machine:
 
 
 def type_to(guest: Machine, inputs: Inputs, now_ns: int | None = None) -> None:
-    """Run it and type what was typed when it was, up to a virtual time."""
+    """Run it and type what was typed when it was, before a virtual time."""
     for typed in inputs.typed:
-        if now_ns is not None and typed.now_ns > now_ns:
+        if now_ns is not None and typed.now_ns >= now_ns:
             return
         run_to(guest, typed.now_ns, typed.output)
         guest.console.send(typed.data)

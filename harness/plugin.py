@@ -305,7 +305,7 @@ def pytest_runtest_makereport(
     item.user_properties += [(f"pv {title}", text) for title, text in sections]
     keep = bool(item.stash.get(failed_key, False) or settings.RUNS.get(item.config))
     if call.when == "teardown":
-        item.user_properties += _facts(house, keep)
+        item.user_properties += _facts(house, keep, failed_key in item.stash)
         if failed_key in item.stash:
             item.user_properties += _artefacts(item, house)
     report = _in_one_line(item, call, (yield))
@@ -345,7 +345,7 @@ def _file_name(item: pytest.Item) -> str:
     return re.sub(r"[^\w.-]+", "-", item.name)[:60]
 
 
-def _facts(house: GuestHouse, keep: bool) -> list[tuple[str, object]]:
+def _facts(house: GuestHouse, keep: bool, failed: bool) -> list[tuple[str, object]]:
     from . import reporting
 
     facts: list[tuple[str, object]] = []
@@ -353,6 +353,8 @@ def _facts(house: GuestHouse, keep: bool) -> list[tuple[str, object]]:
         facts.append(("pv verdict", started.verdict.kind if started.verdict else "running"))
         facts.append(("pv boot", started.rerun))
         facts += reporting.digests(started.run_directory)
+        if failed:
+            facts += reporting.milestone(started.run_directory)
         if keep:
             facts.append(("pv run", str(started.run_directory)))
     return facts

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from stub.errors import PvstubError, UsageError
+from stub.trace import milestones
 
 from .console_text import TAIL_BYTES, console_tail
 from .guests import Guest
@@ -52,8 +53,10 @@ def guest_sections(guest: Guest) -> list[Section]:
     verdict = machine.verdict
     state = f"running at {machine.now_ns / 1e9:.6f} s" if verdict is None else f"{verdict.kind}: {verdict.reason}"
     details = () if verdict is None else verdict.details
+    passed = milestones.last(guest.run_directory)
+    stage = [f"last milestone: {passed}"] if passed is not None else []
     return [
-        ("guest", "\n".join((f"{guest.spec.image or 'guest'}, {guest.memory} MiB: {state}", *details))),
+        ("guest", "\n".join((f"{guest.spec.image or 'guest'}, {guest.memory} MiB: {state}", *stage, *details))),
         ("guest console (tail)", console_tail(machine.console.output)),
         ("last hypercalls", hypercall_tail_of(guest.run_directory)),
         ("registers", registers_text(guest.registers())),
@@ -85,6 +88,12 @@ def leave_artefact(guest: Guest, folder: Path, name: str) -> str:
         Path(path).unlink()
         return f"none: {error}"
     return path
+
+
+def milestone(run_directory: Path) -> list[tuple[str, object]]:
+    """How far a run came, as a property."""
+    passed = milestones.last(run_directory)
+    return [] if passed is None else [("pv milestone", str(passed))]
 
 
 def digests(run_directory: Path) -> list[tuple[str, object]]:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 SKIPPED, FAILED, PASSED, EXPECTED = "skipped", "failed", "passed", "expected to fail"
 _ORDER: Final = {FAILED: 0, EXPECTED: 1, SKIPPED: 2, PASSED: 3}
 _DIRECTIVES: Final = {SKIPPED: "SKIP", EXPECTED: "XFAIL"}
-_SHOWN: Final = ("pv run", "pv artefact", "pv digest console", "pv digest hypercalls", "pv verdict")
+_SHOWN: Final = ("pv run", "pv artefact", "pv digest console", "pv digest hypercalls", "pv verdict", "pv milestone")
 _MOST_LINES: Final = 30
 
 

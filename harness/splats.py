@@ -121,7 +121,7 @@ def judge(splats: Iterable[Splat], known: Sequence[Known], allowed: Iterable[str
         if alive:
             let_through.append(f"{splat.name}: {splat.line} ({alive[0].reason}; until {alive[0].expires})")
         elif rows:
-            bad.append(f"{splat.name}: {splat.line} (known until {rows[0].expires}: {rows[0].reason})")
+            bad.append(f"{splat.name}: {splat.line} (known, but expired {rows[0].expires}: {rows[0].reason})")
         else:
             bad.append(f"{splat.name}: {splat.line}")
     return Judgement(bad, let_through)

@@ -20,7 +20,7 @@ from stub.errors import PvstubError
 from stub.hypervisor.report import registers
 from stub.inputs import Inputs
 from stub.machine import Machine
-from stub.trace.reader import LogReader
+from stub.trace.reader import LogReader, Place
 from stub.trace.records import EndRecord, Record
 
 LEAD_NS: Final = 10_000
@@ -28,11 +28,14 @@ LEAD_NS: Final = 10_000
 _LOOKED_AT: Final = (Exit.SYSCALL, Exit.EXCEPTION, Exit.IN, Exit.OUT, Exit.CPUID)
 
 
+Frames = tuple[tuple[int, str | None], ...]
+
+
 @dataclass(frozen=True)
 class Backtrace:
     """``frames``: (address, symbol), innermost first; else ``why`` there are none."""
 
-    frames: tuple[tuple[int, str | None], ...] = ()
+    frames: Frames = ()
     why: str = ""
 
     def lines(self) -> Iterator[str]:
@@ -50,64 +53,65 @@ def backtrace(log: Path, record: Record, inputs: Callable[[], Inputs], places: P
     """Of a record of a log; ``inputs`` may raise PvstubError, which is why there is none then."""
     try:
         with LogReader(log) as reader:
-            offset = reader.begins(record.seq)
+            place = reader.place(record.seq)
         with log.open("rb") as file:
-            digest = hashlib.sha256(file.read(offset)).hexdigest()
-        with again.machine(inputs(), None, cache) as guest:
-            looked = _Look(guest, record, offset, digest)
-            looked.run()
-            if looked.found is None:
-                return Backtrace(why="booted again, it does not come by there: something else was done to it")
-            if not looked.in_kernel:
-                return Backtrace(((record.rip, None),))
-            return Backtrace(tuple(_frames(looked, places)))
+            digest = hashlib.sha256(file.read(place.offset)).hexdigest()
+        known = inputs()
+        with again.machine(known, None, cache) as guest:
+            looked = _Look(guest, record, place, digest, places)
+            looked.run(known)
     except PvstubError as error:
         return Backtrace(why=str(error))
+    if looked.frames is None:
+        return Backtrace(why="booted again, it does not come by there: something else was done to it")
+    return Backtrace(looked.frames)
 
 
 class _Look:
-    """A guest on its way to a record: what its registers were there."""
+    """A guest on its way to a record, and who called there."""
 
-    def __init__(self, guest: Machine, record: Record, offset: int, digest: str) -> None:
+    def __init__(self, guest: Machine, record: Record, place: Place, digest: str, places: Places) -> None:
         self.guest, self.record = guest, record
-        self.offset, self.digest = offset, digest
-        self.found: dict[str, int] | None = None
-        self.in_kernel = True
+        self.place, self.digest = place, digest
+        self.places = places
+        self.frames: Frames | None = None
 
-    def run(self) -> None:
+    def run(self, inputs: Inputs) -> None:
         """Go there."""
-        guest, at = self.guest, self.record.time_ns
-        again.type_to(guest, guest.inputs(), at)
+        guest, at = self.guest, self.place.earlier_ns + self.record.time_ns
+        again.type_to(guest, inputs, at)
+        while guest.boots < self.place.boot and guest.verdict is None:
+            guest.turn()
         guest.run(deadline_ns=max(at - LEAD_NS, 0))
         onlookers = guest.xen.onlookers
         onlookers.see_all(self, True)
         for kind in _LOOKED_AT:
             onlookers.stand_in_front(kind, lambda kind=kind: self._exit(kind))  # type: ignore[misc]
         last = isinstance(self.record, EndRecord)
-        guest.run(deadline_ns=None if last else at + 1, until=lambda: self.found is not None)
+        guest.run(deadline_ns=None if last else at + 1, until=lambda: self.frames is not None)
         if last and guest.verdict is not None:
             self._see()
 
     def _exit(self, kind: int) -> None:
-        if self.found is None and self.guest.now_ns >= self.record.time_ns:
+        if self.frames is None and self.guest.xen.clock.now >= self.record.time_ns:
             self._see()
             self.guest.prompt()
         self.guest.xen.onlookers.act(kind)
 
     def _see(self) -> None:
         log = self.guest.log
-        if log.size == self.offset and log.digest() == self.digest:
-            self.found = registers(self.guest.xen) | {"rip": self.record.rip}
-            self.in_kernel = self.guest.xen.vcpu.kernel_mode
+        if log.size == self.place.offset and log.digest() == self.digest:
+            kernel = self.guest.xen.vcpu.kernel_mode
+            self.frames = tuple(self._callers()) if kernel else ((self.record.rip, None),)
 
-
-def _frames(looked: _Look, places: Places) -> Iterator[tuple[int, str | None]]:
-    assert looked.found is not None
-    unwinder = Unwinder(places.symbols.path, places.bits)
-    for frame in unwinder.frames(looked.found, looked.guest.xen.domain.guest.read_available):
-        # What a call returns to may be another function's first instruction: the name is that of the call.
-        name = places.symbol(frame.place - 1) if frame.caller else places.symbol(frame.place)
-        yield frame.place, _one_on(name) if frame.caller and name else name
+    def _callers(self) -> Iterator[tuple[int, str | None]]:
+        xen, places = self.guest.xen, self.places
+        unwinder = Unwinder(places.symbols.path, places.bits)
+        values = registers(xen) | {"rip": self.record.rip}
+        for frame in unwinder.frames(values, xen.domain.guest.read_available):
+            # What a call returns to may be another function's first instruction: the name is that of the call.
+            name = places.symbol(frame.place - 1) if frame.caller else places.symbol(frame.place)
+            yield frame.place, _one_on(name) if frame.caller and name else name
 
 
 def _one_on(name: str) -> str:

@@ -24,6 +24,7 @@ IDENTITY_CAP: Final = 64 << 10
 HEAD: Final = struct.Struct("<BBBBHHQQ")
 LENGTHS: Final = struct.Struct("<3xBHH")
 """Of a head: words, payload_length, out_length."""
+TIME: Final = slice(8, 16)
 WORDS_CAP: Final = 16
 PART_CAP: Final = 0xFFFF
 RECORD_CAP: Final = HEAD.size + 8 * WORDS_CAP + 2 * PART_CAP

@@ -26,6 +26,7 @@ from stub.trace.format import (
     NESTED,
     RECORD_CAP,
     STRUCTS,
+    TIME,
     VERSION,
     WINDOW,
     WORDS,
@@ -52,6 +53,16 @@ class Packed(NamedTuple):
     seq: int
     console_offset: int
     note: str | None = None
+
+
+class Place(NamedTuple):
+    """Where a record is: the offset in the file at which it begins, or what belongs to it and stands before it, notes
+    and a multicall's entries; the number of its boot; virtual time of the boots before that, in ns, as far as it was
+    logged (each boot's times are its own)."""
+
+    offset: int
+    boot: int
+    earlier_ns: int
 
 
 class LogReader:
@@ -110,13 +121,15 @@ class LogReader:
                 self._seq += 1
                 yield Packed(data, self._seq - 1, self._console)
 
-    def begins(self, seq: int) -> int:
-        """The offset in the file of a record, or of what belongs to it and stands before it: notes, a multicall's
-        entries. To be asked of a reader that has read nothing; UsageError where there is no such record."""
-        start = self._at
+    def place(self, seq: int) -> Place:
+        """Where a record is. To be asked of a reader that has read nothing; UsageError where there is no such one."""
+        start, boots, earlier, now = self._at, 0, 0, 0
         for data in self._slices():
+            if data[0] == Kind.START:
+                boots, earlier = boots + 1, earlier + now
+            now = int.from_bytes(data[TIME], "little")
             if any(packed.seq >= seq for packed in self._ordered(data)):
-                return start
+                return Place(start, boots, earlier)
             if not self._held:
                 start = self._at
         raise self._fault(f"no record {seq}")

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from own_guest import MEMORY, build, symbols
 
-from harness import artefact, catalogue
+from harness import again, artefact, catalogue
 from harness.cache import cache_folder
+from harness.diff.backtrace import backtrace
 from harness.diff.command import main
+from harness.diff.places import Places
 from harness.unwind import Unwinder
 from stub.domain.config import DomainConfig
+from stub.gdb.symbols import Symbols
 from stub.machine import Limits, Machine
-from stub.trace.reader import read
+from stub.trace.reader import LogReader, read
 from stub.trace.text import line
 
 Run = Callable[..., Path]
@@ -120,12 +123,6 @@ def test_a_stock_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_every_kind_of_event(run: Run) -> None:
     """Each one's place is found again: hypercalls, exceptions, privileged instructions, the end."""
-    from harness import again
-    from harness.diff.backtrace import backtrace
-    from harness.diff.places import Places
-    from stub.gdb.symbols import Symbols
-    from stub.trace.reader import LogReader
-
     folder = run("tour", "")
     with LogReader(folder) as log:
         places = Places(log.identity, Symbols(build()))
@@ -138,3 +135,26 @@ def test_every_kind_of_event(run: Run) -> None:
         found = backtrace(folder / "hypercalls", record, lambda: inputs, places, cache_folder() / "kernels")
         assert found.frames, f"{line(record)}: {found.why}"
         assert found.frames[0][0] == record.rip
+
+
+def test_in_a_later_boot_and_after_typing(tmp_path: Path) -> None:
+    """Times in the log are each boot's own, and what was typed is typed again on the way."""
+    config = DomainConfig(kernel=build(), memory=MEMORY, cmdline="chain reboot", on_reboot="restart")
+    folder = tmp_path / "run"
+    with Machine(config, folder) as machine:
+        while machine.boots < 2:
+            machine.turn()
+        machine.run(deadline_ns=machine.now_ns + 2_000)
+        machine.console.send(b"typed")
+        while machine.boots < 4:
+            machine.turn()
+        machine.interrupt()
+    inputs = again.of_run(folder).inputs
+    assert [typed.data for typed in inputs.typed] == [b"typed"]
+    with LogReader(folder) as log:
+        places = Places(log.identity, Symbols(build()))
+    calls = [record for record in read(folder) if record.name == "sched_op" and record.subop == "SCHEDOP_shutdown"]
+    assert len(calls) == 3
+    for record in calls:
+        found = backtrace(folder / "hypercalls", record, lambda: inputs, places, cache_folder() / "kernels")
+        assert "run_sections" in str(found.frames), found.why

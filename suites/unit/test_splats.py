@@ -63,7 +63,7 @@ def test_known_ones_are_let_through_until_they_expire(tmp_path: Path) -> None:
     assert judged.bad == ["warning: WARNING: another"]
     assert judged.let_through == ["warning: WARNING: ring 3 MSR (fixed in 6.2; until 2026-06-01)"]
     judged = judge(splats, read_known(file), (), TODAY + datetime.timedelta(days=1))
-    assert judged.bad[0] == "warning: WARNING: ring 3 MSR (known until 2026-06-01: fixed in 6.2)"
+    assert judged.bad[0] == "warning: WARNING: ring 3 MSR (known, but expired 2026-06-01: fixed in 6.2)"
     assert judge(splats, (), ["warning"], TODAY) == ([], [])
 
 
