@@ -19,7 +19,7 @@ Bools = NDArray[np.bool_]
 # How often a bad point fails, and how much each is believed before the first boot. More regressions fail always than
 # any other share of boots; but whoever believes so too firmly takes a point for good that has passed by chance.
 RATES: Final = (1.0, 0.97, 0.93, 0.87, 0.8, 0.72, 0.64, 0.5, 0.35, 0.2, 0.1)
-_PRIORS: Final = (0.30, 0.10, 0.14, 0.14, 0.12, 0.09, 0.06, 0.04, 0.02, 0.005, 0.005)
+_PRIORS: Final = (0.26, 0.09, 0.12, 0.12, 0.11, 0.09, 0.07, 0.06, 0.05, 0.02, 0.01)
 # An end that is not what it was said to be.
 WRONG_END: Final = 0.02
 _NEVER: Final = -1e9

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stub.errors import UsageError
+from stub.hypervisor.verdict import EXIT_STATUS
 from stub.trace.filters import Predicate, compile_filter
 from stub.trace.reader import LogReader
 
@@ -48,6 +49,9 @@ class Signature:
                 re.compile(pattern or "")
             except re.error as error:
                 raise UsageError(f"{pattern!r} is no regular expression: {error}") from error
+        kind = (self.ends or "").partition(":")[0]
+        if self.ends is not None and kind not in EXIT_STATUS:
+            raise UsageError(f"--ends {kind}: a boot ends as {', '.join(EXIT_STATUS)}")
         if self.hypercall is not None:
             _filter(self.hypercall)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
-from harness.small_guests import FREESTANDING, KIT, LINK, OF_WIDTH, freestanding
+from harness.small_guests import FREESTANDING, KIT, LINK, OF_WIDTH, _kit, freestanding
 
 COMMITS = 64
 WRITABLE = 23  # maps a page table writable, from here on
@@ -48,15 +49,15 @@ def git(folder: Path, *words: str, stdin: str = "", status: int = 0) -> str:
     return done.stdout
 
 
-def repository(folder: Path) -> Path:
-    """The history, checked out, with the tags ``c1`` to ``c64``."""
+def repository(folder: Path, files: Mapping[str, str] | None = None) -> Path:
+    """The history, checked out, with the tags ``c1`` to ``c64``; ``files`` are in all its commits."""
     folder.mkdir()
     git(folder, "init", "--quiet", "--initial-branch=main")
     stream = []
     for number in range(1, COMMITS + 1):
         stream += ["commit refs/heads/main", f"mark :{number}", f"committer A <a@b.c> {number} +0000"]
         stream += _data(f"Commit {number}\n")
-        for name, text in (("guest.c", guest(number)), ("notes", f"{number}\n")):
+        for name, text in {"guest.c": guest(number), "notes": f"{number}\n", **(files or {})}.items():
             stream += [f"M 644 inline {name}", *_data(text)]
     for number in range(1, COMMITS + 1):
         stream += [f"reset refs/tags/c{number}", f"from :{number}", ""]
@@ -74,6 +75,11 @@ def build_command(kit: Path) -> str:
     words = ["gcc", *OF_WIDTH[64], *FREESTANDING, "-I", str(KIT), "-I", str(_OWN)]
     words += [LINK.format(script=_OWN / "link.ld"), "guest.c", str(kit), "-o", "guest"]
     return shlex.join(words)
+
+
+def with_its_build(folder: Path) -> Path:
+    """The history as a person would have it: ``sh build`` builds the guest."""
+    return repository(folder, {"build": build_command(_kit(64)) + "\n", ".gitignore": "guest\n"})
 
 
 def built(folder: Path, number: int, kit: Path) -> Path:

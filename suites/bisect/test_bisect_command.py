@@ -245,6 +245,24 @@ def test_a_pytest_node(bisected: Bisected, tmp_path: Path) -> None:
     assert (status, report["first_bad"]) == (0, ["5"])
 
 
+EXPECT = """
+import os, sys, pexpect
+console = pexpect.spawn(os.environ["PVSTUB_BOOT"], timeout=60)
+sys.exit(console.expect([r"Test result: SUCCESS", r"not ok", pexpect.EOF]))
+"""
+
+
+def test_an_expect_script(kit: Path, bisected: Bisected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It boots the guest itself, by the command that it is given, and talks with it."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    script = tmp_path / "expect.py"
+    script.write_text(EXPECT)
+    images = [str(built(tmp_path, number, kit)) for number in (BY_CHANCE - 2, BY_CHANCE)]
+    words = ["list", *images, f"--script={sys.executable} {script}", "--same-seed"]
+    status, report = bisected(*words, "--", "--memory=32", "--cmdline=demo", "--seed=0")
+    assert (status, report["first_bad"]) == (0, [images[1]])
+
+
 def test_trouble_is_tried_again_and_then_skipped(bisected: Bisected) -> None:
     script = "[ $PVSTUB_IMAGE = 4 ] && exit 127; [ $PVSTUB_IMAGE -lt 4 ]"
     status, report = bisected("list", *map(str, range(9)), "--script", script, "--same-seed")
@@ -265,6 +283,7 @@ def test_several_bad_ranges_are_named(bisected: Bisected) -> None:
     [
         (["list", "a", "b"], "say what a bad boot is"),
         (["list", "a", "b", "--fail", "("], "no regular expression"),
+        (["list", "a", "b", "--ends", "cresh"], "--ends cresh: a boot ends as "),
         (["list", "a", "b", "--hypercall", "mmu_updat"], "did you mean mmu_update"),
         (["list", "a", "b", "--fail", "x", "--script", "y"], "say what a bad boot is"),
         (["list", "a", "--fail", "x"], "1 point to search"),

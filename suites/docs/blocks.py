@@ -10,7 +10,8 @@ commands' names and options are checked, as are everybody's.
 the others run, and below ``$ gdb …`` a line that starts with ``(gdb) `` is typed into gdb. Addresses differ from
 kernel to kernel, so one that is shown stands for the one that is printed in its place, but each for the same one in
 the whole block (:class:`Known`), also where it is typed. A next block ``console gdb goes on`` is the same session.
-``console gdb own`` has a kernel of our own with DWARF in the file ``vmlinux``.
+``console gdb own`` has a kernel of our own with DWARF in the file ``vmlinux``. ``console history`` is run like an
+image's, beside the repository ``guest``: the 64 commits of a small guest (``suites/bisect/demonstration.py``).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ KINDS = {
     "console person": "person",
     "console gdb": "gdb",
     "console gdb own": "gdb own",
+    "console history": "history",
 }
 
 

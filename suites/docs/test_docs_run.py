@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from suites.bisect import demonstration
 from suites.docs.blocks import ROOT, Block, blocks, matches, python_tests
 from suites.docs.sessions import Session
 from suites.gdb.own_guest import build
 
-SESSIONS = [block for block in blocks() if block.kind == "image"]
+SESSIONS = [block for block in blocks() if block.kind in ("image", "history")]
 DEBUGGED = [block for block in blocks() if block.kind.startswith("gdb")]
 TESTS = python_tests()
 
@@ -49,6 +50,8 @@ def run(words: list[str], folder: Path, state: Path) -> subprocess.CompletedProc
 def test_block_prints_what_the_page_shows(block: Block, tmp_path: Path) -> None:
     folder = tmp_path / "session"
     folder.mkdir()
+    if block.kind == "history":
+        demonstration.with_its_build(folder / "guest")
     for command in block.commands:
         place = ROOT if command.words[0] == "make" else folder
         result = run(["bash", "-c", command.text], place, tmp_path)

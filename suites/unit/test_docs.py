@@ -59,8 +59,13 @@ def make_targets() -> frozenset[str]:
 
 
 def check_pvstub(words: list[str]) -> None:
-    """``pvstub SUB … --option``: SUB is in pvstub's help, each option in SUB's."""
+    """``pvstub SUB … --option``: SUB is in pvstub's help, each option in SUB's; what follows ``--`` is a boot's."""
+    if "--" in words:
+        check_pvstub(["pvstub", "boot", *words[words.index("--") + 1 :]])
+        words = words[: words.index("--")]
     sub = [word for word in words[1:2] if not word.startswith("-")]
+    if sub == ["bisect"]:
+        sub += [word for word in words[2:3] if not word.startswith("-")]
     if sub:
         assert re.search(rf"\b{re.escape(sub[0])}\b", help_text("pvstub")), f"pvstub has no command {sub[0]}"
     text = help_text("pvstub", *sub)
@@ -82,7 +87,7 @@ def check_pytest(words: list[str]) -> None:
 
 
 CHECKS = {"pvstub": check_pvstub, "make": check_make, "pytest": check_pytest}
-PLAIN = frozenset({"git", "gdb", "cd", "pip", "python3", "readelf", ".ci/run", "pre-commit"})
+PLAIN = frozenset({"git", "grep", "gdb", "cd", "pip", "python3", "readelf", ".ci/run", "pre-commit"})
 
 
 def test_there_is_something_to_check() -> None:
