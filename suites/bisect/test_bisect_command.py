@@ -86,6 +86,7 @@ def test_the_commit_that_makes_a_page_table_writable(
     assert parting["bad"]["event"]["asked"] == ["mov from cr3"]  # the guest looks up its table before it maps it
     assert parting["good"]["event"]["asked"][0] == "sched_op:SCHEDOP_shutdown"
     assert "## Where their hypercall logs part" in page
+    assert re.search(r"^- bad at root_mfn.*, from run_demo\+\w+, from kit_start\+", page, re.MULTILINE), "who called"
     assert re.search(r"^    \+ .* update_va_mapping\(.*\) = -EBUSY .*writable", page, re.MULTILINE)
     again = [*PVSTUB, *shlex.split(report["failing"]["rerun"])[1:], "--run", str(tmp_path / "again")]
     done = subprocess.run(again, capture_output=True, text=True, check=False)
