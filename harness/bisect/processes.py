@@ -58,8 +58,8 @@ def shell(command: str, folder: Path, environment: Mapping[str, str]) -> Ended:
 
 
 def compared(good: Path, bad: Path) -> dict[str, Any] | None:
-    """What ``pvstub diff --json`` says of two runs; None if it cannot compare them."""
-    words = [*_PVSTUB, "diff", "--json", str(good), str(bad)]
+    """What ``pvstub diff --json --backtrace`` says of two runs; None if it cannot compare them."""
+    words = [*_PVSTUB, "diff", "--json", "--backtrace", str(good), str(bad)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode not in _COMPARED:
         return None

@@ -159,13 +159,19 @@ def _parting(report: dict[str, Any]) -> list[str]:
             continue
         shown += [f"{mark} {line[side]}" for mark, side in (("-", "good"), ("+", "bad")) if line[side] is not None]
     places = [
-        f"- {side} at {parting[side]['symbol']}"
+        f"- {side} at {', from '.join(callers)}"
         for side in ("good", "bad")
-        if parting[side] and parting[side]["symbol"]
+        if parting[side] and (callers := _callers(parting[side]))
     ]
     words = [*places, *(f"- {difference}" for difference in parting["differences"])]
     first = [f"The same for {compared['equal']:,} events; then:", "", *_code(shown[:_MOST_LINES])]
     return [*first, *([""] if words else []), *words, *again]
+
+
+def _callers(side: dict[str, Any]) -> list[str]:
+    """The symbols at a divergence, innermost first; where there is no backtrace, that of the place alone."""
+    frames = (side["backtrace"] or {}).get("frames", ())
+    return [frame["symbol"] for frame in frames if frame["symbol"]] or [side["symbol"]] * bool(side["symbol"])
 
 
 def headline(report: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 from stub import cli
 
 _LOADED: Final = (
-    "harness.catalogue", "stub.asked", "stub.domain.hostmemory", "stub.engine.unicorn", "stub.machine",
+    "capstone", "harness.catalogue", "stub.asked", "stub.domain.hostmemory", "stub.engine.unicorn", "stub.machine",
 )  # fmt: skip
 
 
