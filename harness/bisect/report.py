@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from stub.trace import milestones
+
 from .journal import BootNote, Journal
 from .minimise import Needed, as_point
 from .processes import compared
@@ -104,11 +106,14 @@ def _run(journal: Journal, boot: BootNote) -> str | None:
 
 
 def _shown(journal: Journal, boot: BootNote, name: Name) -> dict[str, Any]:
-    console = journal.run_folder(boot.run) / "console.log"
+    folder = journal.run_folder(boot.run)
+    console = folder / "console.log"
+    passed = milestones.last(folder) if boot.run else None
     text = console.read_text(errors="replace").replace("\r", "") if boot.run and console.is_file() else ""
     return {
         "point": name(boot.point),
         "reason": boot.reason,
+        "milestone": None if passed is None else str(passed),
         "rerun": boot.command,
         "run": _run(journal, boot),
         "console": text.splitlines()[-_TAIL:],
@@ -135,6 +140,7 @@ def markdown(report: dict[str, Any]) -> str:
                 f"## {title}",
                 "",
                 f"`{shown['point']}`: {_cell(shown['reason'])}",
+                *([] if shown["milestone"] is None else ["", f"Last milestone: {shown['milestone']}"]),
                 "",
                 *_code(shown["console"]),
             ]

@@ -85,6 +85,7 @@ def test_the_commit_that_makes_a_page_table_writable(
     parting = report["divergence"]["divergence"]
     assert parting["bad"]["event"]["asked"] == ["mov from cr3"]  # the guest looks up its table before it maps it
     assert parting["good"]["event"]["asked"][0] == "sched_op:SCHEDOP_shutdown"
+    assert page.count("\nLast milestone: entry at ") == 2  # the failing boot's and the last good one's
     assert "## Where their hypercall logs part" in page
     assert re.search(r"^- bad at root_mfn.*, from run_demo\+\w+, from kit_start\+", page, re.MULTILINE), "who called"
     assert re.search(r"^    \+ .* update_va_mapping\(.*\) = -EBUSY .*writable", page, re.MULTILINE)
