@@ -1,4 +1,4 @@
-"""For all suites: pytester, with which the plugin's own tests run pytest; and SIGINT as it is at a terminal."""
+"""For all suites: pytester, with which the plugin's own tests run pytest; and signals as they are at a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ pytest_plugins = ["pytester"]
 
 
 def pytest_configure() -> None:
-    """A shell ignores SIGINT for what runs in its background, and guests and gdb would inherit that."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A shell ignores SIGINT for what runs in its background, nohup SIGHUP, and guests and gdb would inherit that."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
