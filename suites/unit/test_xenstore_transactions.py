@@ -118,6 +118,19 @@ def test_no_conflicts(talk: Talk, looked: tuple[str, ...], change: tuple[str, ..
     assert talk.end(t) == OK
 
 
+def test_a_mixture_of_before_and_after(talk: Talk) -> None:
+    """What was made behind a transaction's back may be there without its directory, or without being listed there."""
+    t = talk.begin()
+    assert talk.read("data/new", t) == "ENOENT"
+    assert talk.directory("data", t) == b"a\0b\0dir\0"
+    talk.write("data/new/x", "1")
+    talk.write("data/late", "1")
+    assert talk.rm("data/new/x", t) == "EINVAL"
+    assert talk.rm("data/late", t) == OK
+    assert talk.end(t) == "EAGAIN"
+    assert (talk.read("data/new/x"), talk.read("data/late")) == (b"1", b"1")
+
+
 def test_two_transactions(talk: Talk) -> None:
     """Each reads what the other writes: the first to end wins."""
     one, two = talk.begin(), talk.begin()

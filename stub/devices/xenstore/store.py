@@ -108,7 +108,8 @@ class Store:
             raise StoreError("EINVAL", path)
         above = paths.parent(path)
         directory = view.get(above)
-        assert directory is not None  # nodes have parents
+        if directory is None:  # to a transaction that looked for it before both were made (_rm)
+            raise StoreError("EINVAL", path)
         for below, node in walk(view, path):
             view.drop(below)
             self.fire(view, below, node, exact=below != path)
