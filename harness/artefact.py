@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ from harness.again import Boot, written_through
 from harness.cache import sha256_of
 from stub.domain.disk import Disk
 from stub.errors import PvstubError, UsageError
+from stub.hypervisor.verdict import EXIT_STATUS
 from stub.inputs import Inputs, disk_of
 from stub.machine import Machine
 from stub.trace import summary
@@ -31,12 +35,16 @@ KERNEL, RAMDISK = "kernel", "ramdisk"
 LOGS: Final = ("console.log", "xenstore.log", "hypercalls", summary.FILE_NAME)
 MOST_BYTES: Final = 1 << 30
 MOST_DISKS: Final = 128 << 20
+MOST_SAID: Final = 64 << 20  # bytes of the manifest, of which typed input may be most
 
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the archive of one boot is the same file wherever it is made
 _MOST_DISK: Final = 1 << 44
 _DAMAGE: Final = (
-    zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError, OverflowError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError,  # RuntimeError: what zipfile says of encrypted ones
+    ValueError, LookupError, TypeError, AttributeError, RecursionError, EOFError, OverflowError,
 )  # fmt: skip
+_VERSION: Final = re.compile(r"[0-9A-Za-z.+!_-]{1,64}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class _Image(NamedTuple):
@@ -142,7 +150,7 @@ def unpack(path: Path, folder: Path, images: Mapping[str, Path] | None = None) -
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            manifest = json.loads(_read(archive, MANIFEST))
+            manifest = json.loads(_read(archive, MANIFEST, MOST_SAID))
             if manifest["schema"] != SCHEMA:
                 raise UsageError(f"{path}: an artefact of format {manifest['schema']}, not {SCHEMA}")
             places = {}
@@ -154,6 +162,8 @@ def unpack(path: Path, folder: Path, images: Mapping[str, Path] | None = None) -
                     places[name] = folder / name
                     places[name].write_bytes(data)
             wanted = dict(images or {})
+            if sum(_size(archive, number) for number in range(len(manifest["disks"]))) > MOST_DISKS:
+                raise ValueError(f"disks of more than {MOST_DISKS >> 20} MiB")
             disks = [
                 _unpack_disk(path, archive, number, said, folder, wanted.pop(str(said["vdev"]), None))
                 for number, said in enumerate(manifest["disks"])
@@ -161,15 +171,32 @@ def unpack(path: Path, folder: Path, images: Mapping[str, Path] | None = None) -
         if wanted:
             raise UsageError(f"{path}: it has no disk {min(wanted)}")
         inputs = Inputs.of_object(manifest, places[KERNEL], places.get(RAMDISK), disks)
-        end = int(manifest["end"]["now_ns"]), int(manifest["end"]["output"])
-        digests = {name: str(manifest["digests"][name]) for name in ("console", "hypercalls")}
-        return Boot(inputs, end, manifest["verdict"], digests, str(manifest["pvstub"]))
+        return _boot(inputs, manifest)
     except OSError as error:
         raise UsageError(f"{error.filename or path}: {error.strerror}") from error
     except PvstubError:
         raise
     except _DAMAGE as error:
         raise UsageError(f"{path}: no artefact of pvstub's, or a damaged one ({error})") from error
+
+
+def _boot(inputs: Inputs, manifest: dict[str, Any]) -> Boot:
+    if inputs.config.realtime:
+        raise ValueError("a guest on the wall clock")
+    end = int(manifest["end"]["now_ns"]), int(manifest["end"]["output"])
+    verdict, version = manifest["verdict"], manifest["pvstub"]
+    digests = {name: manifest["digests"][name] for name in ("console", "hypercalls")}
+    if verdict is not None and verdict not in EXIT_STATUS:
+        raise ValueError(f"its verdict {verdict!r}")
+    if not _VERSION.fullmatch(version) or not all(map(_SHA256.fullmatch, digests.values())):
+        raise ValueError("its version or its digests")
+    return Boot(inputs, end, verdict, digests, version)
+
+
+def _size(archive: zipfile.ZipFile, number: int) -> int:
+    """Bytes of a disk that are in it."""
+    name = _disk(number)
+    return archive.getinfo(name).file_size if name in archive.NameToInfo else 0
 
 
 def _unpack_disk(
@@ -179,6 +206,7 @@ def _unpack_disk(
     about: dict[str, Any] = {name: said.pop(name) for name in ("size", "sha256", "pieces") if name in said}
     if said["target"] is None:
         return disk_of(said, None)
+    written_through(str(said["vdev"]), disk_of(said, None).overlay or disk_of(said, None).readonly)
     hint = Path(said["target"])
     own = folder / _disk(number) / hint.name
     if not hint.name or not 0 <= about["size"] <= _MOST_DISK:
@@ -187,7 +215,6 @@ def _unpack_disk(
     if "pieces" in about:
         if given is not None:
             raise UsageError(f"{path}: its disk {said['vdev']} is in it: leave out --disk {said['vdev']}={given}")
-        _checked(archive, _disk(number))
         with own.open("wb") as image, archive.open(_disk(number)) as content:
             sparse.lay_out(image, about["size"], [(int(at), int(size)) for at, size in about["pieces"]], content)
     else:
@@ -217,6 +244,8 @@ def unpack_logs(path: Path, folder: Path) -> None:
             for name in LOGS:
                 if name in archive.namelist():
                     (folder / name).write_bytes(_read(archive, name))
+    except OSError as error:
+        raise UsageError(f"{error.filename or path}: {error.strerror}") from error
     except _DAMAGE as error:
         raise UsageError(f"{path}: no artefact of pvstub's, or a damaged one ({error})") from error
 
@@ -226,11 +255,7 @@ def is_one(path: Path) -> bool:
     return path.is_file() and zipfile.is_zipfile(path)
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    _checked(archive, name)
+def _read(archive: zipfile.ZipFile, name: str, most: int = MOST_BYTES) -> bytes:
+    if archive.getinfo(name).file_size > most:
+        raise ValueError(f"its {name} is larger than {most >> 20} MiB")
     return archive.read(name)
-
-
-def _checked(archive: zipfile.ZipFile, name: str) -> None:
-    if archive.getinfo(name).file_size > MOST_BYTES:
-        raise ValueError(f"its {name} is larger than {MOST_BYTES >> 20} MiB")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
 from stub.errors import PvstubError, UsageError
 
 TROUBLE: Final = 2
 INTERRUPTED: Final = 130
+_LONGEST: Final = 1000  # characters of an error: what a file says of itself may be any length
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,17 +27,43 @@ class Parser(argparse.ArgumentParser):
 def ended(command: str, act: Callable[[], int], unread: int = 0) -> int:
     """The exit status of ``act``, or of what went wrong in it; ``unread`` where nobody reads its output any more."""
     try:
-        status = act()
-        sys.stdout.flush()
-        return status
+        with tidy():
+            status = act()
+            sys.stdout.flush()
+            return status
     except PvstubError as error:
-        print(f"{command}: {error}", file=sys.stderr)
+        print(f"{command}: {line(str(error))}", file=sys.stderr)
     except BrokenPipeError:
         # Whoever read has read enough; the interpreter's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return unread
     except OSError as error:
-        print(f"{command}: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        where = str(error.filename or "standard output")
+        print(f"{command}: {line(where)}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
         return INTERRUPTED
     return TROUBLE
+
+
+def line(text: str) -> str:
+    """A text in one line that does nothing to a terminal: a file's name, or what a file says, may hold anything."""
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+
+
+@contextlib.contextmanager
+def tidy() -> Iterator[None]:
+    """SIGTERM and SIGHUP end what is done within as Ctrl-C does: what was only for it is put away. Then they end us."""
+
+    def end(number: int, _: object) -> None:
+        for other in before:  # putting away is not disturbed
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    before = {number: signal.signal(number, end) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

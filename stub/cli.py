@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import signal
@@ -49,6 +50,7 @@ def _home() -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_output()
     try:
         return _dispatch(words)
     except PvstubError as error:
@@ -62,6 +64,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return PvstubError.status
     except KeyboardInterrupt:
         return 130
+
+
+def _open_output() -> None:
+    """An output that is closed is nowhere, and no file that a run opens takes its number. What an output's encoding
+    does not have (names of files, subjects of commits) is shown as \\u…"""
+    while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(free)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(words: list[str]) -> int:
@@ -229,8 +245,8 @@ def _boot(options: argparse.Namespace, started: Callable[[str], None] = lambda _
     from stub.asked import configuration
     from stub.machine import Limits, Machine
 
-    if options.interactive and (sys.stdin is None or sys.stdout is None):
-        raise UsageError("--interactive: standard input and output are closed; open them, or leave it out")
+    if options.interactive and sys.stdin is None:
+        raise UsageError("--interactive: standard input is closed; open it, or leave it out")
     if options.core is not None and not options.core.parent.is_dir():
         raise UsageError(f"--core: there is no folder {options.core.parent}; make it, or choose another file")
     debugger = _debugger(options)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final, NamedTuple
 
 from stub.domain.config import DomainConfig
@@ -13,6 +14,13 @@ from stub.domain.disk import Disk
 _APART: Final = frozenset({"kernel", "ramdisk", "disks"})
 _CONFIG: Final = frozenset(field.name for field in fields(DomainConfig)) - _APART
 _DISK: Final = frozenset(field.name for field in fields(Disk)) - {"target"}
+# What each is, by what it is where nobody says anything; what may be missing is text.
+_KINDS: Final = {
+    field.name: (str, NoneType) if field.default is None else (type(field.default),)
+    for kind in (DomainConfig, Disk)
+    for field in fields(kind)
+    if field.default is not MISSING
+} | {"faults": (list,), "vdev": (str,), "number": (int,)}
 
 
 class Typed(NamedTuple):
@@ -57,7 +65,8 @@ class Inputs(NamedTuple):
         given = dict(said["config"])
         if set(given) - _CONFIG:
             raise ValueError(f"{min(set(given) - _CONFIG)} in its configuration")
-        given["faults"] = tuple(given.get("faults", ()))
+        _check_kinds(given)
+        given["faults"] = tuple(_text(fault) for fault in given.get("faults", ()))
         limits = said["limits"]
         return cls(
             DomainConfig(kernel=kernel, ramdisk=ramdisk, disks=tuple(disks), **given),
@@ -68,6 +77,22 @@ class Inputs(NamedTuple):
         )
 
 
+def _check_kinds(said: Mapping[str, Any]) -> None:
+    for name, value in said.items():
+        if type(value) not in _KINDS[name]:
+            raise TypeError(f"{name} is {type(value).__name__}")
+        if isinstance(value, str):
+            _text(value)
+
+
+def _text(said: Any) -> str:
+    """Text as a host can hand it over. ValueError or TypeError for anything else."""
+    if not isinstance(said, str):
+        raise TypeError(f"{type(said).__name__} is no text")
+    said.encode(errors="surrogateescape")
+    return said
+
+
 def _count(said: Any) -> int | None:
     return None if said is None else int(said)
 
@@ -76,4 +101,6 @@ def disk_of(said: Mapping[str, Any], target: Path | None) -> Disk:
     """One of the ``disks`` back, with its image where it is now."""
     if set(said) - _DISK - {"target"}:
         raise ValueError(f"{min(set(said) - _DISK - {'target'})} of a disk")
-    return Disk(target, **{name: said[name] for name in _DISK if name in said})
+    known = {name: said[name] for name in _DISK if name in said}
+    _check_kinds(known)
+    return Disk(target, **known)

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 from stub.errors import PvstubError, UsageError
 
 from .. import catalogue, package_versions
+from ..command_line import line, tidy
 from .environment import (
     Builder,
     Environment,
@@ -70,9 +71,10 @@ def main(argv: Sequence[str]) -> int:
         options = _parser().parse_args(words[:cut])
         options.boot = words[cut + 1 :]
         act: Callable[[argparse.Namespace], int] = options.act
-        return act(options)
+        with tidy():
+            return act(options)
     except PvstubError as error:
-        print(f"pvstub bisect: {error}", file=sys.stderr)
+        print(f"pvstub bisect: {line(str(error))}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         print("pvstub bisect: interrupted; the same command goes on", file=sys.stderr)

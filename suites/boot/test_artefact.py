@@ -79,6 +79,13 @@ def test_another_boot_is_told_apart(left: Path, tmp_path: Path, capsys: pytest.C
         ({"config": {"memory": 1}}, "memory of 1 MiB"),
         ({"typed": [{"now_ns": "soon"}]}, "no artefact of pvstub's, or a damaged one"),
         ({"limits": None}, "no artefact of pvstub's, or a damaged one"),
+        ({"schema": "\x1b[31m\n"}, r"of format \x1b[31m\n, not 2"),
+        ({"config": {"seed": 1.5}}, "seed is float"),
+        ({"config": {"name": "\ud800"}}, "surrogates not allowed"),
+        ({"config": {"faults": [1]}}, "int is no text"),
+        ({"config": {"realtime": True}}, "a guest on the wall clock"),
+        ({"verdict": "\ud800"}, r"its verdict '\ud800'"),
+        ({"digests": {"console": "\x1b[2J", "hypercalls": "0" * 64}}, "its version or its digests"),
     ],
 )
 def test_a_file_that_says_nonsense(
@@ -87,6 +94,23 @@ def test_a_file_that_says_nonsense(
     assert main([str(changed(left, **changes))]) == 2
     err = capsys.readouterr().err
     assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("at", ["flag", "method", "data"])
+def test_an_archive_that_is_damaged(left: Path, capsys: pytest.CaptureFixture[str], at: str) -> None:
+    """Encrypted, packed in a way that is not known, or not as it was packed (zipfile has an exception for each)."""
+    data = bytearray(left.read_bytes())
+    if at == "data":
+        start = data.index(b"artefact.json") + len("artefact.json")
+        data[start : start + 8] = b"\xff" * 8
+    else:
+        entry = data.index(b"PK\1\2")  # the first of the central directory
+        data[entry + 8 if at == "flag" else entry + 10] ^= 1 if at == "flag" else 0x60
+    left.write_bytes(data)
+    assert main([str(left)]) == 2
+    err = capsys.readouterr().err
+    assert "no artefact of pvstub's, or a damaged one" in err
     assert err.count("\n") == 1
 
 

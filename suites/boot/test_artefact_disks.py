@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +110,37 @@ def test_a_large_image_is_named_and_looked_for(
 def test_one_that_was_written_through_leaves_none(left: Left, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="its disk xvda was written through"):
         left(f"{image(tmp_path / 'root.img')},xvda,w,direct")
+
+
+def test_one_that_says_to_write_through_is_refused(
+    left: Left, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a file that somebody sends would have a guest write to an image of the host's whose content he knows."""
+    monkeypatch.setattr(artefact, "MOST_DISKS", 1000)
+    path = left(f"{image(tmp_path / 'root.img')},xvda")
+    said = manifest(path)
+    said["disks"][0]["overlay"] = False
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "other.zip", "w") as new:
+        new.writestr(artefact.MANIFEST, json.dumps(said))
+        new.writestr(artefact.KERNEL, old.read(artefact.KERNEL))
+    assert main([str(path)]) == 0, "as it was it can be had"
+    assert main([str(tmp_path / "other.zip")]) == 2
+    assert "its disk xvda was written through" in capsys.readouterr().err
+
+
+def test_one_that_would_fill_the_host_is_refused(
+    left: Left, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = left(f"{image(tmp_path / 'root.img')},xvda")
+    monkeypatch.setattr(artefact, "MOST_DISKS", 1000)
+    assert main([str(path)]) == 2
+    assert "disks of more than 0 MiB" in capsys.readouterr().err
+
+
+def manifest(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        said: dict[str, Any] = json.loads(archive.read(artefact.MANIFEST))
+    return said
 
 
 def test_a_runs_folder_is_booted_again_too(left: Left, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
