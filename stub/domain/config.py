@@ -17,6 +17,7 @@ P2M_KINDS = ("shuffle", "identity")
 DEFAULT_EVENT_CHANNELS = 1023  # libxl's
 BUILDERS_PORTS = 2  # event channels that a domain has from the start
 COMPATIBILITIES = ("xen-3",)
+ENGINES = ("unicorn", "qemu")
 DEFAULT_EPOCH = 1_700_000_000  # seconds since 1970
 
 
@@ -28,7 +29,8 @@ class DomainConfig:
     the time of day, to the host's. ``uuid`` is what the guest is told of itself; none is all zeroes. The ``on_…`` are
     names of :data:`stub.domain.actions.ACTIONS`: what follows each kind of end. ``faults`` are I/O errors on
     purpose (stub/devices/block/faults.py). ``compat``: rules that Xen 4.17 no longer has. ``xen-3``, what GNU Mach was
-    written for: the writable_pagetables assist is on from the start, and for tables of every level.
+    written for: the writable_pagetables assist is on from the start, and for tables of every level. ``engine`` is what
+    runs the guest's instructions; it is no part of what the guest is.
     """
 
     kernel: Path
@@ -51,6 +53,7 @@ class DomainConfig:
     faults: tuple[str, ...] = ()
     event_channels: int = DEFAULT_EVENT_CHANNELS
     compat: str | None = None
+    engine: str = "unicorn"
 
     def __post_init__(self) -> None:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
@@ -63,6 +66,8 @@ class DomainConfig:
             raise ConfigError("the command line holds a NUL; remove it")
         if self.p2m not in P2M_KINDS:
             raise ConfigError(f"p2m {self.p2m!r}: use one of {', '.join(P2M_KINDS)}")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine {self.engine!r}: use one of {', '.join(ENGINES)}")
         for name in SETTINGS.values():
             if getattr(self, name) not in ACTIONS:
                 raise ConfigError(f"{name} {getattr(self, name)!r}: use one of {', '.join(ACTIONS)}")

@@ -1,0 +1,511 @@
+/*
+ * The engine's side of the mailbox: it answers the shim, waits for its next ring, and says what left the guest. It holds
+ * no policy.
+ *
+ * Waiting. Each side runs while the other waits. Each first looks again and again, as most stretches are short; then it
+ * sleeps until a byte comes, or goes, through a pipe. Where a yield of the processor comes back late somebody else needs
+ * it, and nobody looks for a while.
+ */
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030B0000
+#endif
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "stub/engine/engine.h"
+#include "stub/engine/qemu/mailbox.h"
+
+enum { TF = 0x100 };
+enum { FLAT_CS = 0xe033, FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
+enum { GP = 13, UD = 6, PF = 14, DB = 1 };
+enum { LOOKS = 100, LOOK_TIME = 50000, LATE = 20000 /* ns */, BUSY_EXITS = 2000, SHIM_LOOKS = 10000 };
+enum { LONGEST_SLEEP = 64, HANGS = 60000 /* ms */ };
+#define SECOND 1000000000ULL
+
+static PyObject *engine_error;
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer ram;
+    volatile uint64_t *word;
+    pid_t pid;
+    int dead, busy; /* busy: so many exits more without looking */
+    int bell, gate; /* pipes that the shim writes to */
+    PyObject *reflex_owner;
+    const Reflex *reflex;
+    /* an in or out that was reported: where it ended, and what it was */
+    uint64_t port_rip, port_length;
+    int port_kind, port_size;
+    int stepping, guest_steps; /* TF was set by us; the guest's own was set, too */
+} Core;
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
+}
+
+static int out_of_patience(const Core *c)
+{
+    return c->word[PATIENCE] && now_ns() > c->word[PATIENCE];
+}
+
+/* Whether the shim has rung; nothing else is looked at. */
+static inline int rung(const Core *c) { return c->word[MAIL_DONE] != c->word[MAIL_TURN]; }
+
+/* Looks for a ring for a while; whether it came. */
+static int look_for_ring(Core *c)
+{
+    const uint64_t began = now_ns();
+    if (c->busy) {
+        c->busy--;
+        return rung(c);
+    }
+    for (uint64_t now = began; now - began < LOOK_TIME;) {
+        for (int i = 0; i < LOOKS; i++) {
+            if (rung(c))
+                return 1;
+            __builtin_ia32_pause();
+        }
+        const uint64_t before = now_ns();
+        sched_yield();
+        now = now_ns();
+        if (now - before > LATE)
+            c->busy = BUSY_EXITS;
+    }
+    return rung(c);
+}
+
+/* Sleeps until a byte comes through the bell, or for a while; 0 if the process is no more. The shim has no memory barrier
+ * between its ring and its look at whether somebody sleeps, so that once in a long while no byte comes. */
+static int sleep_for_ring(Core *c, int *ms, int *in_vain)
+{
+    char bytes[256];
+    struct pollfd bell = {.fd = c->bell, .events = POLLIN};
+    const int n = poll(&bell, 1, *ms);
+    if (n > 0 && read(c->bell, bytes, sizeof bytes) <= 0)
+        return rung(c);
+    if (n == 0) {
+        *in_vain += *ms;
+        *ms = *ms < LONGEST_SLEEP ? 2 * *ms : *ms;
+        if (waitpid(c->pid, NULL, WNOHANG) != 0 || *in_vain > HANGS)
+            return rung(c);
+    }
+    return 1;
+}
+
+/* Until the shim rings; 0 if it never will. A byte may belong to a ring that was seen before it came. */
+static int wait_for_ring(Core *c)
+{
+    int ms = 1, in_vain = 0;
+    if (look_for_ring(c))
+        return 1;
+    __atomic_store_n(&c->word[MAIL_ENGINE_SLEEPS], c->word[MAIL_TURN] + 1, __ATOMIC_SEQ_CST);
+    while (!rung(c))
+        if (!sleep_for_ring(c, &ms, &in_vain))
+            return 0;
+    return 1;
+}
+
+/* Answers the shim and waits for its next ring. */
+static int command(Core *c, int what)
+{
+    char byte;
+    if (c->dead)
+        return 0;
+    const uint64_t turn = c->word[MAIL_DONE];
+    c->word[MAIL_COMMAND] = (uint64_t)what;
+    c->word[MAIL_PATIENCE] = c->busy ? 0 : SHIM_LOOKS;
+    __atomic_store_n(&c->word[MAIL_TURN], turn, __ATOMIC_SEQ_CST);
+    if (c->word[MAIL_SHIM_SLEEPS] == turn)
+        while (read(c->gate, &byte, 1) < 0 && errno == EINTR) /* it does not wait: where nothing is the gate is open */
+            ;
+    return wait_for_ring(c);
+}
+
+/* -- what the guest was at, from its code's bytes */
+
+typedef struct {
+    const uint8_t *code;
+    int size, at, wide; /* wide: 64-bit code */
+    int operand16, opcode, second;
+} Code;
+
+/* Past the prefixes to the opcode; 0 if there is none. */
+static int decode(Core *c, Code *d)
+{
+    d->code = (const uint8_t *)&c->word[MAIL_CODE];
+    d->size = (int)c->word[MAIL_CODE_SIZE];
+    d->at = d->operand16 = 0;
+    for (; d->at < d->size; d->at++) {
+        const uint8_t byte = d->code[d->at];
+        if (byte == 0x66)
+            d->operand16 = 1;
+        else if (byte != 0x67 && byte != 0xf2 && byte != 0xf3 && (byte & 0xe7) != 0x26 && (byte & 0xfe) != 0x64)
+            break;
+    }
+    if (d->at < d->size && d->wide && (d->code[d->at] & 0xf0) == 0x40)
+        d->at++;
+    if (d->at + 1 > d->size)
+        return 0;
+    d->opcode = d->code[d->at];
+    d->second = d->at + 1 < d->size ? d->code[d->at + 1] : -1;
+    return 1;
+}
+
+/* #GP of an in or out, which the CPU checks and finds not allowed. */
+static int port_exit(Core *c, const Code *d)
+{
+    volatile uint64_t *w = c->word;
+    const int by_dx = d->opcode >= 0xec && d->opcode <= 0xef, direct = d->opcode >= 0xe4 && d->opcode <= 0xe7;
+    if (!by_dx && !(direct && d->second >= 0))
+        return -1;
+    const int size = !(d->opcode & 1) ? 1 : d->operand16 ? 2 : 4, out = (d->opcode & 2) != 0;
+    c->port_rip = w[RIP];
+    c->port_length = (uint64_t)d->at + (direct ? 2 : 1);
+    c->port_size = size;
+    c->port_kind = out ? EXIT_OUT : EXIT_IN;
+    w[EXIT_PORT] = direct ? (uint64_t)d->second : w[RDX] & 0xffff;
+    w[EXIT_SIZE] = (uint64_t)size;
+    w[EXIT_VALUE] = out ? w[RAX] & (size == 4 ? 0xffffffff : size == 2 ? 0xffff : 0xff) : 0;
+    return c->port_kind;
+}
+
+/* The in or out that was reported is done, if RIP was left alone. */
+static int complete_port(Core *c)
+{
+    volatile uint64_t *w = c->word;
+    const int kind = c->port_kind;
+    c->port_kind = -1;
+    if (kind < 0 || w[RIP] != c->port_rip)
+        return 0;
+    if (kind == EXIT_IN) {
+        const uint64_t mask = c->port_size == 4 ? ~0ULL : c->port_size == 2 ? 0xffff : 0xff;
+        const uint64_t value = w[EXIT_VALUE] & (c->port_size == 4 ? 0xffffffff : mask);
+        w[RAX] = (w[RAX] & ~mask) | value;
+    }
+    w[RIP] += c->port_length;
+    w[RETIRED]++;
+    return 1;
+}
+
+static int debug_exit(Core *c, int guests)
+{
+    c->word[EXIT_VECTOR] = DB;
+    c->word[EXIT_SOFTWARE] = 0;
+    c->word[EXIT_ERROR_CODE] = (uint64_t)guests;
+    return EXIT_EXCEPTION;
+}
+
+static int is_wide(uint64_t cs) { return cs == FLAT_CS; }
+
+static int general_protection(Core *c)
+{
+    volatile uint64_t *w = c->word;
+    Code d = {.wide = is_wide(w[CS])};
+    if (!decode(c, &d))
+        return EXIT_EXCEPTION;
+    if ((w[EXIT_ERROR_CODE] & 7) == 2 && d.opcode == 0xcd && d.second >= 0) { /* int n through a gate that is closed */
+        w[EXIT_VECTOR] = (uint64_t)d.second;
+        w[EXIT_ERROR_CODE] = 0;
+        w[EXIT_SOFTWARE] = 1;
+        w[RIP] += (uint64_t)d.at + 2;
+        return EXIT_EXCEPTION;
+    }
+    if (w[EXIT_ERROR_CODE])
+        return EXIT_EXCEPTION;
+    const int kind = port_exit(c, &d);
+    if (kind >= 0)
+        return kind;
+    const int rdtscp = d.opcode == 0x0f && d.second == 0x01 && d.at + 2 < d.size && d.code[d.at + 2] == 0xf9;
+    if ((d.opcode == 0x0f && d.second == 0x31) || rdtscp) {
+        const uint64_t now = w[RETIRED] + w[TIME_SKEW];
+        w[RAX] = now & 0xffffffff;
+        w[RDX] = now >> 32;
+        if (rdtscp)
+            w[RCX] = w[TSC_AUX];
+        w[RIP] += (uint64_t)d.at + (rdtscp ? 3 : 2);
+        w[RETIRED]++;
+        w[RDTSCS]++;
+        return EXIT_DONE;
+    }
+    return EXIT_EXCEPTION;
+}
+
+/* What left the guest, as the contract has it; EXIT_DONE: nothing that anybody need know. */
+static int classify(Core *c)
+{
+    volatile uint64_t *w = c->word;
+    const uint64_t vector = w[MAIL_VECTOR];
+    w[EXIT_SOFTWARE] = 0;
+    if (c->stepping && !c->guest_steps)
+        w[RFLAGS] &= ~(uint64_t)TF;
+    if (vector == VECTOR_SYSCALL || vector == VECTOR_SYSCALL32) {
+        w[CS] = vector == VECTOR_SYSCALL ? FLAT_CS : FLAT_CS32;
+        w[SS] = FLAT_SS;
+        return EXIT_SYSCALL;
+    }
+    if (vector == VECTOR_TIMER)
+        return EXIT_DEADLINE;
+    if (vector >= VECTOR_BROKEN) {
+        w[EXIT_VALUE] = vector;
+        return EXIT_DEAD;
+    }
+    w[EXIT_VECTOR] = vector & 0xff;
+    if (vector >= VECTOR_ENTRY)
+        return EXIT_EXCEPTION;
+    if (vector == DB)
+        return debug_exit(c, c->guest_steps || !c->stepping);
+    if (vector == 3 || vector == 4 || vector >= 32)
+        w[EXIT_SOFTWARE] = 1;
+    if (vector == GP)
+        return general_protection(c);
+    return vector == UD ? EXIT_INVALID : EXIT_EXCEPTION;
+}
+
+static PyObject *died(Core *c)
+{
+    c->dead = 1;
+    PyErr_SetString(engine_error, "died");
+    return NULL;
+}
+
+/* run(): to the next exit. */
+static PyObject *core_run(Core *c, PyObject *unused)
+{
+    (void)unused;
+    volatile uint64_t *w = c->word;
+    for (;;) {
+        int kind;
+        if (out_of_patience(c))
+            return PyLong_FromLong(EXIT_WAITED);
+        const int completed = complete_port(c);
+        const int steps = w[STEP] != 0, guest_steps = (w[RFLAGS] & TF) != 0;
+        if (completed && (steps || guest_steps))
+            kind = debug_exit(c, guest_steps);
+        else if (w[RETIRED] >= w[DEADLINE])
+            kind = EXIT_DEADLINE;
+        else {
+            c->stepping = steps;
+            c->guest_steps = guest_steps;
+            w[MAIL_FLAGS] = steps ? TF : 0;
+            w[CODE_SWITCH] = 0;
+            if (!command(c, COMMAND_RUN))
+                return died(c);
+            kind = classify(c);
+            if (kind == EXIT_DONE) {
+                if (!steps && !guest_steps)
+                    continue;
+                kind = debug_exit(c, guest_steps);
+            }
+        }
+        w[WATCH_SIZE] = w[WATCH2_SIZE] = 0;
+        int done = c->reflex ? c->reflex->act(c->reflex->state, (uint64_t *)w, kind) : REFLEX_NOT_MINE;
+        if (done == REFLEX_DONE && (w[STEP] || out_of_patience(c)))
+            done = REFLEX_LOOK;
+        if (done != REFLEX_DONE)
+            return PyLong_FromLong(done == REFLEX_LOOK ? EXIT_DONE : kind);
+    }
+}
+
+/* begin(pid, bell, gate): the shim runs in that process, and the pipes are the ones that it writes to. */
+static PyObject *core_begin(Core *c, PyObject *args)
+{
+    int pid;
+    if (!PyArg_ParseTuple(args, "iii", &pid, &c->bell, &c->gate))
+        return NULL;
+    c->pid = (pid_t)pid;
+    c->dead = 0;
+    return wait_for_ring(c) ? Py_NewRef(Py_None) : died(c);
+}
+
+/* command(what): has the shim do it at once, while the guest stands still. */
+static PyObject *core_command(Core *c, PyObject *what)
+{
+    const long number = PyLong_AsLong(what);
+    if (PyErr_Occurred())
+        return NULL;
+    if (!command(c, (int)number))
+        return died(c);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_use_reflex(Core *c, PyObject *capsule)
+{
+    const Reflex *reflex = NULL;
+    if (capsule != Py_None && !(reflex = PyCapsule_GetPointer(capsule, REFLEX_NAME)))
+        return NULL;
+    PyObject *old = c->reflex_owner;
+    c->reflex_owner = Py_NewRef(capsule);
+    c->reflex = reflex;
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_close(Core *c, PyObject *unused)
+{
+    (void)unused;
+    if (c->pid > 0 && !c->dead) {
+        kill(c->pid, SIGKILL);
+        waitpid(c->pid, NULL, 0);
+    }
+    c->dead = 1;
+    c->reflex = NULL;
+    Py_CLEAR(c->reflex_owner);
+    Py_RETURN_NONE;
+}
+
+/* Core(ram, at): the mailbox is at byte `at` of the shared memory. */
+static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    PyObject *ram;
+    Py_ssize_t at;
+    (void)keywords;
+    if (!PyArg_ParseTuple(args, "On", &ram, &at))
+        return NULL;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Core *c = (Core *)allocate(type, 0);
+    if (!c)
+        return NULL;
+    c->port_kind = -1;
+    c->dead = 1;
+    if (PyObject_GetBuffer(ram, &c->ram, PyBUF_WRITABLE) < 0 || at < 0 || at + 4096 > c->ram.len) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "the mailbox is not in the memory");
+        Py_DECREF((PyObject *)c);
+        return NULL;
+    }
+    c->word = (volatile uint64_t *)((char *)c->ram.buf + at);
+    return (PyObject *)c;
+}
+
+static void core_dealloc(Core *c)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)c);
+    Py_XDECREF(core_close(c, NULL));
+    if (c->ram.obj)
+        PyBuffer_Release(&c->ram);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(c);
+    Py_DECREF(type);
+}
+
+static int core_getbuffer(Core *c, Py_buffer *view, int flags)
+{
+    static Py_ssize_t shape[1] = {N_WORDS}, strides[1] = {8};
+    (void)flags;
+    view->buf = (void *)c->word;
+    view->obj = Py_NewRef((PyObject *)c);
+    view->len = N_WORDS * 8;
+    view->readonly = 0;
+    view->itemsize = 8;
+    view->format = "Q";
+    view->ndim = 1;
+    view->shape = shape;
+    view->strides = strides;
+    view->suboffsets = NULL;
+    view->internal = NULL;
+    return 0;
+}
+
+/* spawn(program, arguments, errors, files): starts a program that dies with this one, and has the `files` open; its
+ * stderr goes to the file `errors`. */
+static PyObject *spawn(PyObject *self, PyObject *args)
+{
+    const char *program;
+    PyObject *list, *files;
+    int errors, kept[8];
+    char *argv[64];
+    (void)self;
+    if (!PyArg_ParseTuple(args, "sO!iO!", &program, &PyTuple_Type, &list, &errors, &PyTuple_Type, &files))
+        return NULL;
+    const Py_ssize_t n = PyTuple_Size(list), n_kept = PyTuple_Size(files);
+    if (n > 63 || n_kept > 8)
+        return PyErr_SetString(PyExc_ValueError, "too many arguments"), NULL;
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (!(argv[i] = PyBytes_AsString(PyTuple_GetItem(list, i))))
+            return NULL;
+    for (Py_ssize_t i = 0; i < n_kept; i++)
+        kept[i] = (int)PyLong_AsLong(PyTuple_GetItem(files, i));
+    argv[n] = NULL;
+    const pid_t parent = getpid(), pid = fork();
+    if (pid == 0) {
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        setpgid(0, 0); /* an interrupt at the terminal is ours */
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(127);
+        const int nothing = open("/dev/null", O_RDWR);
+        dup2(nothing, 0);
+        dup2(nothing, 1);
+        dup2(errors, 2);
+        for (Py_ssize_t i = 0; i < n_kept; i++)
+            fcntl(kept[i], F_SETFD, 0);
+        execv(program, argv);
+        _exit(127);
+    }
+    if (pid < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(pid);
+}
+
+static PyMethodDef core_methods[] = {
+    {"begin", (PyCFunction)core_begin, METH_VARARGS, "begin(pid, bell, gate): wait for the shim"},
+    {"run", (PyCFunction)core_run, METH_NOARGS, "run() -> exit kind"},
+    {"command", (PyCFunction)core_command, METH_O, "command(what)"},
+    {"use_reflex", (PyCFunction)core_use_reflex, METH_O, "use_reflex(capsule)"},
+    {"close", (PyCFunction)core_close, METH_NOARGS, "close(): end the process"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot core_slots[] = {
+    {Py_tp_new, core_new},
+    {Py_tp_dealloc, core_dealloc},
+    {Py_tp_methods, core_methods},
+    {Py_bf_getbuffer, core_getbuffer},
+    {0, NULL},
+};
+
+static PyType_Spec core_spec = {"stub.engine.qemu._core.Core", sizeof(Core), 0, Py_TPFLAGS_DEFAULT, core_slots};
+
+static PyMethodDef functions[] = {
+    {"spawn", spawn, METH_VARARGS, "spawn(program, arguments, errors, files) -> process id"},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_core", "The engine's side of the mailbox.", -1, functions, NULL, NULL, NULL, NULL,
+};
+
+#define NUMBERS(F) \
+    F(N_WORDS) F(PAGE_EXTENDED) F(PAGE_ROOT) F(PAGE_APIC) F(PAGE_TOUCH) F(PAGE_CODE) F(PAGES) F(MAIL_DR) F(MAIL_DR7) \
+    F(MAIL_DR6) F(MAIL_LDT) F(MAIL_GDT) F(PORT_BELL) F(PORT_GATE) F(COMMAND_SAVE) F(COMMAND_RESTORE) F(COMMAND_LDT) F(COMMAND_TOUCH) \
+    F(COMMAND_DEBUG)
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    PyObject *m = PyModule_Create(&module);
+    PyObject *type = PyType_FromSpec(&core_spec);
+    engine_error = PyErr_NewException("stub.engine.qemu._core.Died", NULL, NULL);
+    if (!m || !type || !engine_error || PyModule_AddObjectRef(m, "Core", type) < 0 ||
+        PyModule_AddObjectRef(m, "Died", engine_error) < 0)
+        return NULL;
+#define ADD(name) \
+    if (PyModule_AddIntConstant(m, #name, name) < 0) \
+        return NULL;
+    NUMBERS(ADD)
+    return m;
+}
