@@ -3,8 +3,7 @@
  * no policy.
  *
  * Waiting. Each side runs while the other waits. Each first looks again and again, as most stretches are short; then it
- * sleeps until a byte comes, or goes, through a pipe. Where a yield of the processor comes back late somebody else needs
- * it, and nobody looks for a while.
+ * sleeps until a byte comes, or goes, through a pipe. Where there is more to run than there are processors nobody looks.
  */
 #ifndef Py_LIMITED_API
 #define Py_LIMITED_API 0x030B0000
@@ -15,8 +14,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -28,7 +27,7 @@
 enum { TF = 0x100 };
 enum { FLAT_CS = 0xe033, FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
 enum { GP = 13, UD = 6, PF = 14, DB = 1 };
-enum { LOOKS = 100, LOOK_TIME = 50000, LATE = 20000 /* ns */, BUSY_EXITS = 2000, SHIM_LOOKS = 10000 };
+enum { LOOKS = 100, LOOK_TIME = 50000 /* ns */, SHIM_LOOKS = 10000, LOAD_EXITS = 1000 };
 enum { LONGEST_SLEEP = 64, HANGS = 60000 /* ms */ };
 #define SECOND 1000000000ULL
 
@@ -39,7 +38,8 @@ typedef struct {
     Py_buffer ram;
     volatile uint64_t *word;
     pid_t pid;
-    int dead, busy; /* busy: so many exits more without looking */
+    int dead, busy, exits_to_load;
+    int load; /* /proc/loadavg */
     int bell, gate; /* pipes that the shim writes to */
     PyObject *reflex_owner;
     const Reflex *reflex;
@@ -64,27 +64,33 @@ static int out_of_patience(const Core *c)
 /* Whether the shim has rung; nothing else is looked at. */
 static inline int rung(const Core *c) { return c->word[MAIL_DONE] != c->word[MAIL_TURN]; }
 
+/* Every now and then: whether more is to run than there are processors. */
+static void look_at_load(Core *c)
+{
+    char text[64];
+    unsigned running;
+    c->exits_to_load = LOAD_EXITS;
+    const ssize_t n = pread(c->load, text, sizeof text - 1, 0);
+    text[n > 0 ? n : 0] = 0;
+    c->busy = sscanf(text, "%*s %*s %*s %u", &running) == 1 && running > (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 /* Looks for a ring for a while; whether it came. */
 static int look_for_ring(Core *c)
 {
-    const uint64_t began = now_ns();
-    if (c->busy) {
-        c->busy--;
+    if (--c->exits_to_load < 0)
+        look_at_load(c);
+    if (c->busy)
         return rung(c);
-    }
-    for (uint64_t now = began; now - began < LOOK_TIME;) {
+    const uint64_t end = now_ns() + LOOK_TIME;
+    do {
         for (int i = 0; i < LOOKS; i++) {
             if (rung(c))
                 return 1;
             __builtin_ia32_pause();
         }
-        const uint64_t before = now_ns();
-        sched_yield();
-        now = now_ns();
-        if (now - before > LATE)
-            c->busy = BUSY_EXITS;
-    }
-    return rung(c);
+    } while (now_ns() < end);
+    return 0;
 }
 
 /* Sleeps until a byte comes through the bell, or for a while; 0 if the process is no more. The shim has no memory barrier
@@ -327,6 +333,8 @@ static PyObject *core_begin(Core *c, PyObject *args)
         return NULL;
     c->pid = (pid_t)pid;
     c->dead = 0;
+    if (c->load < 0)
+        c->load = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
     return wait_for_ring(c) ? Py_NewRef(Py_None) : died(c);
 }
 
@@ -361,6 +369,9 @@ static PyObject *core_close(Core *c, PyObject *unused)
         waitpid(c->pid, NULL, 0);
     }
     c->dead = 1;
+    if (c->load >= 0)
+        close(c->load);
+    c->load = -1;
     c->reflex = NULL;
     Py_CLEAR(c->reflex_owner);
     Py_RETURN_NONE;
@@ -378,7 +389,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     Core *c = (Core *)allocate(type, 0);
     if (!c)
         return NULL;
-    c->port_kind = -1;
+    c->port_kind = c->load = -1;
     c->dead = 1;
     if (PyObject_GetBuffer(ram, &c->ram, PyBUF_WRITABLE) < 0 || at < 0 || at + 4096 > c->ram.len) {
         if (!PyErr_Occurred())
