@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stub.domain.actions import ACTIONS, SETTINGS
@@ -18,6 +19,8 @@ DEFAULT_EVENT_CHANNELS = 1023  # libxl's
 BUILDERS_PORTS = 2  # event channels that a domain has from the start
 COMPATIBILITIES = ("xen-3",)
 ENGINES = ("unicorn", "qemu")
+ENGINE_VARIABLE = "PVSTUB_ENGINE"
+"""The environment variable that names the engine of guests that ask for none."""
 DEFAULT_EPOCH = 1_700_000_000  # seconds since 1970
 
 
@@ -53,7 +56,7 @@ class DomainConfig:
     faults: tuple[str, ...] = ()
     event_channels: int = DEFAULT_EVENT_CHANNELS
     compat: str | None = None
-    engine: str = "unicorn"
+    engine: str = field(default_factory=lambda: os.environ.get(ENGINE_VARIABLE) or ENGINES[0])
 
     def __post_init__(self) -> None:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:

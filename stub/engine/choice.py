@@ -7,6 +7,13 @@ from collections.abc import Callable
 
 from stub.engine.base import Engine
 
+_LACKS = {"qemu": frozenset({"branches", "cpuid", "stops", "watches"})}
+
+
+def lacks(name: str) -> frozenset[str]:
+    """What an engine cannot do of the contract (docs/engines.md); nothing for the default one."""
+    return _LACKS.get(name, frozenset())
+
 
 def hidden_frames(name: str) -> int:
     """How many frames behind the guest's the engine needs for itself; EngineError if it is not there."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from stub.engine.base import CR3, CS, N_WORDS, RETIRED, Watch
-from stub.engine.qemu import _core, process
+from stub.engine.qemu import _core, debugregisters, process
 from stub.engine.qemu.window import FRAMES, Window
 from stub.errors import EngineError, UsageError
 from stub.units import PAGE_MASK, PAGE_SIZE
@@ -38,6 +38,8 @@ class QemuEngine:
         self._window = Window(ram, entries)
         self._core = _core.Core(ram, self._window.at)
         self._process: process.Process | None = None
+        self._stops: list[int] = []
+        self._watched: list[debugregisters.Slot] = []
         self.words = memoryview(self._core)
 
     def start(self, trampoline: int, stack: int, gdt: int, gdt_limit: int, empty_root: int) -> None:
@@ -78,13 +80,23 @@ class QemuEngine:
 
     def stop_at(self, addresses: Collection[int]) -> None:
         """See :class:`stub.engine.base.Engine`."""
-        if addresses:
-            raise UsageError("the qemu engine has no stop points")
+        self._stops = sorted(addresses)
+        self._load_debug_registers()
 
     def watch(self, ranges: Collection[Watch]) -> None:
-        """See :class:`stub.engine.base.Engine`."""
-        if ranges:
-            raise UsageError("the qemu engine watches no memory")
+        """See :class:`stub.engine.base.Engine`; UsageError for more than the debug registers can watch."""
+        watched = [piece for row in ranges for piece in debugregisters.pieces(row)]
+        if len(watched) > debugregisters.COUNT:
+            raise UsageError(f"the qemu engine can watch {debugregisters.COUNT} aligned pieces of 8 bytes at most")
+        self._watched = watched
+        self._load_debug_registers()
+
+    def _load_debug_registers(self) -> None:
+        """Stop points go there as far as there is room; else they are looked for at each instruction."""
+        fit = len(self._stops) + len(self._watched) <= debugregisters.COUNT
+        stops = [(address, 1, 0, False) for address in self._stops] if fit else []
+        self._core.scan([] if fit else self._stops)
+        self._do(lambda: self._core.debug([*stops, *self._watched]))
 
     def keep_branches(self, count: int) -> None:
         """See :class:`stub.engine.base.Engine`."""

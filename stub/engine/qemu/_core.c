@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -24,7 +25,7 @@
 #include "stub/engine/engine.h"
 #include "stub/engine/qemu/mailbox.h"
 
-enum { TF = 0x100 };
+enum { TF = 0x100, RF = 0x10000, SINGLE_STEP = 1 << 14 /* of DR6 */, DR7_RESERVED = 0x400 };
 enum { FLAT_CS = 0xe033, FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
 enum { GP = 13, UD = 6, PF = 14, DB = 1 };
 enum { LOOKS = 100, LOOK_TIME = 50000 /* ns */, SHIM_LOOKS = 10000, LOAD_EXITS = 1000 };
@@ -47,6 +48,10 @@ typedef struct {
     uint64_t port_rip, port_length;
     int port_kind, port_size;
     int stepping, guest_steps; /* TF was set by us; the guest's own was set, too */
+    struct { int execute, write, second; uint64_t address, size; } slots[4]; /* of the debug registers */
+    uint64_t *stops; /* more stop points than debug registers: looked for instruction by instruction, in order */
+    size_t n_stops;
+    uint64_t stopped_at, stopped_when; /* the stop point that was reported last, and RETIRED then */
 } Core;
 
 static uint64_t now_ns(void)
@@ -214,6 +219,56 @@ static int debug_exit(Core *c, int guests)
     return EXIT_EXCEPTION;
 }
 
+/* Which watched accesses the instruction made, as the debug registers tell. */
+static int note_watches(Core *c, uint64_t hits)
+{
+    int seen = 0;
+    for (int i = 0; i < 4; i++) {
+        if (!(hits >> i & 1) || c->slots[i].execute || !c->slots[i].size)
+            continue;
+        volatile uint64_t *kept = &c->word[c->slots[i].second ? WATCH2_ADDRESS : WATCH_ADDRESS]; /* address, size, write */
+        kept[0] = c->slots[i].address;
+        kept[1] = c->slots[i].size;
+        kept[2] = (uint64_t)c->slots[i].write;
+        seen = 1;
+    }
+    return seen;
+}
+
+static int is_stop(const Core *c, uint64_t rip)
+{
+    size_t low = 0, high = c->n_stops;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (c->stops[middle] < rip)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < c->n_stops && c->stops[low] == rip;
+}
+
+static int stop_exit(Core *c)
+{
+    c->stopped_at = c->word[RIP];
+    c->stopped_when = c->word[RETIRED];
+    return EXIT_STOP_POINT;
+}
+
+/* #DB: before an instruction with a stop point, or behind one that was stepped or touched watched memory. */
+static int debug_trap(Core *c, int steps)
+{
+    const uint64_t dr6 = c->word[MAIL_DR6];
+    for (int i = 0; i < 4; i++)
+        if (dr6 >> i & 1 && c->slots[i].execute && c->slots[i].address == c->word[RIP] && !(dr6 & SINGLE_STEP))
+            return stop_exit(c);
+    const int watched = note_watches(c, dr6);
+    const int guests = c->guest_steps && dr6 & SINGLE_STEP;
+    if (!watched && !guests && !steps)
+        return EXIT_DONE; /* it was looked at for stop points only */
+    return debug_exit(c, guests);
+}
+
 static int is_wide(uint64_t cs) { return cs == FLAT_CS; }
 
 static int general_protection(Core *c)
@@ -250,13 +305,17 @@ static int general_protection(Core *c)
 }
 
 /* What left the guest, as the contract has it; EXIT_DONE: nothing that anybody need know. */
-static int classify(Core *c)
+static int classify(Core *c, int steps)
 {
     volatile uint64_t *w = c->word;
     const uint64_t vector = w[MAIL_VECTOR];
     w[EXIT_SOFTWARE] = 0;
-    if (c->stepping && !c->guest_steps)
+    w[RFLAGS] &= ~(uint64_t)RF;
+    if (c->stepping && !c->guest_steps) {
         w[RFLAGS] &= ~(uint64_t)TF;
+        if (vector == VECTOR_SYSCALL || vector == VECTOR_SYSCALL32)
+            w[R11] &= ~(uint64_t)TF;
+    }
     if (vector == VECTOR_SYSCALL || vector == VECTOR_SYSCALL32) {
         w[CS] = vector == VECTOR_SYSCALL ? FLAT_CS : FLAT_CS32;
         w[SS] = FLAT_SS;
@@ -272,7 +331,7 @@ static int classify(Core *c)
     if (vector >= VECTOR_ENTRY)
         return EXIT_EXCEPTION;
     if (vector == DB)
-        return debug_exit(c, c->guest_steps || !c->stepping);
+        return debug_trap(c, steps);
     if (vector == 3 || vector == 4 || vector >= 32)
         w[EXIT_SOFTWARE] = 1;
     if (vector == GP)
@@ -303,20 +362,23 @@ static PyObject *core_run(Core *c, PyObject *unused)
         else if (w[RETIRED] >= w[DEADLINE])
             kind = EXIT_DEADLINE;
         else {
-            c->stepping = steps;
+            const int told = w[RIP] == c->stopped_at && w[RETIRED] == c->stopped_when;
+            if (!told && is_stop(c, w[RIP]))
+                return PyLong_FromLong(stop_exit(c));
+            c->stepping = steps || c->n_stops;
             c->guest_steps = guest_steps;
-            w[MAIL_FLAGS] = steps ? TF : 0;
+            w[MAIL_FLAGS] = (c->stepping ? TF : 0) | (told ? RF : 0);
             w[CODE_SWITCH] = 0;
+            w[WATCH_SIZE] = w[WATCH2_SIZE] = 0;
             if (!command(c, COMMAND_RUN))
                 return died(c);
-            kind = classify(c);
+            kind = classify(c, steps);
             if (kind == EXIT_DONE) {
-                if (!steps && !guest_steps)
+                if (w[MAIL_VECTOR] == DB || (!steps && !guest_steps))
                     continue;
                 kind = debug_exit(c, guest_steps);
             }
         }
-        w[WATCH_SIZE] = w[WATCH2_SIZE] = 0;
         int done = c->reflex ? c->reflex->act(c->reflex->state, (uint64_t *)w, kind) : REFLEX_NOT_MINE;
         if (done == REFLEX_DONE && (w[STEP] || out_of_patience(c)))
             done = REFLEX_LOOK;
@@ -346,6 +408,60 @@ static PyObject *core_command(Core *c, PyObject *what)
         return NULL;
     if (!command(c, (int)number))
         return died(c);
+    Py_RETURN_NONE;
+}
+
+/* debug([(address, size, kind, second), …]): at most four; kind as in DR7: 0 instruction, 1 write, 3 read or write. */
+static PyObject *core_debug(Core *c, PyObject *list)
+{
+    static const uint64_t lengths[9] = {[1] = 0, [2] = 1, [4] = 3, [8] = 2};
+    uint64_t control = DR7_RESERVED;
+    const Py_ssize_t n = PySequence_Size(list);
+    if (n > 4)
+        return PyErr_SetString(PyExc_ValueError, "more than four"), NULL;
+    memset(c->slots, 0, sizeof c->slots);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        unsigned long long address;
+        int size, kind, second;
+        PyObject *row = PySequence_GetItem(list, i);
+        const int good = row && PyArg_ParseTuple(row, "Kiip", &address, &size, &kind, &second);
+        Py_XDECREF(row);
+        if (!good)
+            return NULL;
+        c->slots[i].address = c->word[MAIL_DR + i] = address;
+        c->slots[i].size = (uint64_t)size;
+        c->slots[i].execute = kind == 0;
+        c->slots[i].write = kind == 1;
+        c->slots[i].second = second;
+        control |= 2ULL << 2 * i | ((uint64_t)kind | lengths[size & 15 & 8 ? 8 : size & 7] << 2) << (16 + 4 * i);
+    }
+    c->word[MAIL_DR7] = control;
+    if (!command(c, COMMAND_DEBUG))
+        return died(c);
+    Py_RETURN_NONE;
+}
+
+/* scan(addresses in order): stop points beyond the debug registers. */
+static PyObject *core_scan(Core *c, PyObject *list)
+{
+    const Py_ssize_t n = PySequence_Size(list);
+    if (n < 0)
+        return NULL;
+    uint64_t *stops = calloc((size_t)n + 1, sizeof *stops);
+    if (!stops)
+        return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *address = PySequence_GetItem(list, i);
+        stops[i] = address ? PyLong_AsUnsignedLongLong(address) : 0;
+        Py_XDECREF(address);
+    }
+    if (PyErr_Occurred()) {
+        free(stops);
+        return NULL;
+    }
+    free(c->stops);
+    c->stops = stops;
+    c->n_stops = (size_t)n;
     Py_RETURN_NONE;
 }
 
@@ -390,6 +506,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     if (!c)
         return NULL;
     c->port_kind = c->load = -1;
+    c->stopped_when = ~0ULL;
     c->dead = 1;
     if (PyObject_GetBuffer(ram, &c->ram, PyBUF_WRITABLE) < 0 || at < 0 || at + 4096 > c->ram.len) {
         if (!PyErr_Occurred())
@@ -405,6 +522,7 @@ static void core_dealloc(Core *c)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)c);
     Py_XDECREF(core_close(c, NULL));
+    free(c->stops);
     if (c->ram.obj)
         PyBuffer_Release(&c->ram);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -477,6 +595,8 @@ static PyMethodDef core_methods[] = {
     {"begin", (PyCFunction)core_begin, METH_VARARGS, "begin(pid, bell, gate): wait for the shim"},
     {"run", (PyCFunction)core_run, METH_NOARGS, "run() -> exit kind"},
     {"command", (PyCFunction)core_command, METH_O, "command(what)"},
+    {"debug", (PyCFunction)core_debug, METH_O, "debug([(address, size, kind, second)])"},
+    {"scan", (PyCFunction)core_scan, METH_O, "scan(addresses in order)"},
     {"use_reflex", (PyCFunction)core_use_reflex, METH_O, "use_reflex(capsule)"},
     {"close", (PyCFunction)core_close, METH_NOARGS, "close(): end the process"},
     {NULL, NULL, 0, NULL},

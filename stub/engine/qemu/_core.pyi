@@ -1,5 +1,6 @@
 """The engine's side of the mailbox (``_core.c``, ``mailbox.h``), as type checkers see it."""
 
+from collections.abc import Sequence
 from typing import final
 
 N_WORDS: int
@@ -38,6 +39,12 @@ class Core:
 
     def run(self) -> int: ...
     def command(self, what: int, /) -> None: ...
+    def debug(self, slots: Sequence[tuple[int, int, int, bool]], /) -> None:
+        """Load the debug registers: address, size, kind as DR7 has it, whether of the second group; at most four."""
+
+    def scan(self, addresses: Sequence[int], /) -> None:
+        """Look for these stop points at each instruction; they are in order."""
+
     def use_reflex(self, capsule: object, /) -> None: ...
     def close(self) -> None: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
