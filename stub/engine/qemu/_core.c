@@ -27,7 +27,7 @@
 
 enum { TF = 0x100, RF = 0x10000, SINGLE_STEP = 1 << 14 /* of DR6 */, DR7_RESERVED = 0x400 };
 enum { FLAT_CS = 0xe033, FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
-enum { GP = 13, UD = 6, PF = 14, DB = 1 };
+enum { DB = 1, UD = 6, NM = 7, GP = 13 };
 enum { LOOKS = 100, LOOK_TIME = 50000 /* ns */, SHIM_LOOKS = 10000, LOAD_EXITS = 1000 };
 enum { LONGEST_SLEEP = 64, HANGS = 60000 /* ms */ };
 #define SECOND 1000000000ULL
@@ -263,7 +263,7 @@ static int debug_trap(Core *c, int steps)
         if (dr6 >> i & 1 && c->slots[i].execute && c->slots[i].address == c->word[RIP] && !(dr6 & SINGLE_STEP))
             return stop_exit(c);
     const int watched = note_watches(c, dr6);
-    const int guests = c->guest_steps && dr6 & SINGLE_STEP;
+    const int guests = (c->guest_steps || !c->stepping) && dr6 & SINGLE_STEP; /* it may have set TF meanwhile */
     if (!watched && !guests && !steps)
         return EXIT_DONE; /* it was looked at for stop points only */
     return debug_exit(c, guests);
@@ -271,12 +271,32 @@ static int debug_trap(Core *c, int steps)
 
 static int is_wide(uint64_t cs) { return cs == FLAT_CS; }
 
+/* Whether QEMU finds an instruction to be privileged when it translates it: then it has counted it. */
+static int is_privileged(const Code *d)
+{
+    static const uint8_t second[] = {0x06, 0x07, 0x08, 0x09, 0x20, 0x21, 0x22, 0x23, 0x30, 0x32, 0x35};
+    if (d->opcode == 0xf4 || d->opcode == 0xfa || d->opcode == 0xfb)
+        return 1;
+    if (d->opcode != 0x0f)
+        return 0;
+    for (size_t i = 0; i < sizeof second; i++)
+        if (d->second == second[i])
+            return 1;
+    const int modrm = d->at + 2 < d->size ? d->code[d->at + 2] : 0, digit = modrm >> 3 & 7;
+    return (d->second == 0 && (digit == 2 || digit == 3)) ||
+           (d->second == 1 && modrm != 0xf9 && modrm != 0xd0 && digit != 4 && (modrm < 0xc0 || digit >= 6));
+}
+
 static int general_protection(Core *c)
 {
     volatile uint64_t *w = c->word;
     Code d = {.wide = is_wide(w[CS])};
     if (!decode(c, &d))
         return EXIT_EXCEPTION;
+    if (is_privileged(&d) && !w[EXIT_ERROR_CODE])
+        w[RETIRED]--;
+    if (d.opcode == 0x0f && d.second == 0x34)
+        return EXIT_SYSENTER;
     if ((w[EXIT_ERROR_CODE] & 7) == 2 && d.opcode == 0xcd && d.second >= 0) { /* int n through a gate that is closed */
         w[EXIT_VECTOR] = (uint64_t)d.second;
         w[EXIT_ERROR_CODE] = 0;
@@ -336,6 +356,8 @@ static int classify(Core *c, int steps)
         w[EXIT_SOFTWARE] = 1;
     if (vector == GP)
         return general_protection(c);
+    if (vector == UD || vector == NM) /* found when QEMU translates the instruction: then it has counted it */
+        w[RETIRED]--;
     return vector == UD ? EXIT_INVALID : EXIT_EXCEPTION;
 }
 
