@@ -71,6 +71,8 @@ class DomainConfig:
             raise ConfigError(f"p2m {self.p2m!r}: use one of {', '.join(P2M_KINDS)}")
         if self.engine not in ENGINES:
             raise ConfigError(f"engine {self.engine!r}: use one of {', '.join(ENGINES)}")
+        if self.engine == "qemu" and self.p2m == "identity":
+            raise ConfigError("p2m identity: QEMU's machine has firmware in the first megabyte; use shuffle")
         for name in SETTINGS.values():
             if getattr(self, name) not in ACTIONS:
                 raise ConfigError(f"{name} {getattr(self, name)!r}: use one of {', '.join(ACTIONS)}")

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from stub.engine.base import CR3, CS, N_WORDS, RETIRED, Watch
+from stub.engine.base import CR3, CS, N_WORDS, Watch
 from stub.engine.qemu import _core, debugregisters, process
 from stub.engine.qemu.window import FRAMES, Window
 from stub.errors import EngineError, UsageError
@@ -48,10 +48,10 @@ class QemuEngine:
         slot = gdt >> 39 & 511
         root = self.words[CR3] & ~PAGE_MASK
         window.build_first_tables(slot, int.from_bytes(self._ram[root + 8 * slot : root + 8 * slot + 8], "little"))
-        self.words[RETIRED] += _TRAMPOLINE[self.words[CS] & 3]
         window.words(_core.MAIL_GDT, gdt_limit << 48, gdt)
         made = self._process = process.Process(self._file, len(self._ram), window.entry)
-        self._do(lambda: self._core.begin(made.pid, made.bell, made.gate))
+        before = _TRAMPOLINE[self.words[CS] & 3]
+        self._do(lambda: self._core.begin(made.pid, made.bell, made.gate, before))
         made.started()
 
     def _do(self, act: Callable[[], None]) -> None:

@@ -41,6 +41,7 @@ typedef struct {
     pid_t pid;
     int dead, busy, exits_to_load;
     int load; /* /proc/loadavg */
+    int before; /* instructions that count before the guest's first */
     int bell, gate; /* pipes that the shim writes to */
     PyObject *reflex_owner;
     const Reflex *reflex;
@@ -377,6 +378,8 @@ static PyObject *core_run(Core *c, PyObject *unused)
         int kind;
         if (out_of_patience(c))
             return PyLong_FromLong(EXIT_WAITED);
+        w[RETIRED] += (uint64_t)c->before;
+        c->before = 0;
         const int completed = complete_port(c);
         const int steps = w[STEP] != 0, guest_steps = (w[RFLAGS] & TF) != 0;
         if (completed && (steps || guest_steps))
@@ -409,11 +412,12 @@ static PyObject *core_run(Core *c, PyObject *unused)
     }
 }
 
-/* begin(pid, bell, gate): the shim runs in that process, and the pipes are the ones that it writes to. */
+/* begin(pid, bell, gate, before): the shim runs in that process, and the pipes are the ones that it writes to; so many
+ * instructions count before the guest's first. */
 static PyObject *core_begin(Core *c, PyObject *args)
 {
     int pid;
-    if (!PyArg_ParseTuple(args, "iii", &pid, &c->bell, &c->gate))
+    if (!PyArg_ParseTuple(args, "iiii", &pid, &c->bell, &c->gate, &c->before))
         return NULL;
     c->pid = (pid_t)pid;
     c->dead = 0;

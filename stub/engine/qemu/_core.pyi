@@ -34,8 +34,8 @@ class Core:
     """The shim, by its mailbox at byte ``at`` of the shared ``ram``; as a buffer, its register file."""
 
     def __new__(cls, ram: object, at: int, /) -> Core: ...
-    def begin(self, pid: int, bell: int, gate: int, /) -> None:
-        """Wait for the shim in that process, which writes to those pipes."""
+    def begin(self, pid: int, bell: int, gate: int, before: int, /) -> None:
+        """Wait for the shim in that process, which writes to those pipes; ``before`` instructions count at once."""
 
     def run(self) -> int: ...
     def command(self, what: int, /) -> None: ...

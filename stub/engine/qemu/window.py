@@ -17,6 +17,7 @@ from stub.units import PAGE_SIZE
 
 FRAMES: int = _core.PAGES
 APIC = 0xFEE00000
+_MOST_MEMORY = 0xB0000000  # more the machine does not have in one piece (hw/i386/microvm.c)
 _PRESENT = 0x63  # present, writable, accessed, dirty; for the supervisor only
 _LARGE = 0x80
 _FRAME = 0x000F_FFFF_FFFF_F000
@@ -37,8 +38,9 @@ class Window:
 
     def __init__(self, ram: mmap.mmap, entries: int) -> None:
         at = int(struct.unpack_from("<Q", ram, entries)[0]) & _FRAME
-        if at + FRAMES * PAGE_SIZE > APIC:
-            raise EngineError(f"qemu engine: a guest can have {APIC >> 20} MiB at most, less what Xen needs; use less")
+        if len(ram) >= _MOST_MEMORY:
+            most = _MOST_MEMORY >> 20
+            raise EngineError(f"qemu engine: {len(ram) >> 20} MiB of memory with Xen's own; use less than {most} MiB")
         self._ram, self.at, self._entries = ram, at, entries
         self.map(_core.PAGE_APIC, APIC)
         self.entry = self._load(_image())
