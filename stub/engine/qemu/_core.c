@@ -111,7 +111,9 @@ static int sleep_for_ring(Core *c, int *ms, int *in_vain)
     if (n == 0) {
         *in_vain += *ms;
         *ms = *ms < LONGEST_SLEEP ? 2 * *ms : *ms;
-        if (waitpid(c->pid, NULL, WNOHANG) != 0 || *in_vain > HANGS)
+        if (waitpid(c->pid, NULL, WNOHANG) != 0)
+            c->pid = 0; /* from now on another's */
+        if (!c->pid || *in_vain > HANGS)
             return rung(c);
     }
     return 1;
@@ -362,9 +364,19 @@ static int classify(Core *c, int steps)
     return vector == UD ? EXIT_INVALID : EXIT_EXCEPTION;
 }
 
+static void end_process(Core *c)
+{
+    if (c->pid) {
+        kill(c->pid, SIGKILL);
+        waitpid(c->pid, NULL, 0);
+    }
+    c->pid = 0;
+    c->dead = 1;
+}
+
 static PyObject *died(Core *c)
 {
-    c->dead = 1;
+    end_process(c);
     PyErr_SetString(engine_error, "died");
     return NULL;
 }
@@ -506,11 +518,7 @@ static PyObject *core_use_reflex(Core *c, PyObject *capsule)
 static PyObject *core_close(Core *c, PyObject *unused)
 {
     (void)unused;
-    if (c->pid > 0 && !c->dead) {
-        kill(c->pid, SIGKILL);
-        waitpid(c->pid, NULL, 0);
-    }
-    c->dead = 1;
+    end_process(c);
     if (c->load >= 0)
         close(c->load);
     c->load = -1;
