@@ -33,7 +33,9 @@ VARIATIONS = [
     for variation in small_guests.find(family, widths)
     if re.match(pattern, variation.id)
 ]
-_TIME = re.compile(rb"\[ *\d+\.\d+\] |\b\d+(\.\d+)? (s|ms|us|ns|MHz|BogoMIPS)\b|\(lpj=\d+\)|\b\d+ns\b|Marking stable .*")
+_TIME = re.compile(
+    rb"\[ *\d+\.\d+\] |\b\d+(\.\d+)? (s|ms|us|ns|MHz|BogoMIPS)\b|\(lpj=\d+\)|\b\d+ns\b|Marking stable .*"
+)
 
 
 def on_each(guest: Guest, variation: Variation | None, monkeypatch: pytest.MonkeyPatch) -> list[Guest]:

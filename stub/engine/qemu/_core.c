@@ -27,6 +27,7 @@
 
 enum { TF = 0x100, RF = 0x10000, SINGLE_STEP = 1 << 14 /* of DR6 */, DR7_RESERVED = 0x400 };
 enum { FLAT_CS = 0xe033, FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
+enum { POPF = 0x9d, IRET = 0xcf };
 enum { DB = 1, UD = 6, NM = 7, GP = 13 };
 enum { LOOKS = 100, LOOK_TIME = 50000 /* ns */, SHIM_LOOKS = 10000, LOAD_EXITS = 1000 };
 enum { LONGEST_SLEEP = 64, HANGS = 60000 /* ms */ };
@@ -335,7 +336,8 @@ static int classify(Core *c, int steps)
     w[EXIT_SOFTWARE] = 0;
     w[RFLAGS] &= ~(uint64_t)RF;
     if (c->stepping && !c->guest_steps) {
-        w[RFLAGS] &= ~(uint64_t)TF;
+        if (vector != DB || (w[MAIL_STEPPED] != POPF && w[MAIL_STEPPED] != IRET)) /* those load the guest's own */
+            w[RFLAGS] &= ~(uint64_t)TF;
         if (vector == VECTOR_SYSCALL || vector == VECTOR_SYSCALL32)
             w[R11] &= ~(uint64_t)TF;
     }

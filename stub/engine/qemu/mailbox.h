@@ -35,6 +35,8 @@
 #define MAIL_ENGINE_SLEEPS 88 /* for which ring the engine waits for a byte from PORT_BELL */
 #define MAIL_SHIM_SLEEPS 89   /* for which turn the shim waits in a write to PORT_GATE, until what was there is read */
 
+#define MAIL_STEPPED 90       /* opcode of the instruction that is stepped */
+
 /* Ports whose bytes go into pipes (isa-debugcon). */
 #define PORT_BELL 0x402
 #define PORT_GATE 0x403

@@ -18,7 +18,7 @@
 #define MSR_FMASK 0xc0000084
 #define MSR_FS_BASE 0xc0000100
 #define MSR_GS_BASE 0xc0000101
-enum { CR4_TSD = 4, FMASK = 0x257fd5 & ~0x2, LONG_CODE = 1 << 21 };
+enum { TF = 0x100, CR4_TSD = 4, FMASK = 0x257fd5 & ~0x2, LONG_CODE = 1 << 21 };
 enum { APIC_SVR = 0xf0, APIC_EOI = 0xb0, APIC_TIMER = 0x320, APIC_COUNT = 0x380, APIC_DIVIDE = 0x3e0 };
 enum { TIMER_EXTRA = 7 }; /* instructions of the shim behind the one that arms the timer, less one */
 enum { SLACK = 100 };     /* more than those on the way there */
@@ -34,7 +34,7 @@ extern char stubs[], syscall_entry[], syscall32_entry[], stack_end[], last_stack
 uint32_t arm;            /* what to arm the timer with on the way into the guest; 0: leave it */
 volatile uint32_t armed; /* the timer runs */
 static uint64_t fires_at, turn;
-static uint64_t cr0, cr3, cr4, dr7;
+static uint64_t cr0, cr3, cr4, stepped_tf;
 static uint64_t selectors[4], bases[2];
 static uint64_t idt[512], tss[16];
 
@@ -190,6 +190,25 @@ __attribute__((noinline)) static void fetch_code(void)
     words[MAIL_CODE_SIZE] = 15 - left;
 }
 
+/* Steps are not the guest's to see. What is about to run is noted, and a pushf that was stepped has TF taken out of what
+ * it pushed. */
+static void before_step(void)
+{
+    const uint8_t *code = (const uint8_t *)&words[MAIL_CODE];
+    unsigned at = 0;
+    fetch_code();
+    while (at < words[MAIL_CODE_SIZE] && (code[at] == 0x66 || (code[at] & 0xf0) == 0x40))
+        at++;
+    words[MAIL_STEPPED] = at < words[MAIL_CODE_SIZE] ? code[at] : 0;
+    stepped_tf = words[RFLAGS] & TF;
+}
+
+static void behind_step(void)
+{
+    if (words[MAIL_FLAGS] & TF && words[MAIL_STEPPED] == 0x9c && !stepped_tf)
+        *(volatile uint8_t *)(words[RSP] + 1) &= ~1;
+}
+
 static void load_debug(void)
 {
     __asm__ volatile("mov %0, %%dr7" : : "r"(0x400ULL));
@@ -198,7 +217,6 @@ static void load_debug(void)
     __asm__ volatile("mov %0, %%dr2" : : "r"(words[MAIL_DR + 2]));
     __asm__ volatile("mov %0, %%dr3" : : "r"(words[MAIL_DR + 3]));
     __asm__ volatile("mov %0, %%dr7" : : "r"(words[MAIL_DR7]));
-    dr7 = words[MAIL_DR7];
 }
 
 static void with_extended(int save)
@@ -273,6 +291,8 @@ static void apply(void)
         words[FLUSHES]++;
     }
     load_segments();
+    if (words[MAIL_FLAGS] & TF)
+        before_step();
 }
 
 /* Has the timer fire at the deadline, or before it. */
@@ -317,6 +337,7 @@ void came(uint64_t vector, uint64_t code)
     if (vector == 1) {
         __asm__ volatile("mov %%dr6, %0" : "=r"(words[MAIL_DR6]));
         __asm__ volatile("mov %0, %%dr6" : : "r"(0xffff0ff0ULL));
+        behind_step();
     }
     if (vector == 13 || vector == 6)
         fetch_code();
