@@ -76,6 +76,7 @@ def everywhere(at: Mapping[str, int]) -> set[int]:
 
 
 @pytest.mark.guest(cmdline="")
+@pytest.mark.pv_needs("stops")
 def test_a_hundred_breakpoints_in_everything(debugger: Debugger, guest: Guest, at: Mapping[str, int]) -> None:
     """Nearly all are hit, each some times."""
     addresses = everywhere(at)
@@ -93,6 +94,7 @@ def test_a_hundred_breakpoints_in_everything(debugger: Debugger, guest: Guest, a
 
 
 @pytest.mark.guest(cmdline="")
+@pytest.mark.pv_needs("stops")
 def test_a_hundred_breakpoints_of_gdb(gdb: Gdb, guest: Guest, at: Mapping[str, int]) -> None:
     """Each is hit once."""
     gdb.execute("set breakpoint always-inserted on")
@@ -106,6 +108,7 @@ def test_a_hundred_breakpoints_of_gdb(gdb: Gdb, guest: Guest, at: Mapping[str, i
 
 
 @pytest.mark.guest(cmdline="")
+@pytest.mark.pv_needs("watches")
 def test_watchpoints_on_everything(debugger: Debugger, guest: Guest, at: Mapping[str, int]) -> None:
     """All of its data, its stack and the page that it shares with Xen."""
     debugger.watch(at["wide"], 4096)
@@ -215,6 +218,7 @@ def functions(server: DebugServer) -> dict[str, int]:
 
 
 @pytest.mark.guest(LINUX)
+@pytest.mark.pv_needs("stops")
 def test_linux_with_a_hundred_breakpoints(guest: Guest) -> None:
     """In functions that set up the kernel's parts, in some for its life with Xen, and in the busiest."""
     alone = undisturbed(guest)
@@ -236,6 +240,7 @@ def test_linux_with_a_hundred_breakpoints(guest: Guest) -> None:
 
 
 @pytest.mark.guest(LINUX)
+@pytest.mark.pv_needs("stops")
 def test_linux_with_everything_else(guest: Guest) -> None:
     """gdb at its functions; watchpoints, steps, catches and interrupts by the thousand; then left alone."""
     alone = undisturbed(guest)

@@ -223,17 +223,28 @@ static int debug_exit(Core *c, int guests)
     return EXIT_EXCEPTION;
 }
 
-/* Which watched accesses the instruction made, as the debug registers tell. */
+static void note_watch(Core *c, int slot)
+{
+    volatile uint64_t *kept = &c->word[c->slots[slot].second ? WATCH2_ADDRESS : WATCH_ADDRESS]; /* address, size, write */
+    kept[0] = c->slots[slot].address;
+    kept[1] = c->slots[slot].size;
+    kept[2] = (uint64_t)c->slots[slot].write;
+}
+
+/* Which watched accesses the instruction made, as the debug registers tell: QEMU tells of one of those that watch the same
+ * bytes. */
 static int note_watches(Core *c, uint64_t hits)
 {
     int seen = 0;
     for (int i = 0; i < 4; i++) {
         if (!(hits >> i & 1) || c->slots[i].execute || !c->slots[i].size)
             continue;
-        volatile uint64_t *kept = &c->word[c->slots[i].second ? WATCH2_ADDRESS : WATCH_ADDRESS]; /* address, size, write */
-        kept[0] = c->slots[i].address;
-        kept[1] = c->slots[i].size;
-        kept[2] = (uint64_t)c->slots[i].write;
+        const uint64_t first = c->slots[i].address, behind = first + c->slots[i].size;
+        for (int j = 0; j < 4; j++)
+            if (!c->slots[j].execute && c->slots[j].address < behind &&
+                c->slots[j].address + c->slots[j].size > first && (c->slots[i].write || !c->slots[j].write))
+                note_watch(c, j);
+        note_watch(c, i);
         seen = 1;
     }
     return seen;

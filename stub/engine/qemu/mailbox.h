@@ -41,9 +41,10 @@
 #define PORT_BELL 0x402
 #define PORT_GATE 0x403
 
-/* Instructions of the shim between its two looks at the count: for a trap, for a syscall. */
+/* Instructions of the shim between its two looks at the count: for a trap, for a syscall; and for a trap in the first. */
 #define SHIM_COUNT 13
 #define SYSCALL_COUNT 10
+#define NESTED_COUNT 15
 
 #define VECTOR_TIMER 0xf0
 #define VECTOR_SYSCALL 256

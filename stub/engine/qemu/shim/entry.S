@@ -265,6 +265,8 @@ into:
  * should. */
     .p2align 4
 inside:
+    cmpq $1, (%rsp)
+    je 6f
     lea into(%rip), %rax
     cmp 16(%rsp), %rax
     je 5f
@@ -285,6 +287,12 @@ inside:
 3:  mov $VECTOR_BROKEN, %edi
     mov 16(%rsp), %rdx
     jmp 7f
+/* A watched access by an instruction that was stepped: its #DB comes behind that of the step. DR6 keeps it. */
+6:  addq $NESTED_COUNT, nested(%rip)
+    mov WORD(SAVED_RAX), %rax
+    mov WORD(SAVED_RDX), %rdx
+    add $16, %rsp
+    iretq
 5:  mov $VECTOR_ENTRY, %edi
 7:  add (%rsp), %rdi
     mov 8(%rsp), %rsi

@@ -33,6 +33,7 @@ extern char stubs[], syscall_entry[], syscall32_entry[], stack_end[], last_stack
 
 uint32_t arm;            /* what to arm the timer with on the way into the guest; 0: leave it */
 volatile uint32_t armed; /* the timer runs */
+volatile uint64_t nested; /* instructions of traps that came in the shim's first */
 static uint64_t fires_at, turn;
 static uint64_t cr0, cr3, cr4, stepped_tf;
 static uint64_t selectors[4], bases[2];
@@ -320,7 +321,8 @@ void came(uint64_t vector, uint64_t code)
 {
     if (vector < VECTOR_ENTRY)
         words[RETIRED] += words[MAIL_TSC_IN] - words[MAIL_TSC_OUT] -
-                          (vector >= VECTOR_SYSCALL ? SYSCALL_COUNT : SHIM_COUNT);
+                          (vector >= VECTOR_SYSCALL ? SYSCALL_COUNT : SHIM_COUNT) - nested;
+    nested = 0;
     if (vector == VECTOR_TIMER) {
         apic[APIC_EOI / 4] = 0;
         armed = 0;
@@ -337,6 +339,8 @@ void came(uint64_t vector, uint64_t code)
     if (vector == 1) {
         __asm__ volatile("mov %%dr6, %0" : "=r"(words[MAIL_DR6]));
         __asm__ volatile("mov %0, %%dr6" : : "r"(0xffff0ff0ULL));
+        if (words[MAIL_DR6] & 15)
+            load_debug(); /* or QEMU tells of the hit at the next step again */
         behind_step();
     }
     if (vector == 13 || vector == 6)
