@@ -173,6 +173,7 @@ def test_its_own_traps_are_its_own(client: Client, guest: Guest) -> None:
 
 
 @pytest.mark.guest(cmdline="traps")
+@pytest.mark.pv_needs("watches")
 def test_its_own_traps_under_a_debugger_that_stops_there(client: Client, guest: Guest, at: Mapping[str, int]) -> None:
     """Breakpoints where the guest has its own, and steps through its steps."""
     for name in ("debugged_code", "behind_int3", "trap_1", "put_debugged", "at_single_steps"):

@@ -38,6 +38,7 @@ class QemuEngine:
         self._window = Window(ram, entries)
         self._core = _core.Core(ram, self._window.at)
         self._process: process.Process | None = None
+        self._closed = False
         self._stops: list[int] = []
         self._watched: list[debugregisters.Slot] = []
         self.words = memoryview(self._core)
@@ -93,6 +94,8 @@ class QemuEngine:
 
     def _load_debug_registers(self) -> None:
         """Stop points go there as far as there is room; else they are looked for at each instruction."""
+        if self._closed:
+            return
         fit = len(self._stops) + len(self._watched) <= debugregisters.COUNT
         stops = [(address, 1, 0, False) for address in self._stops] if fit else []
         self._core.scan([] if fit else self._stops)
@@ -145,6 +148,7 @@ class QemuEngine:
 
     def close(self) -> None:
         """See :class:`stub.engine.base.Engine`."""
+        self._closed = True
         with contextlib.ExitStack() as parts:
             parts.callback(self._core.close)
             if self._process is not None:
