@@ -28,7 +28,8 @@ def booted(tmp_path: Path) -> Machine:
 
 def children(pid: int) -> list[int]:
     """The processes that ``pid`` has started."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for file in files for word in file.read_text().split()]
 
 
 def fake_qemu(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
