@@ -76,7 +76,7 @@ def everywhere(at: Mapping[str, int]) -> set[int]:
 
 
 @pytest.mark.guest(cmdline="")
-@pytest.mark.pv_needs("stops")
+@pytest.mark.pv_needs("watches")
 def test_a_hundred_breakpoints_in_everything(debugger: Debugger, guest: Guest, at: Mapping[str, int]) -> None:
     """Nearly all are hit, each some times."""
     addresses = everywhere(at)
@@ -94,7 +94,7 @@ def test_a_hundred_breakpoints_in_everything(debugger: Debugger, guest: Guest, a
 
 
 @pytest.mark.guest(cmdline="")
-@pytest.mark.pv_needs("stops")
+@pytest.mark.pv_needs("watches")
 def test_a_hundred_breakpoints_of_gdb(gdb: Gdb, guest: Guest, at: Mapping[str, int]) -> None:
     """Each is hit once."""
     gdb.execute("set breakpoint always-inserted on")
@@ -219,7 +219,7 @@ def functions(server: DebugServer) -> dict[str, int]:
 
 
 @pytest.mark.guest(LINUX)
-@pytest.mark.pv_needs("stops")
+@pytest.mark.pv_needs("watches")
 def test_linux_with_a_hundred_breakpoints(guest: Guest) -> None:
     """In functions that set up the kernel's parts, in some for its life with Xen, and in the busiest."""
     alone = undisturbed(guest)
@@ -241,7 +241,7 @@ def test_linux_with_a_hundred_breakpoints(guest: Guest) -> None:
 
 
 @pytest.mark.guest(LINUX)
-@pytest.mark.pv_needs("stops")
+@pytest.mark.pv_needs("watches")
 def test_linux_with_everything_else(guest: Guest) -> None:
     """gdb at its functions; watchpoints, steps, catches and interrupts by the thousand; then left alone."""
     alone = undisturbed(guest)

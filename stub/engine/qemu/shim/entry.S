@@ -125,8 +125,10 @@ leave:
     cmpq $13, (%rsp)
     jne slow
     cmpq $0xe033, 24(%rsp)
+    je 1f
+    cmpq $0xe019, 24(%rsp)
     jne slow
-    cmpq $0, 8(%rsp)
+1:  cmpq $0, 8(%rsp)
     jne slow
     testb $1, 33(%rsp)
     jnz slow
@@ -197,7 +199,7 @@ syscall32_entry:
     xor %esi, %esi
     jmp save
 
-/* rdtsc in 64-bit code, without more ado: RETIRED + TIME_SKEW, and the guest goes on behind it. */
+/* rdtsc in flat code, without more ado: RETIRED + TIME_SKEW, and the guest goes on behind it. */
     .p2align 4
 read_time:
     sub WORD(MAIL_TSC_OUT), %rax
