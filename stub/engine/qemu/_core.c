@@ -72,7 +72,7 @@ static int out_of_patience(const Core *c)
 /* Whether the shim has rung; nothing else is looked at. */
 static inline int rung(const Core *c) { return c->word[MAIL_DONE] != c->word[MAIL_TURN]; }
 
-/* Every now and then: whether more is to run than there are processors. */
+/* Every now and then: whether more is to run than there are processors, and not for a moment only by one. */
 static void look_at_load(Core *c)
 {
     char text[64];
@@ -80,7 +80,7 @@ static void look_at_load(Core *c)
     c->exits_to_load = LOAD_EXITS;
     const ssize_t n = pread(c->load, text, sizeof text - 1, 0);
     text[n > 0 ? n : 0] = 0;
-    c->busy = sscanf(text, "%*s %*s %*s %u", &running) == 1 && running > (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    c->busy = sscanf(text, "%*s %*s %*s %u", &running) == 1 && running > 1 + (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 /* Looks for a ring for a while; whether it came. */
