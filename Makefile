@@ -4,7 +4,7 @@ PYTHON ?= python3
 JOBS ?= auto
 IMAGE ?= debian-cloud
 BIN := .venv/bin
-C_SOURCES := $(shell find stub -name "*.c" -o -name "*.h")
+C_SOURCES := $(shell find stub -name "*.[chS]" -o -name "*.ld")
 
 .PHONY: help boot test check setup bench clean
 help:
@@ -54,4 +54,5 @@ setup: .venv/core
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find stub -name "*.so" -delete
+	rm -f stub/engine/qemu/shim.bin
 	find stub harness images suites benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

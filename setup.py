@@ -1,8 +1,9 @@
 """The C extensions; everything else about the package stands in pyproject.toml.
 
-They are the hot inner parts of the Unicorn engine, the walk through the guest's page tables, its entries and the
+They are the hot inner parts of the engines, the walk through the guest's page tables, its entries and the
 hypercall log, built against the stable ABI of Python 3.11, so one build serves every later Python. They need a C
-compiler, Python's headers and the headers that the ``unicorn`` wheel carries. Whatever of these is missing is said
+compiler, Python's headers and the headers that the ``unicorn`` wheel carries. With them the QEMU engine's shim is
+built, a flat binary that ld links. Whatever of these is missing is said
 in one line, before anything else is done.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -23,11 +25,13 @@ from setuptools.command.build_ext import build_ext
 CORE = "stub.engine.unicorn._core"
 SOURCES = {
     CORE: sorted(Path("stub/engine/unicorn").glob("*.c")),
+    "stub.engine.qemu._core": sorted(Path("stub/engine/qemu").glob("*.c")),
     "stub.hypervisor._entry": sorted(Path("stub/hypervisor").glob("*.c")),
     "stub.memory._walk": sorted(Path("stub/memory").glob("*.c")),
     "stub.trace._recorder": sorted(Path("stub/trace").glob("*.c")),
 }
 LIMITED_API = "0x030B0000"
+SHIM = "shim.bin"
 
 
 def unicorn_headers() -> Path:
@@ -73,12 +77,33 @@ def check_tools() -> None:
         raise refusal("Python's headers (Python.h) are missing; install them, e.g. apt install python3-dev")
 
 
+def build_shim(folder: Path) -> None:
+    """Compile and link the shim of the QEMU engine, a flat binary, into ``folder``; the unicorn engine needs none."""
+    sources = Path("stub/engine/qemu/shim")
+    options = (
+        "-O2 -std=gnu11 -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables -mgeneral-regs-only "
+        "-mno-red-zone -fPIE -fvisibility=hidden -fcf-protection=none -U_FORTIFY_SOURCE"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        objects = []
+        for source in (sources / "entry.S", sources / "shim.c"):
+            objects.append(str(Path(scratch, source.name).with_suffix(".o")))
+            subprocess.run([*compiler(), *options.split(), "-c", str(source), "-o", objects[-1]], check=True)
+        script = str(sources / "shim.ld")
+        link = ["ld", "-static", "-nostdlib", "-T", script, "--oformat", "binary", "-o", str(folder / SHIM), *objects]
+        subprocess.run(link, check=True)
+
+
 class BuildCore(build_ext):
-    """``build_ext`` that looks for its tools first."""
+    """``build_ext`` that looks for its tools first, and builds the shim besides."""
 
     def run(self) -> None:
         check_tools()
         super().run()
+        if platform.machine() == "x86_64":
+            root = Path() if self.inplace else Path(self.build_lib)
+            build_shim(root / "stub" / "engine" / "qemu")
 
 
 # Before the backend's own progress lines, so that pip shows the one line and nothing else.

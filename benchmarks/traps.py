@@ -13,6 +13,7 @@ from benchmarks.table import Row, Section
 
 GUESTS = Path(__file__).with_name("guests")
 COUNT = 200_000
+QEMU_TARGET = 15e-6  # seconds
 LOAD_AT = 0xFFFF_FFFF_8100_0000
 MEASURES: Sequence[tuple[str, str, tuple[str, ...], float]] = (
     ("null hypercall", "null_hypercall", (), 2e-6),
@@ -27,6 +28,10 @@ def run(setting: Setting) -> Section:
     rows = [
         Row(what, _each(setting, guest, words), unit="µs", target=target) for what, guest, words, target in MEASURES
     ]
+    rows += [
+        Row(f"{what}, --engine=qemu", _each(setting, guest, words, "--engine=qemu"), unit="µs", target=QEMU_TARGET)
+        for what, guest, words, _ in MEASURES
+    ]
     return Section(
         "Hypercalls and faults",
         f"A guest that does it {COUNT:,} times, less the same guest that does it once, log on.",
@@ -34,9 +39,9 @@ def run(setting: Setting) -> Section:
     )
 
 
-def _each(setting: Setting, guest: str, definitions: tuple[str, ...]) -> Series:
+def _each(setting: Setting, guest: str, definitions: tuple[str, ...], *words: str) -> Series:
     many, once = (
-        pvstub(setting, str(assemble(setting.scratch, guest, count, definitions)), "--memory", "32", "--quiet")
+        pvstub(setting, str(assemble(setting.scratch, guest, count, definitions)), "--memory", "32", "--quiet", *words)
         for count in (COUNT + 1, 1)
     )
     with_many, with_one = alternate(setting.rounds, lambda: to_end(many), lambda: to_end(once))

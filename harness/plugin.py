@@ -41,11 +41,14 @@ MARKERS = (
     "disks=, faults=): the guest that the fixture `guest` boots; a closer marker changes single parameters",
     "pv_limits(virtual=, wall=, instructions=, memory=): stop each guest of the test at a virtual time or after real "
     "seconds; reserve MiB of guest memory for the whole test",
+    "pv_needs(*abilities): skip the test with an engine that lacks one of these: branches, cpuid, identity, segments, "
+    "watches",
     "pv_splats(*names): kernel splats that a guest of the test may print (panic, oops, warning…); without names, all",
 )
 LIMITS = ("virtual", "wall", "instructions", "memory")
 _INDEX = "pv-index"  # nodeid → its run folders, for whoever outlives the worker
 _BUDGET = "pv-memory"
+BOTH = "both"  # of --pv-engine
 
 house_key = pytest.StashKey["GuestHouse"]()
 failed_key = pytest.StashKey[bool]()
@@ -59,6 +62,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    engine = settings.ENGINE.get(config)
+    if engine and engine != BOTH:
+        os.environ[settings.ENGINE.variable] = engine  # for guests that are made without a fixture, too
+    elif engine:
+        os.environ.pop(settings.ENGINE.variable, None)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With ``--pv-engine both`` a test that has a guest runs once on each engine."""
+    if settings.ENGINE.get(metafunc.config) == BOTH and "guest" in metafunc.fixturenames:
+        metafunc.parametrize("pv_engine", ("unicorn", "qemu"), indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what the engine cannot do."""
+    needed = [ability for marker in item.iter_markers("pv_needs") for ability in marker.args]
+    if needed:
+        from stub.engine.choice import lacks
+
+        parameters = getattr(item, "callspec", None)
+        engine = parameters.params.get("pv_engine") if parameters is not None else None
+        engine = engine or os.environ.get(settings.ENGINE.variable, "")
+        missing = [ability for ability in needed if ability in lacks(engine)]
+        if missing:
+            pytest.skip(f"the {engine} engine has no {', '.join(missing)}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -68,6 +97,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 # -- fixtures ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pv_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the engine that runs the guests of this test."""
+    if hasattr(request, "param"):
+        monkeypatch.setenv(settings.ENGINE.variable, request.param)
+    return os.environ.get(settings.ENGINE.variable) or "unicorn"
 
 
 @pytest.fixture
@@ -83,6 +120,7 @@ def guest(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     pv_launch: Callable[[GuestSpec], Launch],
+    pv_engine: str,
 ) -> Iterator[Guest]:
     """The guest of the ``guest`` marker, not yet started; called, it gives further guests: ``guest(memory=64)``."""
     from .guests import Guest, GuestHouse

@@ -67,9 +67,24 @@ KNOWN_SPLATS = Setting(
     "pv_known_splats", "FILE", "", "known kernel splats: a TOML file of patterns, reasons and dates of expiry"
 )
 ARTEFACTS = Setting("pv_artefacts", "DIR", "", "leave a file for pvstub replay of each guest of a failed test in DIR")
+ENGINE = Setting(
+    "pv_engine", "NAME", "", "what runs the guests: unicorn (the default) or qemu; both: each test with guests twice"
+)
 KTAP = Setting("pv_ktap", "FILE", "", "write the results of the run as KTAP")
 SUMMARY = Setting("pv_summary", "FILE", "", "add a Markdown summary of the run to FILE")
-SETTINGS = (RUNS, SEED, TIMEOUT, VIRTUAL_LIMIT, WALL_LIMIT, MEMORY_BUDGET, KNOWN_SPLATS, ARTEFACTS, KTAP, SUMMARY)
+SETTINGS = (
+    RUNS,
+    SEED,
+    TIMEOUT,
+    VIRTUAL_LIMIT,
+    WALL_LIMIT,
+    MEMORY_BUDGET,
+    KNOWN_SPLATS,
+    ARTEFACTS,
+    ENGINE,
+    KTAP,
+    SUMMARY,
+)
 
 
 def register(parser: pytest.Parser) -> None:

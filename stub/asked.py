@@ -52,6 +52,7 @@ def configuration(options: argparse.Namespace, say: Callable[[str], None]) -> tu
         "memory": options.memory,
         "epoch": options.epoch,
         "compat": options.compat,
+        "engine": options.engine,
         **{name: getattr(options, name) for name in SETTINGS.values()},
     }
     provenance = {"name": image.name, "version": str(image.version)} if image else {}

@@ -22,8 +22,8 @@ from stub.domain.actions import SETTINGS
 from stub.domain.builder import build
 from stub.domain.config import DomainConfig
 from stub.domain.domain import Domain
+from stub.engine import choice
 from stub.engine.base import CS, NEVER, PATIENCE, RETIRED, RIP
-from stub.engine.unicorn import UnicornEngine
 from stub.errors import PvstubError, UsageError
 from stub.hypervisor import runstate, segments
 from stub.hypervisor.audit import Auditor
@@ -137,7 +137,9 @@ class Machine:
         self._provenance = dict(provenance or {})
         self._on_output = on_output
         self._image = load_image(config.kernel, cache=cache)
-        domain = build(self._image, config)  # what cannot be built leaves no run behind
+        domain = build(
+            self._image, config, choice.hidden_frames(config.engine)
+        )  # what cannot be built leaves no run behind
         self._disks = Disks(config.disks, config.faults)
         self._files = _Files(run_directory)
         identity = {
@@ -190,7 +192,8 @@ class Machine:
         def is_64bit() -> bool:
             return segments.is_64bit_code(self.xen, engine.words[CS])
 
-        engine = UnicornEngine(domain.ram.map, domain.guest.read_available, is_64bit)
+        ram, entries = domain.ram, domain.area.engine_entries
+        engine = choice.make(self.config.engine, ram.map, ram.file, entries, domain.guest.read_available, is_64bit)
         self.xen = Hypervisor(domain, engine, self.log, self._output_came, self._disks)
         self.xen.console.output, self.xen.console.on_typed = self._output, self._typed_came
         if self.run_directory is not None:
@@ -320,7 +323,9 @@ class Machine:
 
     def reboot(self) -> None:
         """Boot the guest again, with its files as they are now; time and the log go on."""
-        domain = build(self._image, self.config)  # what cannot be built leaves the guest as it is
+        domain = build(
+            self._image, self.config, choice.hidden_frames(self.config.engine)
+        )  # what cannot be built leaves the guest as it is
         self._done_ns, self._done_instructions = self.now_ns, self.retired
         self.xen.close()
         self.verdict = self.held = None

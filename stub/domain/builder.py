@@ -42,8 +42,11 @@ def shuffled(count: int, seed: int) -> npt.NDArray[np.int64]:
     return np.argsort(x, kind="stable").astype(np.int64)
 
 
-def build(image: Image, config: DomainConfig) -> Domain:
-    """Build the domain that ``config`` asks for, as Xen's domain builder does."""
+def build(image: Image, config: DomainConfig, hidden: int = 0) -> Domain:
+    """Build the domain that ``config`` asks for, as Xen's domain builder does.
+
+    ``hidden`` frames of its memory are the engine's own (:class:`stub.memory.ram.Ram`).
+    """
     nr_pages = config.memory * MIB // PAGE_SIZE
     ramdisk = config.ramdisk_bytes()
     layout = plan(image, nr_pages, len(ramdisk))
@@ -54,7 +57,7 @@ def build(image: Image, config: DomainConfig) -> Domain:
             f"{image.path}: {config.memory} MiB of memory; a 32-bit guest can have {MOST_MEMORY_32} MiB at most,"
             " as it has to name shared_info by a 32-bit machine address"
         )
-    ram = Ram(first_xen + frames_needed(first_xen, image.bits))
+    ram = Ram(first_xen + frames_needed(first_xen, image.bits), hidden)
     frames = FrameTable(ram.frames)
     area = XenArea(ram, frames, first_xen, image.bits)
     p2m = shuffled(nr_pages, config.seed) + low if low else np.arange(nr_pages, dtype=np.int64)

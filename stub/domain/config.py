@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stub.domain.actions import ACTIONS, SETTINGS
@@ -17,6 +18,9 @@ P2M_KINDS = ("shuffle", "identity")
 DEFAULT_EVENT_CHANNELS = 1023  # libxl's
 BUILDERS_PORTS = 2  # event channels that a domain has from the start
 COMPATIBILITIES = ("xen-3",)
+ENGINES = ("unicorn", "qemu")
+ENGINE_VARIABLE = "PVSTUB_ENGINE"
+"""The environment variable that names the engine of guests that ask for none."""
 DEFAULT_EPOCH = 1_700_000_000  # seconds since 1970
 
 
@@ -28,7 +32,8 @@ class DomainConfig:
     the time of day, to the host's. ``uuid`` is what the guest is told of itself; none is all zeroes. The ``on_…`` are
     names of :data:`stub.domain.actions.ACTIONS`: what follows each kind of end. ``faults`` are I/O errors on
     purpose (stub/devices/block/faults.py). ``compat``: rules that Xen 4.17 no longer has. ``xen-3``, what GNU Mach was
-    written for: the writable_pagetables assist is on from the start, and for tables of every level.
+    written for: the writable_pagetables assist is on from the start, and for tables of every level. ``engine`` is what
+    runs the guest's instructions; it is no part of what the guest is.
     """
 
     kernel: Path
@@ -51,6 +56,7 @@ class DomainConfig:
     faults: tuple[str, ...] = ()
     event_channels: int = DEFAULT_EVENT_CHANNELS
     compat: str | None = None
+    engine: str = field(default_factory=lambda: os.environ.get(ENGINE_VARIABLE) or ENGINES[0])
 
     def __post_init__(self) -> None:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
@@ -63,6 +69,10 @@ class DomainConfig:
             raise ConfigError("the command line holds a NUL; remove it")
         if self.p2m not in P2M_KINDS:
             raise ConfigError(f"p2m {self.p2m!r}: use one of {', '.join(P2M_KINDS)}")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine {self.engine!r}: use one of {', '.join(ENGINES)}")
+        if self.engine == "qemu" and self.p2m == "identity":
+            raise ConfigError("p2m identity: QEMU's machine has firmware in the first megabyte; use shuffle")
         for name in SETTINGS.values():
             if getattr(self, name) not in ACTIONS:
                 raise ConfigError(f"{name} {getattr(self, name)!r}: use one of {', '.join(ACTIONS)}")

@@ -37,6 +37,8 @@ TRAMPOLINE_SLOT, STACK_SLOT, LDT_SLOT = 16, 17, 32
 TRAMPOLINE_VA = PER_DOMAIN_VA + TRAMPOLINE_SLOT * PAGE_SIZE
 STACK_VA = PER_DOMAIN_VA + STACK_SLOT * PAGE_SIZE
 LDT_VA = PER_DOMAIN_VA + LDT_SLOT * PAGE_SIZE
+ENGINE_SLOT = 64
+"""From here on the engine's own frames are mapped, if it has any: the window of ``stub/engine/qemu``."""
 
 POOL_FRAMES = 512  # grant and status frames, and whatever else Xen shares later
 _FIXED_FRAMES = 16
@@ -106,6 +108,8 @@ class XenArea:
         self.map_page(FIRST_RESERVED_GDT_PAGE, gdt)
         self.map_page(TRAMPOLINE_SLOT, trampoline)
         self.map_page(STACK_SLOT, stack)
+        for number in range(ram.hidden):
+            self.map_page(ENGINE_SLOT + number, ram.frames + number)
         self.slots = [0] * 16
         self.slots[0] = self._build_m2p() << 12 | _TABLE
         self.slots[(PER_DOMAIN_VA >> 39 & 511) - e.XEN_FIRST_SLOT] = l3 << 12 | _TABLE
@@ -133,6 +137,11 @@ class XenArea:
     def map_page(self, slot: int, mfn: int | None) -> None:
         """Map a frame for the supervisor at ``slot`` of the per-domain area, or nothing."""
         self.ram.words[self.per_domain_l1 * e.ENTRIES + slot] = 0 if mfn is None else mfn << 12 | _SUPERVISOR
+
+    @property
+    def engine_entries(self) -> int:
+        """The machine address of the page-table entries that map the engine's own frames."""
+        return (self.per_domain_l1 * e.ENTRIES + ENGINE_SLOT) * 8
 
     def entry_frame(self, rip: int, cs: int, rflags: int, rsp: int, ss: int) -> int:
         """Write the frame that ``iretq`` takes the first instruction from; its virtual address."""

@@ -96,7 +96,7 @@ def on_sysenter(xen: Hypervisor) -> None:
 
 def on_dead(xen: Hypervisor) -> None:
     """The engine cannot go on: the guest is blamed, with what the engine says."""
-    xen.crash(f"the engine stopped (unicorn error {xen.words[EXIT_VALUE]})")
+    xen.crash(f"the engine stopped ({xen.engine.name} error {xen.words[EXIT_VALUE]})")
 
 
 def nothing(_: Hypervisor) -> None:

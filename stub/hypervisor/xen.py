@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from stub.abi import sched
+from stub.abi.arch_x86 import FLAT_RING1_DS
 from stub.abi.errno import ENOSYS
 from stub.abi.widths import WIDTHS
 from stub.abi.xen import VIRQ_TIMER, Hypercall, VMASST_TYPE_writable_pagetables
@@ -21,19 +22,26 @@ from stub.engine.base import (
     CR0,
     CR3,
     CR4,
+    CS,
+    DS,
+    ES,
     EXIT_ERROR_CODE,
     EXIT_SOFTWARE,
     EXIT_VECTOR,
     FLUSH,
+    FS,
+    GS,
     R8,
     R10,
     RBX,
     RCX,
     RDI,
     RDX,
+    RFLAGS,
     RIP,
     RSI,
     RSP,
+    SS,
     STEP,
     Engine,
     Exit,
@@ -208,6 +216,11 @@ class Hypervisor:
         stack = domain.area.entry_frame(
             registers["rip"], registers["cs"], registers["rflags"], registers["rsp"], registers["ss"]
         )
+        for word, name in ((RIP, "rip"), (CS, "cs"), (RFLAGS, "rflags"), (RSP, "rsp"), (SS, "ss")):
+            words[word] = registers[name]
+        if vcpu.compat:  # the trampoline loads them
+            for word in (DS, ES, FS, GS):
+                words[word] = FLAT_RING1_DS
         self.onlookers.set_reflex()
         self.engine.start(TRAMPOLINE_VA, stack, GDT_VA, GDT_LIMIT, domain.area.empty_root << 12)
         self.period = 10_000_000

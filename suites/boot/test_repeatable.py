@@ -53,6 +53,7 @@ def test_how_the_caller_cuts_the_run_does_not_matter(guest: Guest, step_ns: int)
 
 
 @pytest.mark.guest("debian-cloud", memory=128, seed=11)
+@pytest.mark.pv_needs("identity")
 def test_what_the_log_depends_on(guest: Guest) -> None:
     first = booted(guest)
     assert booted(guest(seed=12))["hypercalls"] != first["hypercalls"], "frame numbers follow the seed"

@@ -58,6 +58,7 @@ def named_alike(path: Path, address: int) -> None:
 
 
 @pytest.mark.guest(cmdline="many")
+@pytest.mark.pv_needs("watches")
 def test_ten_thousand_breakpoints_of_gdb(gdb: Gdb, at: Mapping[str, int], tmp_path: Path) -> None:
     """gdb's own lists of breakpoints take most of the time."""
     begun = time.monotonic()

@@ -76,6 +76,7 @@ def everywhere(at: Mapping[str, int]) -> set[int]:
 
 
 @pytest.mark.guest(cmdline="")
+@pytest.mark.pv_needs("watches")
 def test_a_hundred_breakpoints_in_everything(debugger: Debugger, guest: Guest, at: Mapping[str, int]) -> None:
     """Nearly all are hit, each some times."""
     addresses = everywhere(at)
@@ -93,6 +94,7 @@ def test_a_hundred_breakpoints_in_everything(debugger: Debugger, guest: Guest, a
 
 
 @pytest.mark.guest(cmdline="")
+@pytest.mark.pv_needs("watches")
 def test_a_hundred_breakpoints_of_gdb(gdb: Gdb, guest: Guest, at: Mapping[str, int]) -> None:
     """Each is hit once."""
     gdb.execute("set breakpoint always-inserted on")
@@ -106,6 +108,7 @@ def test_a_hundred_breakpoints_of_gdb(gdb: Gdb, guest: Guest, at: Mapping[str, i
 
 
 @pytest.mark.guest(cmdline="")
+@pytest.mark.pv_needs("watches")
 def test_watchpoints_on_everything(debugger: Debugger, guest: Guest, at: Mapping[str, int]) -> None:
     """All of its data, its stack and the page that it shares with Xen."""
     debugger.watch(at["wide"], 4096)
@@ -170,6 +173,7 @@ def test_its_own_traps_are_its_own(client: Client, guest: Guest) -> None:
 
 
 @pytest.mark.guest(cmdline="traps")
+@pytest.mark.pv_needs("watches")
 def test_its_own_traps_under_a_debugger_that_stops_there(client: Client, guest: Guest, at: Mapping[str, int]) -> None:
     """Breakpoints where the guest has its own, and steps through its steps."""
     for name in ("debugged_code", "behind_int3", "trap_1", "put_debugged", "at_single_steps"):
@@ -215,6 +219,7 @@ def functions(server: DebugServer) -> dict[str, int]:
 
 
 @pytest.mark.guest(LINUX)
+@pytest.mark.pv_needs("watches")
 def test_linux_with_a_hundred_breakpoints(guest: Guest) -> None:
     """In functions that set up the kernel's parts, in some for its life with Xen, and in the busiest."""
     alone = undisturbed(guest)
@@ -236,6 +241,7 @@ def test_linux_with_a_hundred_breakpoints(guest: Guest) -> None:
 
 
 @pytest.mark.guest(LINUX)
+@pytest.mark.pv_needs("watches")
 def test_linux_with_everything_else(guest: Guest) -> None:
     """gdb at its functions; watchpoints, steps, catches and interrupts by the thousand; then left alone."""
     alone = undisturbed(guest)

@@ -142,6 +142,7 @@ def test_stop_in_the_other_address_space(debugger: Debugger, at: Mapping[str, in
 
 
 @pytest.mark.guest(cmdline="twice")
+@pytest.mark.pv_needs("watches")
 def test_watch_machine_memory(client: Client, at: Mapping[str, int]) -> None:
     """Written by another address than the one that it was looked up by."""
     answer = client.monitor(f"xen vtop {at['aliased']:#x}")
@@ -192,6 +193,7 @@ def test_stop_at_a_count_of_instructions(client: Client, guest: Guest) -> None:
 
 
 @pytest.mark.guest(cmdline="chain")
+@pytest.mark.pv_needs("branches")
 def test_the_last_branches(client: Client, at: Mapping[str, int]) -> None:
     """How the guest got where it stopped, on its own way and by way of Xen."""
     assert "begin with" in client.monitor("xen branches")

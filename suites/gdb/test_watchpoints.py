@@ -42,6 +42,7 @@ def test_gdb_shows_old_and_new(gdb: Gdb, name: str) -> None:
     assert stop["frame"]["func"] == f"put_{name}"
 
 
+@pytest.mark.pv_needs("watches")
 def test_a_read(client: Client, at: Mapping[str, int]) -> None:
     """Reads, and writes are not shown."""
     client.watch("rwatch", at["eight"], 8)
@@ -60,6 +61,7 @@ def test_any_access(client: Client, at: Mapping[str, int]) -> None:
     assert go(client).status == 0
 
 
+@pytest.mark.pv_needs("watches")
 def test_four_thousand_bytes(debugger: Debugger, at: Mapping[str, int]) -> None:
     """Each write to the array is shown with its own address; what lies beside it is not."""
     array = at["wide"] + 8
@@ -72,6 +74,7 @@ def test_four_thousand_bytes(debugger: Debugger, at: Mapping[str, int]) -> None:
     assert debugger.cont().exited == 0
 
 
+@pytest.mark.pv_needs("watches")
 def test_four_thousand_bytes_of_gdb(gdb: Gdb) -> None:
     gdb.execute("watch wide.bytes")
     for name, offset in (("put_wide", 0), ("put_wide", 1000), ("put_wide", 4095), ("put_across", 0)):
@@ -83,6 +86,7 @@ def test_four_thousand_bytes_of_gdb(gdb: Gdb) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 16, 100, 4096])
+@pytest.mark.pv_needs("watches")
 def test_any_size(debugger: Debugger, at: Mapping[str, int], size: int) -> None:
     """The last byte of a watched range counts, the one behind it does not."""
     array = at["wide"] + 8
@@ -95,6 +99,7 @@ def test_any_size(debugger: Debugger, at: Mapping[str, int], size: int) -> None:
     assert max(stops) == 4095
 
 
+@pytest.mark.pv_needs("watches")
 def test_several_at_once(client: Client, at: Mapping[str, int]) -> None:
     """A stop for each, in the guest's order, each with its own kind and address."""
     client.watch("watch", at["byte"], 1)
@@ -132,6 +137,7 @@ def test_a_watch_of_gdb_with_a_condition(gdb: Gdb, at: Mapping[str, int]) -> Non
     assert gdb.evaluate("wide.bytes[1000]").startswith("6")
 
 
+@pytest.mark.pv_needs("watches")
 def test_stepping_over_a_watched_write(client: Client, at: Mapping[str, int]) -> None:
     go_to(client, at["put_word"])
     client.watch("watch", at["word"], 2)

@@ -1,0 +1,50 @@
+"""The engine's side of the mailbox (``_core.c``, ``mailbox.h``), as type checkers see it."""
+
+from collections.abc import Sequence
+from typing import final
+
+N_WORDS: int
+PAGE_EXTENDED: int
+PAGE_ROOT: int
+PAGE_APIC: int
+PAGE_TOUCH: int
+PAGE_CODE: int
+PAGES: int
+MAIL_DR: int
+MAIL_DR7: int
+MAIL_DR6: int
+MAIL_LDT: int
+MAIL_GDT: int
+PORT_BELL: int
+PORT_GATE: int
+COMMAND_SAVE: int
+COMMAND_RESTORE: int
+COMMAND_LDT: int
+COMMAND_TOUCH: int
+COMMAND_DEBUG: int
+
+def spawn(program: str, arguments: tuple[bytes, ...], errors: int, files: tuple[int, ...], /) -> int:
+    """Start a program that dies with this process, and has the ``files`` open; its errors go to the file ``errors``."""
+
+class Died(Exception):
+    """The process is no more."""
+
+@final
+class Core:
+    """The shim, by its mailbox at byte ``at`` of the shared ``ram``; as a buffer, its register file."""
+
+    def __new__(cls, ram: object, at: int, /) -> Core: ...
+    def begin(self, pid: int, bell: int, gate: int, before: int, /) -> None:
+        """Wait for the shim in that process, which writes to those pipes; ``before`` instructions count at once."""
+
+    def run(self) -> int: ...
+    def command(self, what: int, /) -> None: ...
+    def debug(self, slots: Sequence[tuple[int, int, int, bool]], /) -> None:
+        """Load the debug registers: address, size, kind as DR7 has it, whether of the second group; at most four."""
+
+    def scan(self, addresses: Sequence[int], /) -> None:
+        """Look for these stop points at each instruction; they are in order."""
+
+    def use_reflex(self, capsule: object, /) -> None: ...
+    def close(self) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
