@@ -21,6 +21,10 @@ from stub.image.faults import Fault
 
 MOST_FRAMES: Final = 64
 _COMPRESSED: Final = 0x800  # SHF_COMPRESSED
+_MOST_BITS: Final = 64  # of a number
+_MOST_REMEMBERED: Final = 16  # rows; compilers nest one
+_MOST_PROGRAM: Final = 1 << 20  # bytes of an entry's instructions
+_MOST_SECTION: Final = 64 << 20  # bytes
 _STACK_REACH: Final = 1 << 16  # bytes in which the next frame pointer has to be
 
 Read = Callable[[int, int], bytes]
@@ -72,6 +76,8 @@ class _Cursor:
             shift += 7
             if byte < 0x80:
                 return value
+            if shift > _MOST_BITS:
+                raise _Stop
 
     def sleb(self) -> int:
         start = self.at
@@ -218,7 +224,11 @@ class Unwinder:
             length, identity = head.unpack_from(self._data, at)
             if length == 0xFFFFFFFF:  # the 64-bit format, which nobody writes for a kernel
                 return
-            if identity != 0xFFFFFFFF and at + head.size + place.size <= len(self._data):
+            if (
+                identity != 0xFFFFFFFF
+                and 4 + 2 * word <= length <= _MOST_PROGRAM
+                and at + head.size + place.size <= len(self._data)
+            ):
                 yield *place.unpack_from(self._data, at + head.size), at
             at += 4 + length
 
@@ -243,6 +253,8 @@ class Unwinder:
         if at + 8 > len(self._data):
             raise _Stop
         (length,) = struct.unpack_from("<I", self._data, at)
+        if length > _MOST_PROGRAM:
+            raise _Stop
         cursor = _Cursor(self._data[at + 8 : at + 4 + length])
         version = cursor.unsigned(1)
         text = bytearray()
@@ -269,6 +281,8 @@ class Unwinder:
                 if at > place:
                     break
             elif opcode == 0x0A:
+                if len(remembered) == _MOST_REMEMBERED:
+                    raise _Stop
                 remembered.append(row.copy())
             elif opcode == 0x0B:
                 if not remembered:
@@ -353,7 +367,8 @@ def _section(path: Path | None) -> memoryview:
         with path.open("rb") as file:
             elf = parse_elf(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
         for section in read_sections(elf):
-            if section.name == ".debug_frame" and not section.flags & _COMPRESSED:
+            known = section.name == ".debug_frame" and not section.flags & _COMPRESSED
+            if known and section.size <= _MOST_SECTION:
                 return elf.data[section.offset : section.offset + section.size]
     except (OSError, ValueError, Fault):
         pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -227,18 +226,18 @@ def _bisect(options: argparse.Namespace) -> int:
     seeded = not sampled and not options.same_seed and not any(word.startswith("--seed") for word in options.boot)
     if options.jobs < 1:
         raise UsageError(f"-j {options.jobs}: use 1 or more")
-    journal = Journal.opened(options.state.resolve(), _plan(options, environment), rules)
-    lock = journal.lock()
-    rounds = Rounds(
-        journal, environment, judge, options.jobs, _namer(environment), Live(),
-        seeds=seeded, words=words, sampled=sampled,
-    )  # fmt: skip
-    try:
-        return _searched(rounds)
-    finally:
-        rounds.workers.close()
-        environment.close()
-        os.close(lock)
+    state = options.state.resolve()
+    with Journal.locked(state):
+        journal = Journal.opened(state, _plan(options, environment), rules)
+        rounds = Rounds(
+            journal, environment, judge, options.jobs, _namer(environment), Live(),
+            seeds=seeded, words=words, sampled=sampled,
+        )  # fmt: skip
+        try:
+            return _searched(rounds)
+        finally:
+            rounds.workers.close()
+            environment.close()
 
 
 def _plan(options: argparse.Namespace, environment: Environment) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +39,7 @@ class BootNote:
 
 @dataclass
 class Journal:
-    """What is kept of a bisection. ``plan``: what was asked for, as plain data."""
+    """What is kept of a bisection, in a folder that is ``locked``. ``plan``: what was asked for, as plain data."""
 
     folder: Path
     plan: Mapping[str, Any]
@@ -49,7 +49,6 @@ class Journal:
     @classmethod
     def opened(cls, folder: Path, plan: Mapping[str, Any], rules: Rules) -> Journal:
         """The journal in ``folder``, begun or gone on with. UsageError if it is another search's, or damaged."""
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / STATE
         if not path.exists():
             return cls(folder, plan, Search(rules))
@@ -59,19 +58,23 @@ class Journal:
                 raise UsageError(f"{folder}: it holds another search; name another folder with --state, or remove it")
             boots = [BootNote(**boot) for boot in state["boots"]]
             search = Search.restored(state["search"])
-        except (ValueError, KeyError, TypeError) as error:
+            if not all(0 <= boot.point < rules.points for boot in boots):
+                raise ValueError("a boot of no point")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"{path}: the saved search is damaged ({error}); remove the folder") from error
         return cls(folder, plan, search, boots)
 
-    def lock(self) -> int:
-        """Be the only one in the folder; the descriptor that holds it. UsageError if another process is there."""
-        descriptor = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise UsageError(f"{self.folder}: a bisection is at work there; wait for it, or name another") from None
-        return descriptor
+    @staticmethod
+    @contextmanager
+    def locked(folder: Path) -> Iterator[None]:
+        """Be the only one in a folder, which is made. UsageError if another process is there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"{folder}: a bisection is at work there; wait for it, or name another") from None
+            yield
 
     def save(self) -> None:
         """Write the state; whoever reads it finds the one before or this one, whole."""
@@ -85,7 +88,7 @@ class Journal:
 
     def write(self, name: str, text: str) -> None:
         """Replace a file of the folder."""
-        write_atomically(self.folder / name, text.encode())
+        write_atomically(self.folder / name, text.encode(errors="backslashreplace"))
 
     def new_run(self) -> int:
         """The number of a run that is not there yet; a killed search's runs are left alone."""

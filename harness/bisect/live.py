@@ -6,6 +6,8 @@ import shutil
 import sys
 from typing import Final
 
+from ..command_line import line
+
 _CLEAR: Final = "\r\x1b[2K"
 
 
@@ -16,14 +18,14 @@ class Live:
         self._terminal = sys.stdout.isatty() if terminal is None else terminal
         self._now = ""
 
-    def say(self, line: str) -> None:
+    def say(self, text: str) -> None:
         """A line that stays."""
-        self._write(f"bisect: {line}\n")
+        self._write(f"bisect: {line(text)}\n")
 
     def doing(self, what: str) -> None:
         """What is being done now, until something else is; nothing for nothing."""
         if self._terminal:
-            self._now = what[: shutil.get_terminal_size().columns - 1]
+            self._now = line(what)[: shutil.get_terminal_size().columns - 1]
             self._write("")
 
     def _write(self, lines: str) -> None:

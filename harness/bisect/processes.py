@@ -8,12 +8,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from stub.errors import UsageError
 
@@ -21,6 +22,7 @@ _PVSTUB = (sys.executable, "-c", "import sys; from stub.cli import main; sys.exi
 _WARM = (sys.executable, "-c", "from harness.bisect.warm import serve; serve()")
 _COMPARED = (0, 1)
 _PATIENCE_S = 600
+_MOST_SAID = 1 << 16  # bytes
 _SAID = "said"  # the file in a run's folder with what its process wrote
 
 
@@ -37,30 +39,43 @@ class Ended:
         return next((line.strip() for line in reversed(self.said.splitlines()) if line.strip()), "no word")
 
 
-def git(repository: Path, *words: str) -> str:
-    """What git answers, stripped. UsageError with git's own words when it refuses."""
+def git(repository: Path, *words: str, told: str = "") -> str:
+    """What git answers, stripped; ``told``: its standard input. UsageError with git's own words when it refuses.
+
+    A subject may be in any encoding: what is not UTF-8 is replaced.
+    """
     try:
-        done = subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(repository), *words], input=told.encode(), capture_output=True, check=False
+        )
     except FileNotFoundError:
         raise UsageError("git is not installed (package git)") from None
+    output = done.stdout.decode(errors="replace")
     if done.returncode:
-        raise UsageError(f"git {words[0]}: {' '.join((done.stderr or done.stdout).split())}")
-    return done.stdout.strip()
+        said = done.stderr.decode(errors="replace") or output or f"exit status {done.returncode}"
+        raise UsageError(f"git {words[0]}: {' '.join(said.split())}")
+    return output.strip()
 
 
 def shell(command: str, folder: Path, environment: Mapping[str, str]) -> Ended:
-    """A shell's command run in ``folder`` to its end."""
-    done = subprocess.run(
-        ["sh", "-c", command], cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
-    return Ended(done.returncode, done.stdout.decode(errors="replace"))
+    """A shell's command run in ``folder`` to its end; when this is interrupted, so is all that it has begun."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            ["sh", "-c", command], cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+            stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            return Ended(process.wait(), _tail(said))
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def compared(good: Path, bad: Path) -> dict[str, Any] | None:
     """What ``pvstub diff --json --backtrace`` says of two runs; None if it cannot compare them."""
     words = [*_PVSTUB, "diff", "--json", "--backtrace", str(good), str(bad)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
     if done.returncode not in _COMPARED:
         return None
     found: dict[str, Any] = json.loads(done.stdout)
@@ -84,7 +99,7 @@ class Work:
 
 @dataclass
 class Workers:
-    """Starts work, several side by side; boots in a process that is warm already (``warm.py``)."""
+    """Starts work, several side by side, all by a process that is warm already and ends with us (``warm.py``)."""
 
     _warm: subprocess.Popen[str] | None = None
     _number: int = 0
@@ -93,43 +108,50 @@ class Workers:
     @contextmanager
     def started(self, works: Sequence[Work]) -> Iterator[list[Callable[[], Ended]]]:
         """The work begun; what is given waits for its end. Whoever is left afterwards is ended."""
-        processes: list[subprocess.Popen[bytes]] = []
-        boots: list[int] = []
+        begun: list[int] = []
         waits: list[Callable[[], Ended]] = []
         try:
             for work in works:
                 work.folder.mkdir(parents=True, exist_ok=True)
                 said = work.folder / _SAID
-                if work.boots:
-                    boots.append(self._boot(work.words, said))
-                    waits.append(partial(self._booted, boots[-1], said))
-                else:
-                    processes.append(_begun(work, said))
-                    waits.append(partial(_ended, processes[-1], said))
+                begun.append(self._begin(work, said))
+                waits.append(partial(self._wait, begun[-1], said))
             yield waits
         finally:
-            if not self._ended.keys() >= set(boots):
+            if not self._ended.keys() >= set(begun):
                 self.close()
-            for process in processes:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
 
     def close(self) -> None:
-        """End the warm process, and the boots that it still has."""
+        """End the warm process, and what it still has."""
         warm, self._warm = self._warm, None
         if warm is not None:
             warm.communicate()
 
-    def _boot(self, words: Sequence[str], said: Path) -> int:
-        if self._warm is None:
-            self._warm = subprocess.Popen(_WARM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        assert self._warm.stdin is not None
+    def _begin(self, work: Work, said: Path) -> int:
         self._number += 1
-        self._warm.stdin.write(json.dumps({"number": self._number, "words": list(words), "said": str(said)}) + "\n")
+        wanted = {
+            "number": self._number,
+            "words": list(work.words),
+            "said": str(said),
+            "environment": dict(work.environment),
+            "boots": work.boots,
+        }
+        for last in (False, True):
+            if self._warm is None:
+                self._warm = subprocess.Popen(
+                    _WARM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+                )
+            assert self._warm.stdin is not None
+            try:
+                self._warm.stdin.write(json.dumps(wanted) + "\n")
+                break
+            except BrokenPipeError:  # it was killed since the last boot
+                self.close()
+                if last:
+                    raise
         return self._number
 
-    def _booted(self, number: int, said: Path) -> Ended:
+    def _wait(self, number: int, said: Path) -> Ended:
         while number not in self._ended and self._warm is not None:
             assert self._warm.stdout is not None
             line = self._warm.stdout.readline()
@@ -141,20 +163,17 @@ class Workers:
         return Ended(self._ended.setdefault(number, -signal.SIGKILL), _text(said))
 
 
-def _begun(work: Work, said: Path) -> subprocess.Popen[bytes]:
-    with said.open("wb") as file:
-        return subprocess.Popen(
-            list(work.words), env={**os.environ, **work.environment}, stdin=subprocess.DEVNULL, stdout=file,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-
-
-def _ended(process: subprocess.Popen[bytes], said: Path) -> Ended:
-    return Ended(process.wait(), _text(said))
-
-
 def _text(said: Path) -> str:
-    return said.read_text(errors="replace") if said.exists() else ""
+    if not said.exists():
+        return ""
+    with said.open("rb") as file:
+        return _tail(file)
+
+
+def _tail(said: IO[bytes]) -> str:
+    """The end of what a process wrote, however much it was."""
+    said.seek(max(said.seek(0, os.SEEK_END) - _MOST_SAID, 0))
+    return said.read().decode(errors="replace")
 
 
 def boot_words(words: Sequence[str], folder: Path) -> list[str]:

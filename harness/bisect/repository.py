@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stub.errors import UsageError
 
+from ..command_line import line
 from .environment import Builder, Ready
 from .processes import git
 from .search import Found, Search
@@ -39,8 +40,9 @@ class Repository:
     @cached_property
     def names(self) -> Sequence[str]:
         """``abbreviated subject`` of each commit."""
-        shown = git(self.path, "log", "--no-walk=unsorted", "--format=%H %s", *self.commits).splitlines()
-        return [f"{line[:_SHORT]} {line.partition(' ')[2]}" for line in shown]
+        words = ("log", "--no-walk=unsorted", "--stdin", "-z", "--format=%H %s")
+        shown = git(self.path, *words, told="\n".join(self.commits)).rstrip("\0").split("\0")
+        return [f"{each[:_SHORT]} {line(each.partition(' ')[2])}" for each in shown]
 
     def ready(self, point: int) -> Ready | Judged:
         """Check a commit out and build it. Build products of the commit before are left, as git bisect leaves them."""

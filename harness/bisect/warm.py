@@ -1,38 +1,44 @@
 """A process that has loaded all that a boot needs, and forks for each: a small guest's boot is mostly loading.
 
-It is asked in lines of JSON, ``{"number": N, "words": [...], "said": PATH}``, and says ``N STATUS`` when that boot has
-ended (negative: by that signal). When nobody asks any more, because he was killed or has enough, it ends its boots.
+It is asked in lines of JSON, ``{"number": N, "words": [...], "said": PATH, "environment": {...}, "boots": true}``, and
+says ``N STATUS`` when that boot has ended (negative: by that signal). Without ``boots`` it is another program.
+When nobody asks any more, because he was killed or has enough, it ends its boots; when it is killed, they are, too.
 
 The law of this file: the process has one thread and does nothing but fork, so that a boot finds it as new each time.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from stub import cli
 
 _LOADED: Final = (
     "capstone", "harness.catalogue", "stub.asked", "stub.domain.hostmemory", "stub.engine.unicorn", "stub.machine",
 )  # fmt: skip
+_HEARD: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # whoever asks hears them, too, and ends us
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 def serve() -> None:
     """Fork boots until standard input ends."""
+    before: dict[int, Any] = {number: signal.signal(number, signal.SIG_IGN) for number in _HEARD}
     for name in _LOADED:
         importlib.import_module(name)
     ended, tells = os.pipe2(os.O_NONBLOCK)
     signal.set_wakeup_fd(tells)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks has heard it, too, and ends us
+    before[signal.SIGINT] = signal.default_int_handler
+    library = ctypes.CDLL(None)
     boots: dict[int, int] = {}  # process: number
     asked = b""
     while True:
@@ -44,12 +50,19 @@ def serve() -> None:
             *lines, asked = (asked + data).split(b"\n")
             for line in lines:
                 wanted = json.loads(line)
-                boots[_forked(wanted["words"], wanted["said"], (ended, tells))] = wanted["number"]
+                process = os.fork()
+                if not process:
+                    library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+                    _new(before, (ended, tells))
+                    _begin(wanted)
+                boots[process] = wanted["number"]
         if ended in ready:
             os.read(ended, 4096)
             _reap(boots)
     for process in boots:  # those that have ended by now are still there to be waited for
         os.kill(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has not begun, or is alone
+            os.killpg(process, signal.SIGKILL)
 
 
 def _reap(boots: dict[int, int]) -> None:
@@ -61,22 +74,24 @@ def _reap(boots: dict[int, int]) -> None:
             os.write(1, f"{boots.pop(process)} {os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-def _forked(words: Sequence[str], said: str, ours: Sequence[int]) -> int:
-    process = os.fork()
-    if not process:
-        signal.set_wakeup_fd(-1)
-        for descriptor in ours:
-            os.close(descriptor)
-        _boot(words, said)
-    return process
-
-
-def _boot(words: Sequence[str], said: str) -> NoReturn:
-    """In the new process, which keeps nothing of the old one but what is loaded."""
+def _new(handlers: Mapping[int, Any], ours: Sequence[int]) -> None:
+    """A process that keeps nothing of this one but what is loaded."""
     os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 1)
+    signal.set_wakeup_fd(-1)
+    for descriptor in ours:
+        os.close(descriptor)
+    for number, handler in {**handlers, signal.SIGCHLD: signal.SIG_DFL}.items():
+        signal.signal(number, handler)
+
+
+def _begin(wanted: Mapping[str, Any]) -> NoReturn:
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(wanted["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 1)
+    except OSError as error:  # the disk is full
+        os._exit(error.errno or 1)
     os.dup2(1, 2)
-    sys.exit(cli.main(words))
+    words = wanted["words"]
+    if wanted["boots"]:
+        sys.exit(cli.main(words))
+    os.execvpe(words[0], words, {**os.environ, **wanted["environment"]})

@@ -20,6 +20,8 @@ from demonstration import BROKEN, BY_CHANCE, COMMITS, WRITABLE, build_command, b
 
 from harness import small_guests
 from harness.bisect.command import main
+from harness.bisect.environment import Builder
+from harness.bisect.repository import Repository
 
 PVSTUB = [sys.executable, "-c", "import sys; from stub.cli import main; sys.exit(main())"]
 BOOT = ["--", "--memory=32", "--cmdline=demo"]
@@ -336,3 +338,19 @@ def test_another_search_in_the_folder_is_not_overwritten(
     assert bisected("list", "1", "2", "--script", "[ $PVSTUB_IMAGE = 1 ]")[0] == 0
     assert bisected("list", "1", "3", "--script", "[ $PVSTUB_IMAGE = 1 ]")[0] == 2
     assert "another search" in capsys.readouterr().err
+
+
+def test_subjects_in_any_encoding_name_their_commits(tmp_path: Path) -> None:
+    """With what other programs take for the end of a line, and what a terminal acts on."""
+    repository = tmp_path / "repository"
+    own = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "--quiet", str(repository)], check=True)
+    for subject in (b"first", b"caf\xe9 \x0c \x1b[31m", "one\u2028two".encode(), b"last"):
+        subprocess.run([*own, "commit", "--quiet", "--allow-empty", "-F", "-"], input=subject, check=True)
+    builder = Builder(None, "kernel", repository, tmp_path)
+    history = Repository(repository, "HEAD~3", "HEAD", builder, tmp_path / "tree")
+    names = [name.partition(" ")[2] for name in history.names]
+    assert len(names) == len(history.commits) == 4
+    assert names[0] == "first"
+    assert names[2:] == [r"one\u2028two", "last"]
+    assert all(name.isprintable() for name in names)

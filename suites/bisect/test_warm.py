@@ -84,6 +84,25 @@ def test_a_warm_process_that_is_killed_is_trouble_and_the_next_boot_has_another(
     workers.close()
 
 
+def test_a_script_is_gone_with_all_that_it_began(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    workers = Workers()
+    script = Work(["sh", "-c", f"cat {tmp_path / 'fifo'} & cat {tmp_path / 'fifo'}"], tmp_path / "run", {})
+    with workers.started([script]):
+        pass
+    assert not has_reader(tmp_path / "fifo")
+
+
+def test_the_end_of_what_a_script_says_is_kept(tmp_path: Path) -> None:
+    workers = Workers()
+    words = ["sh", "-c", 'yes | head -c 200000; echo "$LAST"; exit 3']
+    with workers.started([Work(words, tmp_path / "run", {"LAST": "last"})]) as (wait,):
+        end = wait()
+    workers.close()
+    assert (end.status, end.last_line) == (3, "last")
+    assert len(end.said) <= 1 << 16
+
+
 def test_boots_are_gone_when_whom_they_were_for_is_killed(tmp_path: Path) -> None:
     """A search that is killed leaves neither a warm process nor a boot behind."""
     os.mkfifo(tmp_path / "fifo")

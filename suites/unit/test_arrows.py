@@ -81,7 +81,7 @@ EDGES: dict[str, frozenset[str]] = {
             "stub/engine/qemu/process.py",
         }
     ),
-    "ctypes": frozenset(),
+    "ctypes": frozenset({"harness/bisect/warm.py"}),
     "random": frozenset(),
     "secrets": frozenset(),
     "uuid": frozenset(),
