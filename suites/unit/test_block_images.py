@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -188,3 +189,11 @@ def test_a_full_cache_is_written_back(base: Path, monkeypatch: pytest.MonkeyPatc
     cache.close()
     assert base.read_bytes()[: 3 * CLUSTER] == b"z" * 3 * CLUSTER
     assert base.read_bytes()[3 * CLUSTER : 4 * CLUSTER] != b"z" * CLUSTER
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_what_is_no_disk_is_refused_at_once(tmp_path: Path, writable: bool) -> None:
+    """A FIFO, too, which nobody has open at its other end."""
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError, match="a disk is a file or a block device"):
+        RawImage(tmp_path / "fifo", writable=writable)

@@ -56,7 +56,7 @@ class RawImage:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path, self.writable = path, writable
         try:
-            self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+            self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             how = "written" if writable else "read"
             raise ConfigError(f"{path}: the disk cannot be {how}: {error.strerror}; name another file") from error
