@@ -20,7 +20,7 @@ _KINDS: Final = {
     for kind in (DomainConfig, Disk)
     for field in fields(kind)
     if field.default is not MISSING
-} | {"faults": (list,), "vdev": (str,), "number": (int,)}
+} | {"faults": (list,), "vdev": (str,), "number": (int,), "engine": (str,)}
 
 
 class Typed(NamedTuple):

@@ -26,10 +26,19 @@ def booted(tmp_path: Path) -> Machine:
     return Machine(DomainConfig(kernel=kernel(tmp_path, SPIN), memory=MINIMAL, engine="qemu"))
 
 
-def children(pid: int) -> list[int]:
-    """The processes that ``pid`` has started."""
+def qemus(pid: int) -> list[int]:
+    """The QEMU processes that ``pid`` has started."""
     files = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(word) for file in files for word in file.read_text().split()]
+    found = [int(word) for file in files for word in file.read_text().split()]
+    return [child for child in found if process.PROGRAM in command(child)]
+
+
+def command(pid: int) -> str:
+    """A process's command line; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def fake_qemu(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +81,7 @@ def test_an_unknown_engine_and_an_identity_of_frames_are_refused(tmp_path: Path)
 
 def test_its_death_in_a_run_is_told_with_its_last_words(booted: Machine) -> None:
     booted.turn(instructions=1000)
-    (qemu,) = children(os.getpid())
+    (qemu,) = qemus(os.getpid())
     os.kill(qemu, signal.SIGTERM)
     with booted, pytest.raises(EngineError, match=r"is gone; its last words: .*terminating on signal 15"):
         booted.run(deadline_ns=10**12)
@@ -84,10 +93,10 @@ def test_a_closed_machine_leaves_no_process_and_its_registers(tmp_path: Path) ->
     with Machine(config) as machine:
         verdict = machine.run()
         retired = machine.retired
-        assert len(children(os.getpid())) == 1
+        assert len(qemus(os.getpid())) == 1
     assert verdict is not None
     assert verdict.kind == "poweroff"
-    assert not children(os.getpid())
+    assert not qemus(os.getpid())
     assert machine.retired == retired > 0
 
 
@@ -98,7 +107,7 @@ def test_it_does_not_outlive_pvstub(tmp_path: Path) -> None:
     pvstub = subprocess.Popen([*words, f"--run={tmp_path / 'run'}"], stderr=subprocess.PIPE)
     found: list[int] = []
     while not found and pvstub.poll() is None:
-        found = [pid for pid in children(pvstub.pid) if process.PROGRAM in Path(f"/proc/{pid}/cmdline").read_text()]
+        found = qemus(pvstub.pid)
     (qemu,) = found
     watched = os.pidfd_open(qemu)
     pvstub.kill()
