@@ -43,7 +43,7 @@ class Core:
         """Load the debug registers: address, size, kind as DR7 has it, whether of the second group; at most four."""
 
     def scan(self, addresses: Sequence[int], /) -> None:
-        """Look for these stop points at each instruction; they are in order."""
+        """Look for these stop points at each instruction."""
 
     def use_reflex(self, capsule: object, /) -> None: ...
     def close(self) -> None: ...

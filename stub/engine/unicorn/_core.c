@@ -134,12 +134,12 @@ static void release(Core *c)
     free(c->chunks);
     free(c->learnt);
     free(c->executed);
-    free(c->stops);
+    stops_free(&c->stops);
     free(c->watched);
     free(c->branches);
-    c->chunks = NULL, c->learnt = NULL, c->executed = NULL, c->stops = NULL, c->watched = NULL;
+    c->chunks = NULL, c->learnt = NULL, c->executed = NULL, c->watched = NULL;
     c->branches = NULL;
-    c->n_stops = c->n_watched = c->n_branches = 0;
+    c->n_watched = c->n_branches = 0;
     c->n_chunks = c->n_slots = 0;
     if (c->stack)
         munmap(c->stack, STACK_SIZE);
@@ -272,14 +272,7 @@ static PyObject *core_write_register(Core *c, PyObject *args)
 /* use_reflex(capsule): what may finish exits before the caller sees them; None: nothing. */
 static PyObject *core_use_reflex(Core *c, PyObject *capsule)
 {
-    const Reflex *reflex = capsule == Py_None ? NULL : PyCapsule_GetPointer(capsule, REFLEX_NAME);
-    if (PyErr_Occurred())
-        return NULL;
-    Py_INCREF(capsule);
-    Py_XDECREF(c->reflex_owner);
-    c->reflex_owner = capsule;
-    c->reflex = reflex;
-    Py_RETURN_NONE;
+    return take_reflex(capsule, &c->reflex, &c->reflex_owner);
 }
 
 /* load_ldt(base, limit): the LDT register. */
@@ -305,21 +298,8 @@ static PyObject *core_learn(Core *c, PyObject *args)
 
 static int core_getbuffer(Core *c, Py_buffer *view, int flags)
 {
-    static Py_ssize_t shape[1] = {N_WORDS}, strides[1] = {8};
     (void)flags;
-    view->buf = c->word;
-    view->obj = (PyObject *)c;
-    Py_INCREF((PyObject *)c);
-    view->len = sizeof c->word;
-    view->readonly = 0;
-    view->itemsize = 8;
-    view->format = "Q";
-    view->ndim = 1;
-    view->shape = shape;
-    view->strides = strides;
-    view->suboffsets = NULL;
-    view->internal = NULL;
-    return 0;
+    return show_words((PyObject *)c, c->word, view);
 }
 
 static PyMethodDef core_methods[] = {

@@ -2,12 +2,8 @@
 #ifndef PVSTUB_UNICORN_CORE_H
 #define PVSTUB_UNICORN_CORE_H
 
-#ifndef Py_LIMITED_API
-#define Py_LIMITED_API 0x030B0000
-#endif
 #define _GNU_SOURCE
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "stub/engine/object.h"
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -18,7 +14,6 @@
 #include <time.h>
 #include <ucontext.h>
 #include <unicorn/unicorn.h>
-#include "stub/engine/engine.h"
 
 enum { TF = 0x100 }; /* RFLAGS */
 /* Places of segments in a saved context; of bits in what the CPU keeps of its mode, and in a descriptor's upper half. */
@@ -96,8 +91,7 @@ typedef struct {
     int alive, started, draining, step_not_taken, exit_kind, where;
     uint64_t drain_cr3;
     /* stop points, watched memory, single steps (stops.c) */
-    uint64_t *stops; /* in order */
-    size_t n_stops;
+    Stops stops;
     uint64_t *stop_bounds; /* the two words inside libunicorn's hook object that say where it stops */
     uint64_t stopped_at, stopped_when; /* the stop point that was reported last, and RETIRED then */
     int begin_anew; /* from a stop point the CPU goes on in a block that begins there, its flags written: libunicorn

@@ -18,15 +18,8 @@
 /* The first stop point at or after `address`; NOWHERE without one. */
 static uint64_t next_stop(const Core *c, uint64_t address)
 {
-    size_t low = 0, high = c->n_stops;
-    while (low < high) {
-        const size_t middle = (low + high) / 2;
-        if (c->stops[middle] < address)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < c->n_stops ? c->stops[low] : NOWHERE;
+    const size_t at = stops_below(&c->stops, address);
+    return at < c->stops.n ? c->stops.addresses[at] : NOWHERE;
 }
 
 static void bound(Core *c, uint64_t stop) { c->stop_bounds[0] = c->stop_bounds[1] = stop; }
@@ -116,34 +109,19 @@ static int add_stop_hook(Core *c)
     return 0;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 PyObject *core_stop_at(Core *c, PyObject *addresses)
 {
+    Stops stops;
     if (!c->uc)
         return fail("a stop point after the end", UC_ERR_HANDLE);
-    PyObject *list = PySequence_List(addresses);
-    if (!list)
+    if (!stops_read(&stops, addresses))
         return NULL;
-    const size_t n = (size_t)PyList_Size(list);
-    uint64_t *stops = malloc((n + 1) * sizeof *stops);
-    for (size_t i = 0; stops && i < n; i++)
-        stops[i] = PyLong_AsUnsignedLongLong(PyList_GetItem(list, (Py_ssize_t)i));
-    Py_DECREF(list);
-    if (!stops)
-        return PyErr_NoMemory();
-    if (PyErr_Occurred() || (n && !c->stop_bounds && !add_stop_hook(c))) {
-        free(stops);
+    if (stops.n && !c->stop_bounds && !add_stop_hook(c)) {
+        stops_free(&stops);
         return NULL;
     }
-    qsort(stops, n, sizeof *stops, by_value);
-    free(c->stops);
+    stops_free(&c->stops);
     c->stops = stops;
-    c->n_stops = n;
     c->flush_code = 1;
     Py_RETURN_NONE;
 }

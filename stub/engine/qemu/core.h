@@ -1,0 +1,50 @@
+/* The QEMU engine's C part: what its files share. The law stands in _core.c. */
+#ifndef PVSTUB_QEMU_CORE_H
+#define PVSTUB_QEMU_CORE_H
+
+#define _GNU_SOURCE
+#include "stub/engine/object.h"
+#include "stub/engine/qemu/mailbox.h"
+#include <stdint.h>
+#include <string.h>
+#include <sys/types.h>
+
+enum { TF = 0x100, RF = 0x10000 }; /* RFLAGS */
+enum { DB = 1 }; /* vector */
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer ram;
+    volatile uint64_t *word;
+    pid_t pid;
+    int dead, busy, exits_to_load;
+    int load; /* /proc/loadavg */
+    int before; /* instructions that count before the guest's first */
+    int bell, gate; /* pipes that the shim writes to */
+    PyObject *reflex_owner;
+    const Reflex *reflex;
+    /* an in or out that was reported: where it ended, and what it was */
+    uint64_t port_rip, port_length;
+    int port_kind, port_size;
+    int stepping, guest_steps; /* TF was set by us; the guest's own was set, too */
+    struct { int execute, write, second; uint64_t address, size; } slots[4]; /* of the debug registers */
+    Stops stops; /* more stop points than debug registers: looked for instruction by instruction */
+    uint64_t stopped_at, stopped_when; /* the stop point that was reported last, and RETIRED then */
+} Core;
+
+/* mail.c */
+int command(Core *c, int what); /* COMMAND_…: answers the shim and waits for its next ring; 0 if there is none */
+int wait_for_ring(Core *c);
+int out_of_patience(const Core *c);
+
+/* exits.c */
+int classify(Core *c, int steps); /* what left the guest, as the contract has it; EXIT_DONE: nothing that anybody need know */
+int complete_port(Core *c);       /* the in or out that was reported is done, if RIP was left alone */
+int debug_exit(Core *c, int guests);
+int stop_exit(Core *c);
+int is_stop(const Core *c, uint64_t rip);
+
+/* spawn.c */
+PyObject *spawn(PyObject *self, PyObject *args);
+
+#endif

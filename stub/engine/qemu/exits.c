@@ -1,0 +1,226 @@
+/* What left the guest, from what the shim says and from the bytes of the code that it was at. */
+#include "core.h"
+
+enum { SINGLE_STEP = 1 << 14 }; /* DR6 */
+enum { FLAT_CS = 0xe033, FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
+enum { POPF = 0x9d, IRET = 0xcf };
+enum { UD = 6, NM = 7, GP = 13 };
+
+typedef struct {
+    const uint8_t *code;
+    int size, at, wide; /* wide: 64-bit code */
+    int operand16, opcode, second;
+} Code;
+
+/* Past the prefixes to the opcode; 0 if there is none. */
+static int decode(Core *c, Code *d)
+{
+    d->code = (const uint8_t *)&c->word[MAIL_CODE];
+    d->size = (int)c->word[MAIL_CODE_SIZE];
+    d->at = d->operand16 = 0;
+    for (; d->at < d->size; d->at++) {
+        const uint8_t byte = d->code[d->at];
+        if (byte == 0x66)
+            d->operand16 = 1;
+        else if (byte != 0x67 && byte != 0xf2 && byte != 0xf3 && (byte & 0xe7) != 0x26 && (byte & 0xfe) != 0x64)
+            break;
+    }
+    if (d->at < d->size && d->wide && (d->code[d->at] & 0xf0) == 0x40)
+        d->at++;
+    if (d->at + 1 > d->size)
+        return 0;
+    d->opcode = d->code[d->at];
+    d->second = d->at + 1 < d->size ? d->code[d->at + 1] : -1;
+    return 1;
+}
+
+/* #GP of an in or out, which the CPU checks and finds not allowed. */
+static int port_exit(Core *c, const Code *d)
+{
+    volatile uint64_t *w = c->word;
+    const int by_dx = d->opcode >= 0xec && d->opcode <= 0xef, direct = d->opcode >= 0xe4 && d->opcode <= 0xe7;
+    if (!by_dx && !(direct && d->second >= 0))
+        return -1;
+    const int size = !(d->opcode & 1) ? 1 : d->operand16 ? 2 : 4, out = (d->opcode & 2) != 0;
+    c->port_rip = w[RIP];
+    c->port_length = (uint64_t)d->at + (direct ? 2 : 1);
+    c->port_size = size;
+    c->port_kind = out ? EXIT_OUT : EXIT_IN;
+    w[EXIT_PORT] = direct ? (uint64_t)d->second : w[RDX] & 0xffff;
+    w[EXIT_SIZE] = (uint64_t)size;
+    w[EXIT_VALUE] = out ? w[RAX] & (size == 4 ? 0xffffffff : size == 2 ? 0xffff : 0xff) : 0;
+    return c->port_kind;
+}
+
+/* The in or out that was reported is done, if RIP was left alone. */
+int complete_port(Core *c)
+{
+    volatile uint64_t *w = c->word;
+    const int kind = c->port_kind;
+    c->port_kind = -1;
+    if (kind < 0 || w[RIP] != c->port_rip)
+        return 0;
+    if (kind == EXIT_IN) {
+        const uint64_t mask = c->port_size == 4 ? ~0ULL : c->port_size == 2 ? 0xffff : 0xff;
+        const uint64_t value = w[EXIT_VALUE] & (c->port_size == 4 ? 0xffffffff : mask);
+        w[RAX] = (w[RAX] & ~mask) | value;
+    }
+    w[RIP] += c->port_length;
+    w[RETIRED]++;
+    return 1;
+}
+
+int debug_exit(Core *c, int guests)
+{
+    c->word[EXIT_VECTOR] = DB;
+    c->word[EXIT_SOFTWARE] = 0;
+    c->word[EXIT_ERROR_CODE] = (uint64_t)guests;
+    return EXIT_EXCEPTION;
+}
+
+static void note_watch(Core *c, int slot)
+{
+    volatile uint64_t *kept = &c->word[c->slots[slot].second ? WATCH2_ADDRESS : WATCH_ADDRESS]; /* address, size, write */
+    kept[0] = c->slots[slot].address;
+    kept[1] = c->slots[slot].size;
+    kept[2] = (uint64_t)c->slots[slot].write;
+}
+
+/* Which watched accesses the instruction made, as the debug registers tell: QEMU tells of one of those that watch the same
+ * bytes. */
+static int note_watches(Core *c, uint64_t hits)
+{
+    int seen = 0;
+    for (int i = 0; i < 4; i++) {
+        if (!(hits >> i & 1) || c->slots[i].execute || !c->slots[i].size)
+            continue;
+        const uint64_t first = c->slots[i].address, behind = first + c->slots[i].size;
+        for (int j = 0; j < 4; j++)
+            if (!c->slots[j].execute && c->slots[j].address < behind &&
+                c->slots[j].address + c->slots[j].size > first && (c->slots[i].write || !c->slots[j].write))
+                note_watch(c, j);
+        note_watch(c, i);
+        seen = 1;
+    }
+    return seen;
+}
+
+int is_stop(const Core *c, uint64_t rip)
+{
+    const size_t at = stops_below(&c->stops, rip);
+    return at < c->stops.n && c->stops.addresses[at] == rip;
+}
+
+int stop_exit(Core *c)
+{
+    c->stopped_at = c->word[RIP];
+    c->stopped_when = c->word[RETIRED];
+    return EXIT_STOP_POINT;
+}
+
+/* #DB: before an instruction with a stop point, or behind one that was stepped or touched watched memory. */
+static int debug_trap(Core *c, int steps)
+{
+    const uint64_t dr6 = c->word[MAIL_DR6];
+    for (int i = 0; i < 4; i++)
+        if (dr6 >> i & 1 && c->slots[i].execute && c->slots[i].address == c->word[RIP] && !(dr6 & SINGLE_STEP))
+            return stop_exit(c);
+    const int watched = note_watches(c, dr6);
+    const int guests = (c->guest_steps || !c->stepping) && dr6 & SINGLE_STEP; /* it may have set TF meanwhile */
+    if (!watched && !guests && !steps)
+        return EXIT_DONE; /* it was looked at for stop points only */
+    return debug_exit(c, guests);
+}
+
+static int is_wide(uint64_t cs) { return cs == FLAT_CS; }
+
+/* Whether QEMU finds an instruction to be privileged when it translates it: then it has counted it. */
+static int is_privileged(const Code *d)
+{
+    static const uint8_t second[] = {0x06, 0x07, 0x08, 0x09, 0x20, 0x21, 0x22, 0x23, 0x30, 0x32, 0x35};
+    if (d->opcode == 0xf4 || d->opcode == 0xfa || d->opcode == 0xfb)
+        return 1;
+    if (d->opcode != 0x0f)
+        return 0;
+    for (size_t i = 0; i < sizeof second; i++)
+        if (d->second == second[i])
+            return 1;
+    const int modrm = d->at + 2 < d->size ? d->code[d->at + 2] : 0, digit = modrm >> 3 & 7;
+    return (d->second == 0 && (digit == 2 || digit == 3)) ||
+           (d->second == 1 && modrm != 0xf9 && modrm != 0xd0 && digit != 4 && (modrm < 0xc0 || digit >= 6));
+}
+
+static int general_protection(Core *c)
+{
+    volatile uint64_t *w = c->word;
+    Code d = {.wide = is_wide(w[CS])};
+    if (!decode(c, &d))
+        return EXIT_EXCEPTION;
+    if (is_privileged(&d) && !w[EXIT_ERROR_CODE])
+        w[RETIRED]--;
+    if (d.opcode == 0x0f && d.second == 0x34)
+        return EXIT_SYSENTER;
+    if ((w[EXIT_ERROR_CODE] & 7) == 2 && d.opcode == 0xcd && d.second >= 0) { /* int n through a gate that is closed */
+        w[EXIT_VECTOR] = (uint64_t)d.second;
+        w[EXIT_ERROR_CODE] = 0;
+        w[EXIT_SOFTWARE] = 1;
+        w[RIP] += (uint64_t)d.at + 2;
+        return EXIT_EXCEPTION;
+    }
+    if (w[EXIT_ERROR_CODE])
+        return EXIT_EXCEPTION;
+    const int kind = port_exit(c, &d);
+    if (kind >= 0)
+        return kind;
+    const int rdtscp = d.opcode == 0x0f && d.second == 0x01 && d.at + 2 < d.size && d.code[d.at + 2] == 0xf9;
+    if ((d.opcode == 0x0f && d.second == 0x31) || rdtscp) {
+        const uint64_t now = w[RETIRED] + w[TIME_SKEW];
+        w[RAX] = now & 0xffffffff;
+        w[RDX] = now >> 32;
+        if (rdtscp)
+            w[RCX] = w[TSC_AUX];
+        w[RIP] += (uint64_t)d.at + (rdtscp ? 3 : 2);
+        w[RETIRED]++;
+        w[RDTSCS]++;
+        return EXIT_DONE;
+    }
+    return EXIT_EXCEPTION;
+}
+
+/* What left the guest, as the contract has it; EXIT_DONE: nothing that anybody need know. */
+int classify(Core *c, int steps)
+{
+    volatile uint64_t *w = c->word;
+    const uint64_t vector = w[MAIL_VECTOR];
+    w[EXIT_SOFTWARE] = 0;
+    w[RFLAGS] &= ~(uint64_t)RF;
+    if (c->stepping && !c->guest_steps) {
+        if (vector != DB || (w[MAIL_STEPPED] != POPF && w[MAIL_STEPPED] != IRET)) /* those load the guest's own */
+            w[RFLAGS] &= ~(uint64_t)TF;
+        if (vector == VECTOR_SYSCALL || vector == VECTOR_SYSCALL32)
+            w[R11] &= ~(uint64_t)TF;
+    }
+    if (vector == VECTOR_SYSCALL || vector == VECTOR_SYSCALL32) {
+        w[CS] = vector == VECTOR_SYSCALL ? FLAT_CS : FLAT_CS32;
+        w[SS] = FLAT_SS;
+        return EXIT_SYSCALL;
+    }
+    if (vector == VECTOR_TIMER)
+        return EXIT_DEADLINE;
+    if (vector >= VECTOR_BROKEN) {
+        w[EXIT_VALUE] = vector;
+        return EXIT_DEAD;
+    }
+    w[EXIT_VECTOR] = vector & 0xff;
+    if (vector >= VECTOR_ENTRY)
+        return EXIT_EXCEPTION;
+    if (vector == DB)
+        return debug_trap(c, steps);
+    if (vector == 3 || vector == 4 || vector >= 32)
+        w[EXIT_SOFTWARE] = 1;
+    if (vector == GP)
+        return general_protection(c);
+    if (vector == UD || vector == NM) /* found when QEMU translates the instruction: then it has counted it */
+        w[RETIRED]--;
+    return vector == UD ? EXIT_INVALID : EXIT_EXCEPTION;
+}
