@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final, NamedTuple
@@ -14,13 +14,25 @@ from stub.domain.disk import Disk
 _APART: Final = frozenset({"kernel", "ramdisk", "disks"})
 _CONFIG: Final = frozenset(field.name for field in fields(DomainConfig)) - _APART
 _DISK: Final = frozenset(field.name for field in fields(Disk)) - {"target"}
-# What each is, by what it is where nobody says anything; what may be missing is text.
-_KINDS: Final = {
-    field.name: (str, NoneType) if field.default is None else (type(field.default),)
+
+
+def _kinds(field: Field[Any]) -> tuple[type, ...]:
+    """What a field is, by what it is where nobody says anything; what may be missing is text."""
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return (str, NoneType) if default is None else (type(default),)
+
+
+_OPTIONAL: Final = [
+    field
     for kind in (DomainConfig, Disk)
     for field in fields(kind)
-    if field.default is not MISSING
-} | {"faults": (list,), "vdev": (str,), "number": (int,), "engine": (str,)}
+    if field.default is not MISSING or field.default_factory is not MISSING
+]
+_KINDS: Final = {field.name: _kinds(field) for field in _OPTIONAL} | {
+    "faults": (list,),
+    "vdev": (str,),
+    "number": (int,),
+}
 
 
 class Typed(NamedTuple):
