@@ -2,9 +2,9 @@
 
 They are the hot inner parts of the engines, the walk through the guest's page tables, its entries and the
 hypercall log, built against the stable ABI of Python 3.11, so one build serves every later Python. They need a C
-compiler, Python's headers and the headers that the ``unicorn`` wheel carries. With them the QEMU engine's shim is
-built, a flat binary that ld links. Whatever of these is missing is said
-in one line, before anything else is done.
+compiler, Python's headers and the headers that the ``unicorn`` wheel carries. With them two parts of the QEMU engine
+are built that run elsewhere: its shim, a flat binary that ld links, and a plugin for QEMU. Whatever of these is missing
+is said in one line, before anything else is done.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ SOURCES = {
     "stub.trace._recorder": sorted(Path("stub/trace").glob("*.c")),
 }
 LIMITED_API = "0x030B0000"
+QEMU = Path("stub/engine/qemu")
 SHIM = "shim.bin"
+PLUGIN = "counting.so"
 
 
 def unicorn_headers() -> Path:
@@ -79,12 +81,11 @@ def check_tools() -> None:
 
 def build_shim(folder: Path) -> None:
     """Compile and link the shim of the QEMU engine, a flat binary, into ``folder``; the unicorn engine needs none."""
-    sources = Path("stub/engine/qemu/shim")
+    sources = QEMU / "shim"
     options = (
         "-O2 -std=gnu11 -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables -mgeneral-regs-only "
         "-mno-red-zone -fPIE -fvisibility=hidden -fcf-protection=none -U_FORTIFY_SOURCE"
     )
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         objects = []
         for source in (sources / "entry.S", sources / "shim.c"):
@@ -95,15 +96,24 @@ def build_shim(folder: Path) -> None:
         subprocess.run(link, check=True)
 
 
+def build_plugin(folder: Path) -> None:
+    """Compile the plugin that QEMU itself loads into ``folder``; the engine runs without it, but slower."""
+    options = "-O2 -std=gnu11 -shared -fPIC -fvisibility=hidden"
+    source = str(QEMU / "plugin" / "counting.c")
+    subprocess.run([*compiler(), *options.split(), "-o", str(folder / PLUGIN), source], check=True)
+
+
 class BuildCore(build_ext):
-    """``build_ext`` that looks for its tools first, and builds the shim besides."""
+    """``build_ext`` that looks for its tools first, and builds what runs inside QEMU besides."""
 
     def run(self) -> None:
         check_tools()
         super().run()
         if platform.machine() == "x86_64":
-            root = Path() if self.inplace else Path(self.build_lib)
-            build_shim(root / "stub" / "engine" / "qemu")
+            folder = (Path() if self.inplace else Path(self.build_lib)) / QEMU
+            folder.mkdir(parents=True, exist_ok=True)
+            build_shim(folder)
+            build_plugin(folder)
 
 
 # Before the backend's own progress lines, so that pip shows the one line and nothing else.

@@ -17,6 +17,7 @@
 #define SS 19
 #define RETIRED 36
 #define TIME_SKEW 37
+#define TSC_AUX 44
 #define RDTSCS 46
 #define SAVED_RAX (MAIL_SCRATCH)
 #define SAVED_RDX (MAIL_SCRATCH + 1)
@@ -136,6 +137,11 @@ leave:
 peek:
     cmpw $0x310f, (%rdx)
     je read_time
+    cmpw $0x010f, (%rdx)
+    jne slow
+peek_on:
+    cmpb $0xf9, 2(%rdx)
+    je read_time_and_aux
 slow:
     mov %rdi, WORD(RDI)
     mov %rsi, WORD(RSI)
@@ -199,8 +205,11 @@ syscall32_entry:
     xor %esi, %esi
     jmp save
 
-/* rdtsc in flat code, without more ado: RETIRED + TIME_SKEW, and the guest goes on behind it. */
+/* rdtsc and rdtscp in flat code, without more ado: RETIRED + TIME_SKEW, and the guest goes on behind it. */
     .p2align 4
+read_time_and_aux:
+    mov WORD(TSC_AUX), %rcx
+    incq 16(%rsp)
 read_time:
     sub WORD(MAIL_TSC_OUT), %rax
     sub $SHIM_COUNT, %rax
@@ -308,6 +317,7 @@ inside:
 /* Where the shim may fault, and where it then goes on. */
 expected:
     .quad peek, slow
+    .quad peek_on, slow
     .quad load_ds, null_ds
     .quad load_es, null_es
     .quad load_fs, null_fs
