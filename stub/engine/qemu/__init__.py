@@ -50,6 +50,7 @@ class QemuEngine:
         root = self.words[CR3] & ~PAGE_MASK
         window.build_first_tables(slot, int.from_bytes(self._ram[root + 8 * slot : root + 8 * slot + 8], "little"))
         window.words(_core.MAIL_GDT, gdt_limit << 48, gdt)
+        window.words(_core.MAIL_RDTSCP_COUNTED, process.program().counts_rdtscp)
         made = self._process = process.Process(self._file, len(self._ram), window.entry)
         before = _TRAMPOLINE[self.words[CS] & 3]
         self._do(lambda: self._core.begin(made.pid, made.bell, made.gate, before))

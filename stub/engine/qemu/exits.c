@@ -9,7 +9,7 @@ enum { UD = 6, NM = 7, GP = 13 };
 typedef struct {
     const uint8_t *code;
     int size, at, wide; /* wide: 64-bit code */
-    int operand16, opcode, second;
+    int operand16, repeated, opcode, second;
 } Code;
 
 /* Past the prefixes to the opcode; 0 if there is none. */
@@ -17,12 +17,14 @@ static int decode(Core *c, Code *d)
 {
     d->code = (const uint8_t *)&c->word[MAIL_CODE];
     d->size = (int)c->word[MAIL_CODE_SIZE];
-    d->at = d->operand16 = 0;
+    d->at = d->operand16 = d->repeated = 0;
     for (; d->at < d->size; d->at++) {
         const uint8_t byte = d->code[d->at];
         if (byte == 0x66)
             d->operand16 = 1;
-        else if (byte != 0x67 && byte != 0xf2 && byte != 0xf3 && (byte & 0xe7) != 0x26 && (byte & 0xfe) != 0x64)
+        else if (byte == 0xf3)
+            d->repeated = 1;
+        else if (byte != 0x67 && byte != 0xf2 && (byte & 0xe7) != 0x26 && (byte & 0xfe) != 0x64)
             break;
     }
     if (d->at < d->size && d->wide && (d->code[d->at] & 0xf0) == 0x40)
@@ -137,7 +139,7 @@ static int is_wide(uint64_t cs) { return cs == FLAT_CS; }
 /* Whether QEMU finds an instruction to be privileged when it translates it: then it has counted it. */
 static int is_privileged(const Code *d)
 {
-    static const uint8_t second[] = {0x06, 0x07, 0x08, 0x09, 0x20, 0x21, 0x22, 0x23, 0x30, 0x32, 0x35};
+    static const uint8_t second[] = {0x06, 0x08, 0x09, 0x20, 0x21, 0x22, 0x23, 0x30, 0x32, 0x35};
     if (d->opcode == 0xf4 || d->opcode == 0xfa || d->opcode == 0xfb)
         return 1;
     if (d->opcode != 0x0f)
@@ -173,6 +175,8 @@ static int general_protection(Core *c)
     if (kind >= 0)
         return kind;
     const int rdtscp = d.opcode == 0x0f && d.second == 0x01 && d.at + 2 < d.size && d.code[d.at + 2] == 0xf9;
+    if (rdtscp)
+        w[RETIRED] -= w[MAIL_RDTSCP_COUNTED];
     if ((d.opcode == 0x0f && d.second == 0x31) || rdtscp) {
         const uint64_t now = w[RETIRED] + w[TIME_SKEW];
         w[RAX] = now & 0xffffffff;
@@ -185,6 +189,16 @@ static int general_protection(Core *c)
         return EXIT_DONE;
     }
     return EXIT_EXCEPTION;
+}
+
+/* Whether QEMU finds an instruction to be undefined when it translates it, as is_privileged() has it: all but rdfsbase and
+ * the like, where CR4 decides. */
+static int is_undefined(Core *c)
+{
+    Code d = {.wide = is_wide(c->word[CS])};
+    if (!decode(c, &d) || !d.repeated || d.opcode != 0x0f || d.second != 0xae || d.at + 2 >= d.size)
+        return 1;
+    return d.code[d.at + 2] < 0xc0 || d.code[d.at + 2] >= 0xe0;
 }
 
 /* What left the guest, as the contract has it; EXIT_DONE: nothing that anybody need know. */
@@ -220,7 +234,7 @@ int classify(Core *c, int steps)
         w[EXIT_SOFTWARE] = 1;
     if (vector == GP)
         return general_protection(c);
-    if (vector == UD || vector == NM) /* found when QEMU translates the instruction: then it has counted it */
+    if (vector == NM || (vector == UD && is_undefined(c))) /* counted, as a privileged one */
         w[RETIRED]--;
     return vector == UD ? EXIT_INVALID : EXIT_EXCEPTION;
 }

@@ -18,7 +18,8 @@ from stub.units import PAGE_SIZE
 PROGRAM = "qemu-system-x86_64"
 OLDEST = (7, 2)
 PLUGIN = "counting.so"
-_PLUGIN_BELOW = (9, 0)  # from where on QEMU refuses plugins of its interface's version 1
+_PLUGIN_BELOW = (9, 0)  # from there on QEMU refuses plugins of its interface's version 1
+_RDTSCP_EXACT = (8, 1)  # from there on QEMU does not count an rdtscp that faults (helper_rdtscp is no more)
 _EIP_BASE = 0x10000  # what has to be added to EIP after a reset, as the base of CS is 0xffff0000
 _LAST_WORDS = 4000  # bytes
 _FIRMWARE_SIZE = 1 << 16  # zeroes, which never run
@@ -45,6 +46,11 @@ class Program(NamedTuple):
     path: str
     version: tuple[int, int]
     takes_plugins: bool
+
+    @property
+    def counts_rdtscp(self) -> bool:
+        """Whether an ``rdtscp`` that faults is in its count of instructions."""
+        return self.version < _RDTSCP_EXACT
 
 
 @cache

@@ -208,6 +208,7 @@ syscall32_entry:
 /* rdtsc and rdtscp in flat code, without more ado: RETIRED + TIME_SKEW, and the guest goes on behind it. */
     .p2align 4
 read_time_and_aux:
+    sub WORD(MAIL_RDTSCP_COUNTED), %rax
     mov WORD(TSC_AUX), %rcx
     incq 16(%rsp)
 read_time:

@@ -1,0 +1,172 @@
+"""Each instruction that may leave the guest does so alike on both engines: verdict, registers, instructions, time.
+
+The guest handles nothing, so that what traps is its end, and says at which instruction that was.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stub.domain.config import DomainConfig
+from stub.machine import Machine
+from suites.boot.small_guest import kernel, shutdown
+
+LIMIT_NS = 10**7
+NOPS = b"\x90\x90"
+INSTRUCTIONS = {
+    "in imm": "e480",
+    "in dx": "ec",
+    "in ax": "66ed",
+    "in eax": "ed",
+    "out imm": "e680",
+    "out dx": "ee",
+    "insb": "6c",
+    "rep insb": "f36c",
+    "outsb": "6e",
+    "outsd": "6f",
+    "hlt": "f4",
+    "cli": "fa",
+    "sti": "fb",
+    "lgdt": "0f0110",
+    "lidt": "0f0118",
+    "sgdt": "0f0100",
+    "sidt": "0f0108",
+    "smsw": "0f01e0",
+    "lmsw": "0f01f0",
+    "lldt": "0f00d0",
+    "ltr": "0f00d8",
+    "sldt": "0f00c0",
+    "str": "0f00c8",
+    "verr": "0f00e0",
+    "mov cr0": "0f20c0",
+    "mov to cr0": "0f22c0",
+    "mov cr2": "0f20d0",
+    "mov cr3": "0f20d8",
+    "mov to cr3 junk": "0f22d8",
+    "mov cr4": "0f20e0",
+    "mov to cr4": "0f22e0",
+    "mov cr8": "440f20c0",
+    "mov to cr8": "440f22c0",
+    "mov cr1": "0f20c8",
+    "mov dr7": "0f21f8",
+    "mov to dr7": "0f23f8",
+    "mov dr4": "0f21e0",
+    "rdmsr": "0f32",
+    "wrmsr": "0f30",
+    "rdpmc": "0f33",
+    "rdtsc": "0f31",
+    "rdtscp": "0f01f9",
+    "invlpg": "0f0138",
+    "clts": "0f06",
+    "swapgs": "0f01f8",
+    "sysenter": "0f34",
+    "sysexit": "0f35",
+    "sysret": "0f07",
+    "int3": "cc",
+    "int 80": "cd80",
+    "int 0": "cd00",
+    "int 14": "cd0e",
+    "int1": "f1",
+    "ud2": "0f0b",
+    "ud0": "0fff00",
+    "ud1": "0fb900",
+    "into": "ce",
+    "cpuid forced": "0f0b78656e0fa2",
+    "div0": "31c9f7f1",
+    "idiv0": "31c948f7f9",
+    "read fault": "488b042500100000",
+    "write fault": "4889042500100000",
+    "jump fault": "31c0ffe0",
+    "call fault": "31c0ffd0",
+    "store to no address": "48b80000000000008000488900",
+    "jump to no address": "48b80000000000008000ffe0",
+    "push to no address": "48bc000000000000800050",
+    "push fault": "bc0010000050",
+    "monitor": "0f01c8",
+    "mwait": "0f01c9",
+    "vmcall": "0f01c1",
+    "vmmcall": "0f01d9",
+    "rdrand": "0fc7f0",
+    "rdseed": "0fc7f8",
+    "xgetbv": "0f01d0",
+    "xsetbv": "0f01d1",
+    "wbinvd": "0f09",
+    "invd": "0f08",
+    "iret": "48cf",
+    "iretd": "cf",
+    "retf": "cb",
+    "popf": "9d",
+    "pause": "f390",
+    "rep movs fault": "b90a000000bf00100000be00100000f3a4",
+    "rep stos fault": "b90a000000bf00100000f3aa",
+    "clflush fault": "0fae3c2500100000",
+    "fld fault": "d9042500100000",
+    "mov ss null": "31c08ed0",
+    "mov ds bad": "b8342100008ed8",
+    "mov fs bad": "b8342100008ee0",
+    "lock nop": "f090",
+    "long nop": "0f1f00",
+    "wrfsbase": "f3480faed0",
+    "rdfsbase": "f3480faec0",
+    "stac": "0f01cb",
+    "clac": "0f01ca",
+    "cmpxchg16b fault": "480fc70c2500100000",
+    "ldmxcsr bad": "b8ffffffff500fae1424",
+    "movaps misaligned": "488d6424f10f280424",
+    "fwait": "9b",
+    "invpcid": "660f388200",
+    "lsl": "0f03c0",
+    "lar": "0f02c0",
+    "far jmp": "ff2c2500100000",
+    "bound": "62",
+    "arpl movsxd": "63c0",
+    "prefetch": "0f1808",
+    "vzeroupper": "c5f877",
+    "xsave": "0fae20",
+    "emms": "0f77",
+    "getsec": "0f37",
+    "rsm": "0faa",
+    "skinit": "0f01de",
+    "invlpga": "0f01df",
+    "clgi": "0f01dd",
+    "vmrun": "0f01d8",
+    "enter fault": "bc00100000c8100000",
+    "leave fault": "bd00100000c9",
+    "ret fault": "bc00100000c3",
+    "pushf fault": "bc001000009c",
+    "2 in row": "e480e480",
+    "cmov fault": "480f44042500100000",
+    "xlat fault": "bb00100000d7",
+    "lods": "be00100000ac",
+    "cmpsb rep": "be00100000bf00100000b905000000f3a6",
+}
+DIFFERENT = {
+    "insb": "QEMU checks the port before it looks at RDI, and the engine does not run string instructions for ports",
+    "rep insb": "the same: for a count of 0 as well",
+    "movaps misaligned": "Unicorn checks no alignment",
+    "vzeroupper": "Unicorn runs it as emms, though its CPU has no AVX",
+}
+
+
+def end(folder: Path, code: bytes, engine: str) -> tuple[object, int, int, dict[str, int]]:
+    """How a guest that runs ``code`` ends, its count of instructions, its time, its registers."""
+    image = kernel(folder, NOPS + code + shutdown(0))
+    with Machine(DomainConfig(kernel=image, memory=32, engine=engine)) as machine:
+        verdict = machine.run(deadline_ns=LIMIT_NS)
+        return verdict, machine.retired, machine.now_ns, machine.registers()
+
+
+def _marked(name: str) -> Any:
+    reason = DIFFERENT.get(name)
+    return pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=reason) if reason else ())
+
+
+@pytest.mark.parametrize("name", [_marked(name) for name in INSTRUCTIONS])
+def test_it_leaves_the_guest_alike(name: str, tmp_path: Path) -> None:
+    code = bytes.fromhex(INSTRUCTIONS[name])
+    one, other = (end(tmp_path, code, engine) for engine in ("unicorn", "qemu"))
+    assert one[0] is not None
+    assert one == other
