@@ -142,6 +142,9 @@ INSTRUCTIONS = {
     "xlat fault": "bb00100000d7",
     "lods": "be00100000ac",
     "cmpsb rep": "be00100000bf00100000b905000000f3a6",
+    "store into the block behind": "c605030000009090909090",
+    "store into the block before": "9090c605f6ffffff90909090",
+    "store into itself": "c605ffffffff9090909090",
 }
 DIFFERENT = {
     "insb": "QEMU checks the port before it looks at RDI, and the engine does not run string instructions for ports",

@@ -29,41 +29,65 @@ static PyObject *died(Core *c)
     return NULL;
 }
 
+/* A deadline is a taken jump at or behind it: the shim rings one instruction before, and from there the guest is stepped. */
+static int run_guest(Core *c, int steps, int guest_steps)
+{
+    volatile uint64_t *w = c->word;
+    const int told = w[RIP] == c->stopped_at && w[RETIRED] == c->stopped_when;
+    if (!told && is_stop(c, w[RIP]))
+        return stop_exit(c);
+    const int near = w[RETIRED] + 1 >= w[DEADLINE];
+    w[MAIL_ALARM] = near ? ~0ULL : w[DEADLINE] - 1;
+    c->stepping = steps || c->stops.n || near;
+    c->guest_steps = guest_steps;
+    c->stepped_from = w[RIP];
+    w[MAIL_FLAGS] = (c->stepping ? TF : 0) | (told ? RF : 0);
+    w[CODE_SWITCH] = 0;
+    w[WATCH_SIZE] = w[WATCH2_SIZE] = 0;
+    if (!command(c, COMMAND_RUN))
+        return -1;
+    const int kind = classify(c, steps), trapped = w[MAIL_VECTOR] == DB;
+    c->jumps = kind == EXIT_SYSCALL || kind == EXIT_INVALID || (kind == EXIT_EXCEPTION && !trapped);
+    if (trapped && w[MAIL_DR6] & SINGLE_STEP)
+        c->jumps = has_jumped(c) || (kind == EXIT_EXCEPTION && w[EXIT_ERROR_CODE]);
+    if (kind == EXIT_DONE && !trapped && w[MAIL_VECTOR] != VECTOR_TIMER && (steps || guest_steps))
+        return debug_exit(c, guest_steps);
+    return kind;
+}
+
+/* What comes next: that of an in or out that was reported, a deadline, what leaves the guest. */
+static int next_exit(Core *c)
+{
+    volatile uint64_t *w = c->word;
+    const int steps = w[STEP] != 0, guest_steps = (w[RFLAGS] & TF) != 0;
+    const int jumps = c->jumps || w[RIP] != c->left_at || w[CR3] != c->left_root;
+    c->jumps = 0;
+    w[RETIRED] += (uint64_t)c->before;
+    c->before = 0;
+    if (complete_port(c) && (steps || guest_steps))
+        return debug_exit(c, guest_steps);
+    if (jumps && w[RETIRED] >= w[DEADLINE])
+        return EXIT_DEADLINE;
+    return run_guest(c, steps, guest_steps);
+}
+
 /* run(): to the next exit. */
 static PyObject *core_run(Core *c, PyObject *unused)
 {
     (void)unused;
     volatile uint64_t *w = c->word;
     for (;;) {
-        int kind;
         if (out_of_patience(c))
             return PyLong_FromLong(EXIT_WAITED);
-        w[RETIRED] += (uint64_t)c->before;
-        c->before = 0;
-        const int completed = complete_port(c);
-        const int steps = w[STEP] != 0, guest_steps = (w[RFLAGS] & TF) != 0;
-        if (completed && (steps || guest_steps))
-            kind = debug_exit(c, guest_steps);
-        else if (w[RETIRED] >= w[DEADLINE])
-            kind = EXIT_DEADLINE;
-        else {
-            const int told = w[RIP] == c->stopped_at && w[RETIRED] == c->stopped_when;
-            if (!told && is_stop(c, w[RIP]))
-                return PyLong_FromLong(stop_exit(c));
-            c->stepping = steps || c->stops.n;
-            c->guest_steps = guest_steps;
-            w[MAIL_FLAGS] = (c->stepping ? TF : 0) | (told ? RF : 0);
-            w[CODE_SWITCH] = 0;
-            w[WATCH_SIZE] = w[WATCH2_SIZE] = 0;
-            if (!command(c, COMMAND_RUN))
-                return died(c);
-            kind = classify(c, steps);
-            if (kind == EXIT_DONE) {
-                if (w[MAIL_VECTOR] == DB || (!steps && !guest_steps))
-                    continue;
-                kind = debug_exit(c, guest_steps);
-            }
-        }
+        const int kind = next_exit(c);
+        if (kind < 0)
+            return died(c);
+        c->left_at = w[RIP];
+        c->left_root = w[CR3];
+        if (kind == EXIT_DONE)
+            continue;
+        if (kind == EXIT_STOP_POINT)
+            return PyLong_FromLong(kind);
         int done = c->reflex ? c->reflex->act(c->reflex->state, (uint64_t *)w, kind) : REFLEX_NOT_MINE;
         if (done == REFLEX_DONE && (w[STEP] || out_of_patience(c)))
             done = REFLEX_LOOK;
@@ -169,6 +193,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords
         return NULL;
     c->port_kind = c->load = -1;
     c->stopped_when = ~0ULL;
+    c->jumps = 1;
     c->dead = 1;
     if (PyObject_GetBuffer(ram, &c->ram, PyBUF_WRITABLE) < 0 || at < 0 || at + 4096 > c->ram.len) {
         if (!PyErr_Occurred())

@@ -10,7 +10,8 @@
 #include <sys/types.h>
 
 enum { TF = 0x100, RF = 0x10000 }; /* RFLAGS */
-enum { DB = 1 }; /* vector */
+enum { DB = 1 };               /* vector */
+enum { SINGLE_STEP = 1 << 14 }; /* DR6 */
 
 typedef struct {
     PyObject_HEAD
@@ -26,6 +27,9 @@ typedef struct {
     /* an in or out that was reported: where it ended, and what it was */
     uint64_t port_rip, port_length;
     int port_kind, port_size;
+    uint64_t left_at, left_root; /* RIP and CR3 as the last exit had them; where they are others now the guest jumps */
+    int jumps;                   /* it does in any case */
+    uint64_t stepped_from;
     int stepping, guest_steps; /* TF was set by us; the guest's own was set, too */
     struct { int execute, write, second; uint64_t address, size; } slots[4]; /* of the debug registers */
     Stops stops; /* more stop points than debug registers: looked for instruction by instruction */
@@ -42,6 +46,7 @@ int classify(Core *c, int steps); /* what left the guest, as the contract has it
 int complete_port(Core *c);       /* the in or out that was reported is done, if RIP was left alone */
 int debug_exit(Core *c, int guests);
 int stop_exit(Core *c);
+int has_jumped(const Core *c);    /* whether the instruction that was stepped was a jump that was taken */
 int is_stop(const Core *c, uint64_t rip);
 
 /* spawn.c */

@@ -1,10 +1,11 @@
 /* What left the guest, from what the shim says and from the bytes of the code that it was at. */
 #include "core.h"
 
-enum { SINGLE_STEP = 1 << 14 }; /* DR6 */
 enum { FLAT_CS = 0xe033, FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
 enum { POPF = 0x9d, IRET = 0xcf };
 enum { UD = 6, NM = 7, GP = 13 };
+
+static int is_wide(uint64_t cs) { return cs == FLAT_CS; }
 
 typedef struct {
     const uint8_t *code;
@@ -13,7 +14,7 @@ typedef struct {
 } Code;
 
 /* Past the prefixes to the opcode; 0 if there is none. */
-static int decode(Core *c, Code *d)
+static int decode(const Core *c, Code *d)
 {
     d->code = (const uint8_t *)&c->word[MAIL_CODE];
     d->size = (int)c->word[MAIL_CODE_SIZE];
@@ -34,6 +35,40 @@ static int decode(Core *c, Code *d)
     d->opcode = d->code[d->at];
     d->second = d->at + 1 < d->size ? d->code[d->at + 1] : -1;
     return 1;
+}
+
+static int modrm_length(const uint8_t *code)
+{
+    const int mod = code[0] >> 6, rm = code[0] & 7;
+    const int base = mod != 3 && rm == 4 ? code[1] & 7 : rm;
+    return 1 + (mod != 3 && rm == 4) + (mod == 1 ? 1 : mod == 2 || (mod == 0 && base == 5) ? 4 : 0);
+}
+
+/* How long a near or far jump, call or return is; 0 for what is none. */
+static int jump_length(const Code *d)
+{
+    const int op = d->opcode, behind = d->at + 1, near = d->operand16 ? 2 : 4, digit = d->second >> 3 & 7;
+    if ((op & 0xf0) == 0x70 || (op & 0xfc) == 0xe0 || op == 0xeb)
+        return behind + 1;
+    if (op == 0xe8 || op == 0xe9)
+        return behind + near;
+    if (op == 0x0f && (d->second & 0xf0) == 0x80)
+        return behind + 1 + near;
+    if (op == 0xc3 || op == 0xcb || op == 0xcf)
+        return behind;
+    if (op == 0xc2 || op == 0xca)
+        return behind + 2;
+    if (op == 0x9a || op == 0xea)
+        return behind + near + 2;
+    return op == 0xff && digit >= 2 && digit <= 5 ? behind + modrm_length(d->code + behind) : 0;
+}
+
+int has_jumped(const Core *c)
+{
+    enum { LONGEST = 15 };
+    Code d = {.wide = is_wide(c->word[CS])};
+    const uint64_t length = decode(c, &d) ? (uint64_t)jump_length(&d) : 0, went = c->word[RIP] - c->stepped_from;
+    return length ? went != length : went == 0 || went > LONGEST; /* 0: one iteration of a repeated instruction */
 }
 
 /* #GP of an in or out, which the CPU checks and finds not allowed. */
@@ -134,8 +169,6 @@ static int debug_trap(Core *c, int steps)
     return debug_exit(c, guests);
 }
 
-static int is_wide(uint64_t cs) { return cs == FLAT_CS; }
-
 /* Whether QEMU finds an instruction to be privileged when it translates it: then it has counted it. */
 static int is_privileged(const Code *d)
 {
@@ -220,7 +253,7 @@ int classify(Core *c, int steps)
         return EXIT_SYSCALL;
     }
     if (vector == VECTOR_TIMER)
-        return EXIT_DEADLINE;
+        return EXIT_DONE;
     if (vector >= VECTOR_BROKEN) {
         w[EXIT_VALUE] = vector;
         return EXIT_DEAD;

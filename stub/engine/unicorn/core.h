@@ -168,6 +168,7 @@ extern struct own_functions {
     bool (*restore_state)(void *, uintptr_t, bool);
     void (*raise)(void *, int, uintptr_t);
     void (*leave_block)(void *, uint32_t);
+    void (*leave_loop)(void *);
     void (*op1)(void *, int, uintptr_t);
     void (*op2)(void *, int, uintptr_t, uintptr_t);
     void (*op3)(void *, int, uintptr_t, uintptr_t, uintptr_t);

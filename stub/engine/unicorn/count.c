@@ -107,6 +107,19 @@ uint32_t retired_before(Core *c, uint64_t pc)
     return l->used ? l->count : 0;
 }
 
+/* A store into the block that runs: libunicorn drops the block, and goes on at the store in another one. */
+__attribute__((visibility("default"))) void cpu_loop_exit_noexc_x86_64(void *cpu)
+{
+    Core *c = running;
+    uint64_t rip;
+    if (inside && !c->draining && hot.current) {
+        lib.uc_reg_read(c->uc, UC_X86_REG_RIP, &rip);
+        if (rip - hot.current->pc < hot.current->size)
+            pause_blocks(start_of_block() + retired_before(c, rip), rip);
+    }
+    own.leave_loop(cpu); /* does not return */
+}
+
 /* Settles the clock at an exit whose instruction begins at `pc`; `done` of it (0 or 1) has retired. */
 void settle(Core *c, uint64_t pc, int done, int block_ends)
 {

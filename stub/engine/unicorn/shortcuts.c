@@ -121,6 +121,7 @@ void find_own_functions(void *handle)
     own.restore_state = (__typeof__(own.restore_state))dlsym(handle, "cpu_restore_state_x86_64");
     own.raise = (__typeof__(own.raise))dlsym(handle, "raise_exception_ra_x86_64");
     find_translator(handle);
+    own.leave_loop = (__typeof__(own.leave_loop))dlsym(handle, "cpu_loop_exit_noexc_x86_64");
     own.leave_block = (__typeof__(own.leave_block))dlsym(handle, "helper_check_exit_request_x86_64");
 }
 

@@ -235,7 +235,7 @@ read_time:
     mov WORD(SAVED_RDX), %rdx
     jmp into
 
-/* Into the guest: its registers from the words, the timer armed for the deadline if it has to be. */
+/* Into the guest: its registers from the words, the timer armed if it has to be. */
     .p2align 4
 enter:
     pushq WORD(SS)

@@ -4,8 +4,8 @@
  * Time. QEMU counts instructions, and rdtsc reads that count. What the guest retires between `enter` and `leave` is
  * their difference less SHIM_COUNT, so that neither the shim's own instructions nor the time spent waiting count.
  *
- * Deadlines. The local APIC's timer runs on the same count. It is armed only where it would fire too late: the waiting
- * lets it fire early at times, and then it is armed again for what is left. At the deadline it fires between the same
+ * The alarm. The local APIC's timer runs on the same count. It is armed only where it would fire too late: the waiting
+ * lets it fire early at times, and then it is armed again for what is left. At the alarm it fires between the same
  * two instructions however often that was. */
 #include <stdint.h>
 #include "../../engine.h"
@@ -296,10 +296,10 @@ static void apply(void)
         before_step();
 }
 
-/* Has the timer fire at the deadline, or before it. */
-static void set_deadline(void)
+/* Has the timer fire at the alarm, or before it. */
+static void set_alarm(void)
 {
-    const uint64_t left = words[DEADLINE] - words[RETIRED];
+    const uint64_t left = words[MAIL_ALARM] - words[RETIRED];
     arm = 0;
     if (armed && fires_at + SLACK <= ticks() + left)
         return;
@@ -313,7 +313,7 @@ void wait_first(void)
     answer();
     load_gdt();
     apply();
-    set_deadline();
+    set_alarm();
 }
 
 /* Something left the guest; back when it is to go on. */
@@ -326,8 +326,8 @@ void came(uint64_t vector, uint64_t code)
     if (vector == VECTOR_TIMER) {
         apic[APIC_EOI / 4] = 0;
         armed = 0;
-        if (words[RETIRED] < words[DEADLINE]) {
-            set_deadline();
+        if (words[RETIRED] < words[MAIL_ALARM]) {
+            set_alarm();
             return;
         }
     }
@@ -347,5 +347,5 @@ void came(uint64_t vector, uint64_t code)
         fetch_code();
     answer();
     apply();
-    set_deadline();
+    set_alarm();
 }
