@@ -44,7 +44,7 @@ class Typed(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """``config`` names the files. Limits as `stub.machine.Limits` has them, ``audit`` as `stub.machine.Machine`."""
+    """``config`` names the files. Limits as `stub.limits.Limits` has them, ``audit`` as `stub.machine.Machine`."""
 
     config: DomainConfig
     virtual_ns: int | None = None

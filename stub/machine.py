@@ -6,19 +6,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from stub.devices.console import Console
-from stub.domain.actions import SETTINGS
 from stub.domain.builder import build
 from stub.domain.config import DomainConfig
 from stub.domain.domain import Domain
@@ -36,6 +33,8 @@ from stub.hypervisor.verdict import Verdict
 from stub.hypervisor.xen import Hypervisor
 from stub.image import load_image
 from stub.inputs import Inputs, Typed
+from stub.limits import Limits
+from stub.runfiles import RunFiles, config_facts, identity, image_facts, verdict_facts
 from stub.trace import summary
 from stub.trace.pagetables.moments import Moment
 from stub.trace.pagetables.snapshot import Snapshot
@@ -44,68 +43,7 @@ from stub.trace.writer import HypercallLog
 
 _SLICE = 20_000_000  # instructions between looks at the wall clock and at signals
 _REALTIME_SLICE = 1_000_000
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a run is stopped from outside: virtual nanoseconds, retired instructions, wall seconds."""
-
-    virtual_ns: int | None = None
-    instructions: int | None = None
-    wall_s: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("virtual_ns", "instructions", "wall_s"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise UsageError(f"a limit of {value} ({name}): use 0 or more")
-
-
-@dataclass
-class _Files:
-    """The run's folder while the run lasts; nothing is written without one."""
-
-    directory: Path | None
-    console: int = -1
-    xenstore: int = -1
-    digest: Any = field(default_factory=hashlib.sha256)
-
-    def __post_init__(self) -> None:
-        if self.directory is None:
-            return
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self.console = _new_file(self.directory / "console.log")
-            self.xenstore = _new_file(self.directory / "xenstore.log")
-        except OSError as error:
-            raise UsageError(
-                f"{self.directory}: cannot keep the run there: {error.strerror}; choose another folder"
-            ) from error
-
-    def keep(self, data: bytes) -> None:
-        """Console output, on disk at once."""
-        self.digest.update(data)
-        _append(self.console, data)
-
-    def keep_traffic(self, line: str) -> None:
-        """A line of what was said to XenStore and by it, on disk at once."""
-        _append(self.xenstore, f"{line}\n".encode())
-
-    def close(self) -> None:
-        """No more output."""
-        for file in (self.console, self.xenstore):
-            if file >= 0:
-                os.close(file)
-        self.console = self.xenstore = -1
-
-
-def _new_file(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-
-
-def _append(file: int, data: bytes) -> None:
-    while file >= 0 and data:
-        data = data[os.write(file, data) :]
+_UNLIMITED = Limits()
 
 
 class Machine:
@@ -120,7 +58,7 @@ class Machine:
         self,
         config: DomainConfig,
         run_directory: Path | None = None,
-        limits: Limits = Limits(),
+        limits: Limits = _UNLIMITED,
         *,
         cache: Path | None = None,
         on_output: Callable[[bytes], None] | None = None,
@@ -137,22 +75,11 @@ class Machine:
         self._provenance = dict(provenance or {})
         self._on_output = on_output
         self._image = load_image(config.kernel, cache=cache)
-        domain = build(
-            self._image, config, choice.hidden_frames(config.engine)
-        )  # what cannot be built leaves no run behind
+        domain = self._built()  # what cannot be built leaves no run behind
         self._disks = Disks(config.disks, config.faults)
-        self._files = _Files(run_directory)
-        identity = {
-            "domain": 1,
-            "bits": domain.bits,
-            "memory": config.memory,
-            "seed": config.seed,
-            "p2m": config.p2m,
-            "epoch": config.epoch,
-            "cmdline": config.cmdline,
-            "kernel": self._image.sha256,
-        } | ({"compat": config.compat} if config.compat else {})
-        self.log = HypercallLog(run_directory / "hypercalls" if run_directory else None, identity=identity)
+        self._files = RunFiles(run_directory)
+        said = identity(domain)
+        self.log = HypercallLog(run_directory / "hypercalls" if run_directory else None, identity=said)
         self._audit = audit
         self.deaths = Deaths(run_directory, core)
         self.verdict: Verdict | None = None
@@ -168,7 +95,7 @@ class Machine:
         self.held: Verdict | None = None
         self.lent: Callable[[], str | None] = lambda: None
         try:
-            self.snapshots = Snapshots(self.log, run_directory, identity, self._place)
+            self.snapshots = Snapshots(self.log, run_directory, said, self._place)
             for moment in snapshots:
                 self.snapshots.add(moment, self.snapshots.take)
             self._disks.keep_changes(run_directory)
@@ -187,6 +114,9 @@ class Machine:
             parts.callback(self.log.close)
             if hasattr(self, "snapshots"):
                 parts.callback(self.snapshots.close)
+
+    def _built(self) -> Domain:
+        return build(self._image, self.config, choice.hidden_frames(self.config.engine))
 
     def _boot(self, domain: Domain) -> None:
         def is_64bit() -> bool:
@@ -323,9 +253,7 @@ class Machine:
 
     def reboot(self) -> None:
         """Boot the guest again, with its files as they are now; time and the log go on."""
-        domain = build(
-            self._image, self.config, choice.hidden_frames(self.config.engine)
-        )  # what cannot be built leaves the guest as it is
+        domain = self._built()  # what cannot be built leaves the guest as it is
         self._done_ns, self._done_instructions = self.now_ns, self.retired
         self.xen.close()
         self.verdict = self.held = None
@@ -341,15 +269,10 @@ class Machine:
         clock.slice(end)
 
     def _check_limits(self) -> None:
-        limits = self.limits
-        if self.verdict is not None:
-            return
-        if limits.virtual_ns is not None and self.now_ns >= limits.virtual_ns:
-            self._stop("virtual-deadline", f"virtual time reached {limits.virtual_ns / SECOND:g} s")
-        elif limits.instructions is not None and self.retired >= limits.instructions:
-            self._stop("instruction-budget", f"the guest retired {limits.instructions} instructions")
-        elif limits.wall_s is not None and time.monotonic() - self._started_at >= limits.wall_s:
-            self._stop("wall-limit", f"{limits.wall_s:g} s of wall time passed")
+        if self.verdict is None:
+            passed = self.limits.passed(self.now_ns, self.retired, time.monotonic() - self._started_at)
+            if passed is not None:
+                self._stop(*passed)
 
     def _stop(self, kind: str, reason: str) -> None:
         """End the run from outside, saying what the guest was doing."""
@@ -435,50 +358,20 @@ class Machine:
 
     def summarise(self) -> dict[str, Any]:
         """What summary.json holds."""
-        config, verdict, xen = self.config, self.verdict, self.xen
-        ramdisk = xen.domain.ramdisk
+        xen = self.xen
         return summary.build(
             pvstub=metadata.version("pvstub"),
             engine=xen.engine.name,
-            image={
-                "name": self._provenance.get("name"),
-                "version": self._provenance.get("version"),
-                "kernel": {"file": config.kernel.name, "sha256": self._image.sha256},
-                "ramdisk": {
-                    "file": config.ramdisk.name if isinstance(config.ramdisk, Path) else "(made for this run)",
-                    "size": len(ramdisk),
-                    "sha256": hashlib.sha256(ramdisk).hexdigest(),
-                }
-                if config.ramdisk is not None
-                else None,
-            },
-            config={
-                "name": config.name,
-                "memory": config.memory,
-                "vcpus": config.vcpus,
-                "cmdline": config.cmdline,
-                "seed": config.seed,
-                "p2m": config.p2m,
-                "epoch": config.epoch,
-                "realtime": config.realtime,
-                **{name: getattr(config, name) for name in SETTINGS.values()},
-                **({"compat": config.compat} if config.compat else {}),
-                **({"disks": self._disks.described} if config.disks else {}),
-                **({"faults": list(config.faults)} if config.faults else {}),
-            },
-            verdict={
-                "kind": verdict.kind if verdict else "interrupted",
-                "reason": verdict.reason if verdict else "closed before it ended",
-                "exit_status": verdict.exit_status if verdict else 1,
-                "details": list(verdict.details) if verdict else [],
-            },
+            image=image_facts(xen.domain, self._provenance),
+            config=config_facts(self.config, self._disks.described),
+            verdict=verdict_facts(self.verdict),
             virtual_ns=self.now_ns,
             retired=self.retired,
             wall_s=time.monotonic() - self._started_at,
             counts=self.log.counts(),
             unimplemented=xen.unimplemented,
             digests={"console": self._files.digest.hexdigest(), "hypercalls": self.log.digest()},
-            **({} if config.realtime else {"inputs": self.inputs().as_object()}),
+            **({} if self.config.realtime else {"inputs": self.inputs().as_object()}),
         )
 
     def close(self) -> None:

@@ -44,6 +44,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"stub.errors", "stub.gdb.listener", "stub.gdb.model", "stub.gdb.packet", "stub.gdb.session"}
     ),
     "stub.inputs": frozenset({"stub.domain"}),
+    "stub.limits": frozenset({"stub.errors", "stub.hypervisor.clock"}),
+    "stub.runfiles": frozenset({"stub.errors", "stub.domain", "stub.hypervisor.verdict"}),
     "stub.machine": frozenset({"stub"}),
     "stub.asked": frozenset({"stub.errors", "stub.domain"}),
     "stub.terminal": frozenset({"stub.machine", "stub.errors"}),
