@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from harness.small_guests import Variation
 
@@ -18,17 +17,11 @@ _NEEDS = {
 }
 
 
-def marked(variations: Iterable[Variation]) -> list[ParameterSet]:
-    """Parameters of a test, each with the variation's id and its needs."""
-    return [
-        pytest.param(
-            variation,
-            id=variation.id,
-            marks=[
-                pytest.mark.pv_needs(need)
-                for name, need in _NEEDS.items()
-                if name == f"{variation.folder.name}-{variation.name}"
-            ],
-        )
-        for variation in variations
-    ]
+def each(variations: Iterable[Variation]) -> pytest.MarkDecorator:
+    """Runs a test once for each ``variation``, by the variation's id and with its needs."""
+    return pytest.mark.parametrize("variation", [pytest.param(one, id=one.id, marks=_marks(one)) for one in variations])
+
+
+def _marks(variation: Variation) -> list[pytest.MarkDecorator]:
+    name = f"{variation.folder.name}-{variation.name}"
+    return [pytest.mark.pv_needs(_NEEDS[name])] if name in _NEEDS else []

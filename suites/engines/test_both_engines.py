@@ -15,7 +15,7 @@ from harness import small_guests
 from harness.diff.command import main as diff
 from harness.guests import Guest
 from harness.small_guests import Variation
-from suites.needs import marked
+from suites.needs import each
 
 pytestmark = pytest.mark.pv_limits(memory=512)
 ENGINES = ("unicorn", "qemu")
@@ -67,7 +67,7 @@ def same_log(ran: list[Guest], capsys: pytest.CaptureFixture[str]) -> str:
     return said if status else ""
 
 
-@pytest.mark.parametrize("variation", marked(VARIATIONS))
+@each(VARIATIONS)
 def test_a_small_guest_runs_the_same(
     variation: Variation, guest: Guest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,12 +11,12 @@ import pytest
 from harness import small_guests
 from harness.guests import Guest
 from harness.small_guests import Variation
-from suites.needs import marked
+from suites.needs import each
 
 VARIATIONS = small_guests.find("pae", [32])
 
 
-@pytest.mark.parametrize("variation", marked(VARIATIONS))
+@each(VARIATIONS)
 def test_pae(variation: Variation, guest: Guest, subtests: pytest.Subtests) -> None:
     """Each check of one boot, and how it ends; no invariant of the frame table breaks meanwhile."""
     outcome = small_guests.run(variation, guest(audit=1))

@@ -11,12 +11,12 @@ import pytest
 from harness import small_guests
 from harness.guests import Guest
 from harness.small_guests import Variation
-from suites.needs import marked
+from suites.needs import each
 
 VARIATIONS = small_guests.find("traps", small_guests.BOTH)
 
 
-@pytest.mark.parametrize("variation", marked(VARIATIONS))
+@each(VARIATIONS)
 def test_traps(variation: Variation, guest: Guest, subtests: pytest.Subtests) -> None:
     """Each check of one boot, and the result line or the crash at its end."""
     outcome = small_guests.run(variation, guest)
