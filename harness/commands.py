@@ -6,32 +6,24 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from harness import catalogue
-from stub.errors import PvstubError, UsageError
+from stub.command_line import Parser, ended
+from stub.errors import UsageError
 
 
 def images(argv: Sequence[str]) -> int:
     """`pvstub images …`: the catalogue's images, in the cache or not."""
-    try:
-        arguments = _images_parser().parse_args(argv)
-        status: int = arguments.run(arguments)
-        return status
-    except PvstubError as error:
-        print(f"pvstub: {error}", file=sys.stderr)
-        return error.status
+    return ended("pvstub images", lambda: _images(_images_parser().parse_args(argv)))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments on one line, as pvstub's other errors."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog.removeprefix('pvstub ')}: {message}; see `{self.prog} --help`")
+def _images(arguments: argparse.Namespace) -> int:
+    status: int = arguments.run(arguments)
+    return status
 
 
 def _images_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="pvstub images", description="The guest images that pvstub knows by name.")
+    parser = Parser(prog="pvstub images", description="The guest images that pvstub knows by name.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
     listing = actions.add_parser("list", help="show all images, and which are in the cache")

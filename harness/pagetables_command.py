@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.command_line import Parser, ended
+from stub.command_line import TROUBLE, Parser, ended
 from stub.errors import UsageError
 from stub.trace.pagetables import census, diff, ranges, reverse, store, walks
 from stub.trace.pagetables.moments import Root
@@ -33,7 +33,7 @@ asks the guest of `pvstub boot --gdb`, by the address that it printed. The actio
 
 def main(argv: Sequence[str]) -> int:
     """Run ``pvstub pagetables``; the exit status. Faults of files and options are one line on stderr and status 2."""
-    return ended("pvstub pagetables", lambda: _run(argv))
+    return ended("pvstub pagetables", lambda: _run(argv), trouble=TROUBLE)
 
 
 def _run(argv: Sequence[str]) -> int:

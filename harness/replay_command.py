@@ -12,7 +12,7 @@ from typing import Final
 
 from harness import again, artefact
 from harness.cache import cache_folder
-from harness.command_line import Parser, ended
+from stub.command_line import TROUBLE, Parser, ended
 from stub.errors import UsageError
 
 SAME: Final = 0
@@ -21,7 +21,7 @@ DIFFERENT: Final = 1
 
 def main(argv: Sequence[str]) -> int:
     """Run ``pvstub replay``; 0 the same digests, 1 others, 2 trouble."""
-    return ended("pvstub replay", lambda: _run(argv), unread=DIFFERENT)
+    return ended("pvstub replay", lambda: _run(argv), trouble=TROUBLE, unread=DIFFERENT)
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -7,12 +7,12 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
+from stub.command_line import INTERRUPTED, Parser, ended
 from stub.errors import PvstubError, UsageError
 
 from .. import catalogue, package_versions
-from ..command_line import line, tidy
 from .environment import (
     Builder,
     Environment,
@@ -35,7 +35,6 @@ from .rounds import Judge, Rounds
 from .search import Found, Refused, Rules
 from .verdicts import SKIP_STATUS, Judged, Signature
 
-INTERRUPTED: Final = 130
 REFUSED, UNDECIDED = 3, 4
 _ONCE_STATUS: Final = {"good": 0, "bad": 1, "skip": SKIP_STATUS, "trouble": 128}
 _EPILOG = """\
@@ -57,24 +56,19 @@ goes on where it was interrupted. `once`: 0 good, 1 bad, 125 skip, 128 trouble, 
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see pvstub bisect --help")
-
-
 def main(argv: Sequence[str]) -> int:
     """Run ``pvstub bisect``; the exit status, as ``--help`` has it."""
+    return ended("pvstub bisect", lambda: _run(argv), unread=PvstubError.status)
+
+
+def _run(argv: Sequence[str]) -> int:
     words = list(argv)
     cut = words.index("--") if "--" in words else len(words)
+    options = _parser().parse_args(words[:cut])
+    options.boot = words[cut + 1 :]
+    act: Callable[[argparse.Namespace], int] = options.act
     try:
-        options = _parser().parse_args(words[:cut])
-        options.boot = words[cut + 1 :]
-        act: Callable[[argparse.Namespace], int] = options.act
-        with tidy():
-            return act(options)
-    except PvstubError as error:
-        print(f"pvstub bisect: {line(str(error))}", file=sys.stderr)
-        return error.status
+        return act(options)
     except KeyboardInterrupt:
         print("pvstub bisect: interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED
@@ -84,13 +78,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = _Parser(
+    made = Parser(
         prog="pvstub bisect",
         description="Find what a failing boot is due to.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = made.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
+    actions = made.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
 
     def add(name: str, about: str, environment: Callable[[argparse.Namespace], Environment]) -> argparse.ArgumentParser:
         parser = actions.add_parser(name, help=about, parents=[_verdict_options(), _search_options()])
@@ -134,8 +128,8 @@ def _build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", default="{point}", metavar="PATH", help="what to boot; {point} is the point's name")
 
 
-def _verdict_options() -> _Parser:
-    made = _Parser(add_help=False)
+def _verdict_options() -> Parser:
+    made = Parser(add_help=False)
     made.add_argument("--fail", metavar="REGEX", help="what a bad boot has on its console")
     made.add_argument("--pass", dest="passes", metavar="REGEX", help="what a good boot has on its console")
     made.add_argument("--ends", metavar="KIND[:REGEX]", help="how a bad boot ends, as crash or crash:REASON")
@@ -145,8 +139,8 @@ def _verdict_options() -> _Parser:
     return made
 
 
-def _search_options() -> _Parser:
-    made = _Parser(add_help=False)
+def _search_options() -> Parser:
+    made = Parser(add_help=False)
     made.add_argument("--confidence", type=float, default=0.99, metavar="P", help="of the answer (default 0.99)")
     made.add_argument(
         "--failure-rate", type=float, metavar="P", help="how often a bad point fails (default: learned; 1: always)"

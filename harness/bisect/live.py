@@ -6,7 +6,7 @@ import shutil
 import sys
 from typing import Final
 
-from ..command_line import line
+from stub.command_line import line
 
 _CLEAR: Final = "\r\x1b[2K"
 

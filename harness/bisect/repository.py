@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from stub.command_line import line
 from stub.errors import UsageError
 
-from ..command_line import line
 from .environment import Builder, Ready
 from .processes import git
 from .search import Found, Search

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from harness.command_line import Parser, ended
 from harness.diff import report
 from harness.diff.compare import Rules, compare
 from harness.diff.sides import Side
+from stub.command_line import TROUBLE, Parser, ended
 from stub.errors import UsageError
 from stub.trace.filters import compile_filter
 
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``pvstub diff``; 0 the same, 1 different, 2 trouble."""
-    return ended("pvstub diff", lambda: _run(parser().parse_args(argv)), unread=DIFFERENT)
+    return ended("pvstub diff", lambda: _run(parser().parse_args(argv)), trouble=TROUBLE, unread=DIFFERENT)
 
 
 def _run(options: argparse.Namespace) -> int:

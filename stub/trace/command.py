@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TextIO
 
-from stub.errors import PvstubError, UsageError
+from stub.command_line import Parser, ended
+from stub.errors import UsageError
 from stub.trace import jsonlines, perfetto, text
 from stub.trace.filters import Predicate, compile_filter
 from stub.trace.reader import LogReader
 from stub.trace.records import Record
 from stub.trace.stats import Stats
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as a shell gives it."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error of pvstub's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = _Parser(prog="pvstub trace", description="Show what a guest asked of its hypervisor, call by call.")
+    made = Parser(prog="pvstub trace", description="Show what a guest asked of its hypervisor, call by call.")
     made.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or its file hypercalls")
     made.add_argument("--json", action="store_true", help="one JSON object a line (with --stats: one object)")
     examples = "mmu_update,mmuext_op · event_channel_op:send · error · rc<0 · time=1s..2s · !iret"
@@ -45,20 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``pvstub trace``; the exit status. Faults of files and options are one line on stderr and status 2."""
-    try:
-        return _run(parser().parse_args(argv), sys.stdout)
-    except PvstubError as error:
-        print(f"pvstub trace: {error}", file=sys.stderr)
-        return error.status
-    except BrokenPipeError:
-        # Whoever read has read enough; the interpreter's own flush at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        print(f"pvstub trace: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
-        return PvstubError.status
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return ended("pvstub trace", lambda: _run(parser().parse_args(argv), sys.stdout))
 
 
 def _run(options: argparse.Namespace, out: TextIO) -> int:

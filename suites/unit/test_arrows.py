@@ -28,7 +28,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "stub.domain": GROUND | {"stub.image", "stub.memory"},
     "stub.engine": frozenset({"stub.units", "stub.errors"}),
     "stub.devices": GROUND | {"stub.memory"},
-    "stub.trace": GROUND | {"stub.memory"},
+    "stub.command_line": frozenset({"stub.errors"}),
+    "stub.trace": GROUND | {"stub.memory", "stub.command_line"},
     "stub.hypervisor": GROUND | {"stub.domain", "stub.memory", "stub.devices", "stub.trace", "stub.engine.base"},
     "stub.gdb": GROUND
     | {"stub.image", "stub.domain", "stub.memory", "stub.devices", "stub.hypervisor", "stub.engine.base"}

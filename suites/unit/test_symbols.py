@@ -152,7 +152,7 @@ def test_what_has_no_symbols_is_one_line(
     assert commands.images(["symbols", str(path)]) == ImageError.status == 2
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.startswith(f"pvstub: {path}: ")
+    assert err.startswith(f"pvstub images: {path}: ")
     assert said in err
     assert err.count("\n") == 1
     assert symbols.executable(path) is None

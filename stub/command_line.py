@@ -1,4 +1,4 @@
-"""How the harness's commands read their words and end: trouble is one line on standard error and exit status 2."""
+"""How commands read their words and end: what went wrong is one line on standard error, and an exit status."""
 
 from __future__ import annotations
 
@@ -24,31 +24,36 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def ended(command: str, act: Callable[[], int], unread: int = 0) -> int:
-    """The exit status of ``act``, or of what went wrong in it; ``unread`` where nobody reads its output any more."""
+def ended(command: str, act: Callable[[], int], *, trouble: int | None = None, unread: int = 0) -> int:
+    """The exit status of ``act``, or of what went wrong in it, which one line on standard error tells.
+
+    ``trouble`` is the status of every fault, for a command whose 1 is an answer; None leaves each its own. ``unread``
+    is the status when nobody reads the output any more.
+    """
     try:
         with tidy():
             status = act()
             sys.stdout.flush()
             return status
     except PvstubError as error:
-        print(f"{command}: {line(str(error))}", file=sys.stderr)
+        fault, status = str(error), error.status
     except BrokenPipeError:
         # Whoever read has read enough; the interpreter's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return unread
     except OSError as error:
-        where = str(error.filename or "standard output")
-        print(f"{command}: {line(where)}: {error.strerror}", file=sys.stderr)
+        fault, status = f"{error.filename or 'standard output'}: {error.strerror}", PvstubError.status
     except KeyboardInterrupt:
         return INTERRUPTED
-    return TROUBLE
+    print(f"{command}: {line(fault)}", file=sys.stderr)
+    return status if trouble is None else trouble
 
 
 def line(text: str) -> str:
     """A text in one line that does nothing to a terminal: a file's name, or what a file says, may hold anything."""
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+    half = _LONGEST // 2  # what is quoted may be long; what is said of it stands behind it
+    return shown if len(shown) <= _LONGEST else f"{shown[:half]}…{shown[-half:]}"
 
 
 @contextlib.contextmanager
