@@ -58,7 +58,9 @@ goes on where it was interrupted. `once`: 0 good, 1 bad, 125 skip, 128 trouble, 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``pvstub bisect``; the exit status, as ``--help`` has it."""
-    return ended("pvstub bisect", lambda: _run(argv), unread=PvstubError.status)
+    # From 128 on git bisect run stops; by any other status of a fault it would blame a commit.
+    trouble = _ONCE_STATUS["trouble"] if list(argv[:1]) == ["once"] else None
+    return ended("pvstub bisect", lambda: _run(argv), trouble=trouble, unread=trouble or PvstubError.status)
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -310,6 +310,15 @@ def test_what_cannot_be(
     assert message in said
 
 
+@pytest.mark.parametrize("words", [[], ["--fail", "("], ["--fail", "x", "--frobnicate"]])
+def test_git_bisect_run_takes_no_fault_of_ours_for_a_bad_commit(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops at a status of 128 or more only (git's bisect documentation)."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["once", *words]) == 128
+
+
 def test_lines_in_ci_and_a_live_one_on_a_terminal(tmp_path: Path) -> None:
     words = ["bisect", "list", *map(str, range(9)), "--script", "[ $PVSTUB_IMAGE -lt 4 ]", "--same-seed"]
     plain = subprocess.run([*PVSTUB, *words, f"--state={tmp_path / 'one'}"], capture_output=True, text=True, check=True)
