@@ -11,13 +11,32 @@ Sources: Linux arch/x86/include/asm/orc_types.h (the entries, before and since 6
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.dwarf import (
+    DW_CFA_advance_loc,
+    DW_CFA_advance_loc1,
+    DW_CFA_advance_loc2,
+    DW_CFA_advance_loc4,
+    DW_CFA_def_cfa,
+    DW_CFA_def_cfa_expression,
+    DW_CFA_def_cfa_sf,
+    DW_CFA_expression,
+    DW_CFA_offset,
+    DW_CFA_offset_extended_sf,
+    DW_CFA_same_value,
+    DW_CFA_undefined,
+    DW_OP_breg0,
+    DW_OP_deref,
+    DW_OP_plus_uconst,
+    sleb,
+    uleb,
+)
 from stub.image.elf import Elf, Section, read_sections
 
 ENTRY = np.dtype([("sp_offset", "<i2"), ("bp_offset", "<i2"), ("bits", "<u2")])  # bits: sp_reg 4, bp_reg 4, type 2 or 3
@@ -33,12 +52,6 @@ PT_REGS = {15: 0, 14: 8, 13: 16, 12: 24, RBP: 32, 3: 40, 11: 48, 10: 56, 9: 64, 
 # The hardware's part of it: rip, cs, rflags, rsp, ss.
 IRET_FRAME = {RIP: 0, RSP: 24}
 
-DW_CFA_advance_loc, DW_CFA_offset = 0x40, 0x80
-DW_CFA_advance_loc1, DW_CFA_advance_loc2, DW_CFA_advance_loc4 = 0x02, 0x03, 0x04
-DW_CFA_undefined, DW_CFA_same_value, DW_CFA_def_cfa = 0x07, 0x08, 0x0C
-DW_CFA_def_cfa_expression, DW_CFA_expression = 0x0F, 0x10
-DW_CFA_offset_extended_sf, DW_CFA_def_cfa_sf = 0x11, 0x12
-DW_OP_deref, DW_OP_plus_uconst, DW_OP_breg0 = 0x06, 0x23, 0x70
 DATA_ALIGN = -8
 ROWS_A_PIECE = 64
 """gdb replays a piece (FDE) from its start to the address that it is after."""
@@ -103,24 +116,24 @@ def _rule(sp_offset: int, bp_offset: int, bits: int, kinds: Mapping[int | None, 
 def _cfa(register: int, offset: int) -> bytes | None:
     """Where the caller's stack pointer was before the call; of saved registers, where they are."""
     if register == BP_INDIRECT:
-        return _block(DW_CFA_def_cfa_expression, bytes([DW_OP_breg0 + RBP, *_sleb(offset), DW_OP_deref]))
+        return _block(DW_CFA_def_cfa_expression, bytes([DW_OP_breg0 + RBP, *sleb(offset), DW_OP_deref]))
     if register == SP_INDIRECT and offset >= 0:
-        code = bytes([DW_OP_breg0 + RSP, 0, DW_OP_deref, DW_OP_plus_uconst, *_uleb(offset)])
+        code = bytes([DW_OP_breg0 + RSP, 0, DW_OP_deref, DW_OP_plus_uconst, *uleb(offset)])
         return _block(DW_CFA_def_cfa_expression, code)
     if register not in DWARF:
         return None
     if offset >= 0:
-        return bytes([DW_CFA_def_cfa, DWARF[register], *_uleb(offset)])
+        return bytes([DW_CFA_def_cfa, DWARF[register], *uleb(offset)])
     if offset % DATA_ALIGN:
         return None
-    return bytes([DW_CFA_def_cfa_sf, DWARF[register], *_sleb(offset // DATA_ALIGN)])
+    return bytes([DW_CFA_def_cfa_sf, DWARF[register], *sleb(offset // DATA_ALIGN)])
 
 
 def _frame_pointer(register: int, offset: int) -> bytes:
     if register == PREV_SP:
         return _saved(RBP, offset)
     if register == BP:
-        return bytes([DW_CFA_expression, RBP, *_block(None, bytes([DW_OP_breg0 + RBP, *_sleb(offset)]))])
+        return bytes([DW_CFA_expression, RBP, *_block(None, bytes([DW_OP_breg0 + RBP, *sleb(offset)]))])
     return bytes([DW_CFA_same_value, RBP])
 
 
@@ -130,8 +143,8 @@ def _saved(register: int, offset: int) -> bytes:
         return bytes([DW_CFA_undefined, register])
     factored = offset // DATA_ALIGN
     if factored >= 0:
-        return bytes([DW_CFA_offset | register, *_uleb(factored)])
-    return bytes([DW_CFA_offset_extended_sf, register, *_sleb(factored)])
+        return bytes([DW_CFA_offset | register, *uleb(factored)])
+    return bytes([DW_CFA_offset_extended_sf, register, *sleb(factored)])
 
 
 def _section(addresses: list[int], which: list[int], rules: list[tuple[Frame, bytes]]) -> bytes:
@@ -143,7 +156,7 @@ def _section(addresses: list[int], which: list[int], rules: list[tuple[Frame, by
     for signal in (False, True):
         cies[signal] = len(section)
         initial = b"" if signal else bytes([DW_CFA_offset | RIP, 1])
-        text = bytes([*b"zS\0", 1, *_sleb(DATA_ALIGN), RIP, 0]) if signal else bytes([0, 1, *_sleb(DATA_ALIGN), RIP])
+        text = bytes([*b"zS\0", 1, *sleb(DATA_ALIGN), RIP, 0]) if signal else bytes([0, 1, *sleb(DATA_ALIGN), RIP])
         section += _entry(0xFFFFFFFF, b"\x01" + text + initial)
     at, stop = 0, len(addresses) - 1
     while at < stop:
@@ -178,18 +191,4 @@ def _advance(distance: int) -> bytes:
 
 
 def _block(opcode: int | None, code: bytes) -> bytes:
-    return bytes([*([opcode] if opcode is not None else []), *_uleb(len(code)), *code])
-
-
-def _uleb(value: int) -> Iterable[int]:
-    while value >= 0x80:
-        yield value & 0x7F | 0x80
-        value >>= 7
-    yield value
-
-
-def _sleb(value: int) -> Iterable[int]:
-    while not -0x40 <= value < 0x40:
-        yield value & 0x7F | 0x80
-        value >>= 7
-    yield value & 0x7F
+    return bytes([*([opcode] if opcode is not None else []), *uleb(len(code)), *code])
