@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.cache import sha256_of
+from stub.domain.disk import Disk
 from stub.errors import UsageError
 from stub.inputs import Inputs, disk_of
 from stub.machine import Limits, Machine
@@ -39,7 +40,7 @@ def of_run(folder: Path) -> Boot:
         disks = [disk_of(one, None if one["target"] is None else Path(one["target"])) for one in said["disks"]]
         inputs = Inputs.of_object(said, kernel, ramdisk, disks)
         for disk in disks:
-            written_through(disk.vdev, disk.overlay or disk.readonly)
+            check_unchanged(disk)
         end = kept["virtual_ns"], (folder / "console.log").stat().st_size
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder}: a summary that says nonsense ({error}); run the boot again") from error
@@ -47,10 +48,10 @@ def of_run(folder: Path) -> Boot:
     return Boot(inputs, end, None if stopped else kept["verdict"]["kind"], kept["digests"], kept["pvstub"])
 
 
-def written_through(vdev: str, kept: bool) -> None:
-    """UsageError for a disk that is not ``kept`` as it was before the boot."""
-    if not kept:
-        raise UsageError(f"its disk {vdev} was written through: what was on it before the boot is gone")
+def check_unchanged(disk: Disk) -> None:
+    """UsageError for a disk that is not as it was before the boot."""
+    if not (disk.overlay or disk.readonly):
+        raise UsageError(f"its disk {disk.vdev} was written through: what was on it before the boot is gone")
 
 
 def _file(folder: Path, said: Any, digest: str) -> Path:

@@ -14,13 +14,14 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness import sparse
-from harness.again import Boot, written_through
+from harness.again import Boot, check_unchanged
 from harness.cache import sha256_of
 from stub.domain.disk import Disk
 from stub.errors import PvstubError, UsageError
@@ -67,7 +68,7 @@ def write(path: Path, machine: Machine, end: tuple[int, int]) -> None:
     if config.realtime or folder is None:
         raise UsageError("a guest on the wall clock, or without a folder, leaves no artefact")
     for disk in config.disks:
-        written_through(disk.vdev, disk.overlay or disk.readonly)
+        check_unchanged(disk)
     kept, said = summary.load(folder), inputs.as_object()
     del said["files"]
     files = {KERNEL: config.kernel.read_bytes()}
@@ -148,36 +149,48 @@ def unpack(path: Path, folder: Path, images: Mapping[str, Path] | None = None) -
 
     UsageError for one that is none, or damaged, or lacks an image.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            manifest = json.loads(_read(archive, MANIFEST, MOST_SAID))
-            if manifest["schema"] != SCHEMA:
-                raise UsageError(f"{path}: an artefact of format {manifest['schema']}, not {SCHEMA}")
-            places = {}
-            for name in (KERNEL, RAMDISK):
-                if name in manifest["sha256"]:
-                    data = _read(archive, name)
-                    if hashlib.sha256(data).hexdigest() != manifest["sha256"][name]:
-                        raise UsageError(f"{path}: damaged: its {name} is another one; fetch it again")
-                    places[name] = folder / name
-                    places[name].write_bytes(data)
-            wanted = dict(images or {})
-            if sum(_size(archive, number) for number in range(len(manifest["disks"]))) > MOST_DISKS:
-                raise ValueError(f"disks of more than {MOST_DISKS >> 20} MiB")
-            disks = [
-                _unpack_disk(path, archive, number, said, folder, wanted.pop(str(said["vdev"]), None))
-                for number, said in enumerate(manifest["disks"])
-            ]
+    with _opened(path) as archive:
+        manifest = json.loads(_read(archive, MANIFEST, MOST_SAID))
+        if manifest["schema"] != SCHEMA:
+            raise UsageError(f"{path}: an artefact of format {manifest['schema']}, not {SCHEMA}")
+        places = {
+            name: _unpack_file(path, archive, name, manifest["sha256"][name], folder)
+            for name in (KERNEL, RAMDISK)
+            if name in manifest["sha256"]
+        }
+        if sum(_size(archive, number) for number in range(len(manifest["disks"]))) > MOST_DISKS:
+            raise ValueError(f"disks of more than {MOST_DISKS >> 20} MiB")
+        wanted = dict(images or {})
+        disks = [
+            _unpack_disk(path, archive, number, said, folder, wanted.pop(str(said["vdev"]), None))
+            for number, said in enumerate(manifest["disks"])
+        ]
         if wanted:
             raise UsageError(f"{path}: it has no disk {min(wanted)}")
-        inputs = Inputs.of_object(manifest, places[KERNEL], places.get(RAMDISK), disks)
-        return _boot(inputs, manifest)
+        return _boot(Inputs.of_object(manifest, places[KERNEL], places.get(RAMDISK), disks), manifest)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An artefact to read; UsageError for one that cannot be, and for what turns out within to be none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
     except OSError as error:
         raise UsageError(f"{error.filename or path}: {error.strerror}") from error
     except PvstubError:
         raise
     except _DAMAGE as error:
         raise UsageError(f"{path}: no artefact of pvstub's, or a damaged one ({error})") from error
+
+
+def _unpack_file(path: Path, archive: zipfile.ZipFile, name: str, digest: str, folder: Path) -> Path:
+    data = _read(archive, name)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UsageError(f"{path}: damaged: its {name} is another one; fetch it again")
+    place = folder / name
+    place.write_bytes(data)
+    return place
 
 
 def _boot(inputs: Inputs, manifest: dict[str, Any]) -> Boot:
@@ -204,9 +217,10 @@ def _unpack_disk(
 ) -> Disk:
     """A disk, with its image under its own name, which the guest may see."""
     about: dict[str, Any] = {name: said.pop(name) for name in ("size", "sha256", "pieces") if name in said}
+    disk = disk_of(said, None)
     if said["target"] is None:
-        return disk_of(said, None)
-    written_through(str(said["vdev"]), disk_of(said, None).overlay or disk_of(said, None).readonly)
+        return disk
+    check_unchanged(disk)
     hint = Path(said["target"])
     own = folder / _disk(number) / hint.name
     if not hint.name or not 0 <= about["size"] <= _MOST_DISK:
@@ -214,24 +228,24 @@ def _unpack_disk(
     own.parent.mkdir(exist_ok=True)
     if "pieces" in about:
         if given is not None:
-            raise UsageError(f"{path}: its disk {said['vdev']} is in it: leave out --disk {said['vdev']}={given}")
+            raise UsageError(f"{path}: its disk {disk.vdev} is in it: leave out --disk {disk.vdev}={given}")
         with own.open("wb") as image, archive.open(_disk(number)) as content:
             sparse.lay_out(image, about["size"], [(int(at), int(size)) for at, size in about["pieces"]], content)
     else:
-        own.symlink_to(_found(path, disk_of(said, hint), about, given))
-    return disk_of(said, own)
+        places = (hint, path.parent / hint.name) if given is None else (given,)
+        own.symlink_to(_found(path, disk.vdev, about, places))
+    return replace(disk, target=own)
 
 
-def _found(path: Path, disk: Disk, about: dict[str, Any], given: Path | None) -> Path:
-    """An image that is not in the artefact: the one that is given, where it was, or beside the artefact."""
-    assert disk.target is not None
-    for place in [given] if given is not None else [disk.target, path.parent / disk.target.name]:
+def _found(path: Path, vdev: str, about: dict[str, Any], places: Sequence[Path]) -> Path:
+    """An image that is not in the artefact, in one of the places where it may be."""
+    for place in places:
         if not place.is_file() or place.stat().st_size != about["size"]:
             continue
         if sha256_of(place) == about["sha256"]:
             return place.absolute()
     raise UsageError(
-        f"{path}: its disk {disk.vdev} is not in it: give --disk {disk.vdev}=FILE, an image of {about['size']:,} bytes "
+        f"{path}: its disk {vdev} is not in it: give --disk {vdev}=FILE, an image of {about['size']:,} bytes "
         f"with SHA-256 {about['sha256']}"
     )
 
@@ -239,15 +253,10 @@ def _found(path: Path, disk: Disk, about: dict[str, Any], given: Path | None) ->
 def unpack_logs(path: Path, folder: Path) -> None:
     """The logs that the boot left, for a comparison."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in LOGS:
-                if name in archive.namelist():
-                    (folder / name).write_bytes(_read(archive, name))
-    except OSError as error:
-        raise UsageError(f"{error.filename or path}: {error.strerror}") from error
-    except _DAMAGE as error:
-        raise UsageError(f"{path}: no artefact of pvstub's, or a damaged one ({error})") from error
+    with _opened(path) as archive:
+        for name in LOGS:
+            if name in archive.namelist():
+                (folder / name).write_bytes(_read(archive, name))
 
 
 def is_one(path: Path) -> bool:
