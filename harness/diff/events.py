@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.diff.places import Places, Word
 from stub.abi import xen
+from stub.abi.event_channel import EVTCHNOP_send
 from stub.abi.layout import Struct
 from stub.abi.sched import SCHEDOP_block, SCHEDOP_yield
 from stub.abi.vcpu import VCPUOP_set_singleshot_timer
@@ -26,17 +27,6 @@ from stub.trace.styles import pointer
 REQUEST: Final = struct.Struct("<QQ")
 PRESENT: Final = 1
 FRAME_BITS: Final = 0x000F_FFFF_FFFF_F000
-_FRAMES: Final = frozenset({"mfn", "gmfn", "control_gfn", "array_gfn", "source_gmfn", "dest_gmfn", "gpfn"})
-_ADDRESSES: Final = frozenset(
-    ("va", "sp", "base", "event", "failsafe", "syscall", "addr", "address", "address_eip", "event_eip", "failsafe_eip",
-     "buffer", "frame_list", "errs", "extent_start", "handler_address", "ports", "bitmap", "virt_start", "v_start",
-     "v_end", "gpfns", "idxs")
-)  # fmt: skip
-_TIMES: Final = frozenset(
-    ("timeout_abs_ns", "timeout", "timeout_lo", "timeout_hi", "state_entry_time", "time", "period_ns")
-)
-_MACHINE: Final = frozenset({"maddr"})
-_ENTRIES: Final = frozenset({"pte"})
 
 _SCHEDULED_CALLS: Final = frozenset({
     Hypercall.iret, Hypercall.multicall, Hypercall.stack_switch, Hypercall.set_segment_base, Hypercall.set_timer_op,
@@ -45,7 +35,7 @@ _SCHEDULED_CALLS: Final = frozenset({
 _SCHEDULED_COMMANDS: Final = frozenset({
     (Hypercall.sched_op, SCHEDOP_block), (Hypercall.sched_op, SCHEDOP_yield),
     (Hypercall.vcpu_op, VCPUOP_set_singleshot_timer), (Hypercall.xen_version, XENVER_version),
-    (Hypercall.event_channel_op, 4),
+    (Hypercall.event_channel_op, EVTCHNOP_send),
 })  # fmt: skip
 MAYBE_SCHEDULED: Final = _SCHEDULED_CALLS | {number for number, _ in _SCHEDULED_COMMANDS}
 """Hypercalls that are looked at by `scheduled`; no other follows the schedule."""
@@ -81,83 +71,110 @@ def scheduled(record: log.Record) -> bool:
 
 def event(record: log.Record, places: Places) -> Event:
     """The event that a record stands for."""
-    asked: list[str] = []
-    where: list[Word] = []
-    answer: list[str] = []
-    _MAKERS[type(record)](record, places, asked, where, answer)
-    return Event(tuple(asked), tuple(where), tuple(answer))
+    words = _Words(places)
+    _MAKERS[type(record)](record, words)
+    return Event(tuple(words.asked), tuple(words.where), tuple(words.answer))
+
+
+class _Words:
+    """An event's words, as they are found in its record."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.asked: list[str] = []
+        self.where: list[Word] = []
+        self.answer: list[str] = []
+
+    def number(self, name: str, value: int) -> None:
+        """An argument or a structure's member, by what its name says it is."""
+        take = _MEANINGS.get(name)
+        if take is None:
+            self.asked.append(f"{name}={value:#x}")
+        else:
+            take(self, value)
+
+    def address(self, *values: int) -> None:
+        self.where += map(self.places.address, values)
+
+    def frame(self, value: int) -> None:
+        self.where.append(self.places.frame(value))
+
+    def machine(self, value: int) -> None:
+        self.where.append(self.places.machine(value))
+
+    def entry(self, value: int) -> None:
+        """A page-table entry: its flags are asked, its frame is a place."""
+        if value & PRESENT:
+            self.asked.append(f"flags={value & ~FRAME_BITS:#x}")
+            self.frame((value & FRAME_BITS) >> 12)
+        else:
+            self.asked.append(f"entry={value:#x}")
+
+    def time(self, value: int) -> None:
+        """Left out: other boots have others."""
+
+
+_MEANINGS: Final[Mapping[str, Callable[[_Words, int], None]]] = {
+    name: take
+    for take, names in (
+        (_Words.entry, "pte"),
+        (_Words.frame, "mfn gmfn control_gfn array_gfn source_gmfn dest_gmfn gpfn"),
+        (_Words.machine, "maddr"),
+        (_Words.address,
+         "va sp base event failsafe syscall addr address address_eip event_eip failsafe_eip buffer frame_list errs"
+         " extent_start handler_address ports bitmap virt_start v_start v_end gpfns idxs"),
+        (_Words.time, "timeout_abs_ns timeout timeout_lo timeout_hi state_entry_time time period_ns"),
+    )
+    for name in names.split()
+}  # fmt: skip
 
 
 # -- hypercalls ------------------------------------------------------------------------------------------------------
 
 
-def _hypercall(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
+def _hypercall(record: Any, words: _Words) -> None:
     row = CALLS.get(record.number, _UNKNOWN)
     if row.command is None:
-        asked.append(record.name)
+        words.asked.append(record.name)
     else:
         command = record.args[row.command] & row.mask
-        asked.append(f"{record.name}:{row.commands.get(command, command)}")
+        words.asked.append(f"{record.name}:{row.commands.get(command, command)}")
     if record.number != Hypercall.iret:  # whose result is the rax that it restores
-        answer.append(f"-{errno_name(record.result)}" if record.failed else f"{record.result:#x}")
+        words.answer.append(f"-{errno_name(record.result)}" if record.failed else f"{record.result:#x}")
     special = _SPECIAL.get(record.number)
     if special is not None:
-        special(record, places, asked, where)
+        special(record, words)
         return
     pointed = row.points_to(record.args)
     for index, (arg, value) in enumerate(zip(row.arguments(record.bits), record.args, strict=False)):
         if index == row.command:
             continue
         if arg.style is pointer or (pointed is not None and pointed.arg == index):
-            where.append(places.address(value))
+            words.address(value)
         else:
-            _value(places, arg.name, value, asked, where)
+            words.number(arg.name, value)
     if pointed is not None:
-        _structures(pointed, record, places, asked, where, answer)
+        _structures(pointed, record, words)
 
 
 _UNKNOWN: Final = Call(-1, tuple(Arg(f"a{number}") for number in range(1, 6)))
 
 
-def _value(places: Places, name: str, value: int, asked: list[str], where: list[Word]) -> None:
-    if name in _ENTRIES:
-        _entry(places, value, asked, where)
-    elif name in _FRAMES:
-        where.append(places.frame(value))
-    elif name in _ADDRESSES:
-        where.append(places.address(value))
-    elif name in _MACHINE:
-        where.append(places.machine(value))
-    elif name not in _TIMES:
-        asked.append(f"{name}={value:#x}")
-
-
-def _entry(places: Places, value: int, asked: list[str], where: list[Word]) -> None:
-    """A page-table entry: its flags are asked, its frame is a place."""
-    if value & PRESENT:
-        asked.append(f"flags={value & ~FRAME_BITS:#x}")
-        where.append(places.frame((value & FRAME_BITS) >> 12))
-    else:
-        asked.append(f"entry={value:#x}")
-
-
-def _structures(
-    pointed: Pointed, record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]
-) -> None:
+def _structures(pointed: Pointed, record: Any, words: _Words) -> None:
     layout = pointed.layout(record.bits)
     if pointed.text:
-        asked.append(record.payload.decode(errors="backslashreplace"))
+        words.asked.append(record.payload.decode(errors="backslashreplace"))
         return
     if Flow.IN in pointed.flow:
-        for at in range(
-            0, len(record.payload) - layout.size + 1, layout.size if pointed.count is not None else 1 << 20
-        ):
-            for name, value in _members(layout, record.payload, at):
-                _value(places, name, value, asked, where)
-    ignored: list[Word] = []
+        whole = len(record.payload) // layout.size
+        for index in range(whole if pointed.count is not None else min(whole, 1)):
+            for name, value in _members(layout, record.payload, index * layout.size):
+                words.number(name, value)
     if Flow.OUT in pointed.flow:
+        told = _Words(words.places)
         for name, value in _members(layout, record.out, 0):
-            _value(places, name, value, answer, ignored)
+            told.number(name, value)
+        words.answer += told.asked  # what it was told of places is Xen's to choose
 
 
 def _members(layout: Struct, data: bytes, base: int) -> list[tuple[str, int]]:
@@ -171,16 +188,16 @@ def _members(layout: Struct, data: bytes, base: int) -> list[tuple[str, int]]:
     return found
 
 
-def _mmu_update(record: Any, places: Places, asked: list[str], where: list[Word]) -> None:
-    asked += [f"count={record.args[1]}", f"foreigndom={record.args[3]:#x}"]
+def _mmu_update(record: Any, words: _Words) -> None:
+    words.asked += [f"count={record.args[1]}", f"foreigndom={record.args[3]:#x}"]
     for address, value in REQUEST.iter_unpack(record.payload[: len(record.payload) & ~15]):
         command = address & 7
-        asked.append(xen.MMU_UPDATES.get(command, str(command)))
-        where.append(places.machine(address & ~7))
+        words.asked.append(xen.MMU_UPDATES.get(command, str(command)))
+        words.machine(address & ~7)
         if command == xen.MMU_MACHPHYS_UPDATE:
-            where.append(Word(f"pfn {value:#x}", "the guest's frame"))
+            words.where.append(Word(f"pfn {value:#x}", "the guest's frame"))
         else:
-            _entry(places, value, asked, where)
+            words.entry(value)
 
 
 TAKES_FRAME: Final = frozenset({
@@ -193,32 +210,32 @@ _TAKES_ADDRESS: Final = frozenset({
 })  # fmt: skip
 
 
-def _mmuext_op(record: Any, places: Places, asked: list[str], where: list[Word]) -> None:
-    asked += [f"count={record.args[1]}", f"foreigndom={record.args[3]:#x}"]
+def _mmuext_op(record: Any, words: _Words) -> None:
+    words.asked += [f"count={record.args[1]}", f"foreigndom={record.args[3]:#x}"]
     layout = xen.MmuextOp32 if record.bits == 32 else xen.MmuextOp64
     for operation in layout.unpack_array(record.payload, len(record.payload) // layout.size):
-        asked.append(xen.MMUEXT_OPS.get(operation.cmd, str(operation.cmd)))
+        words.asked.append(xen.MMUEXT_OPS.get(operation.cmd, str(operation.cmd)))
         if operation.cmd in TAKES_FRAME:
-            where.append(places.frame(operation.arg1))
+            words.frame(operation.arg1)
         elif operation.cmd in _TAKES_ADDRESS:
-            where.append(places.address(operation.arg1))
+            words.address(operation.arg1)
         if operation.cmd == xen.MMUEXT_SET_LDT:
-            asked.append(f"entries={operation.arg2 & 0xFFFF_FFFF}")
+            words.asked.append(f"entries={operation.arg2 & 0xFFFF_FFFF}")
 
 
-def _update_va_mapping(record: Any, places: Places, asked: list[str], where: list[Word]) -> None:
+def _update_va_mapping(record: Any, words: _Words) -> None:
     wide = record.bits == 64
     value, flags = record.args[1], record.args[2] if wide else record.args[3]
-    where.append(places.address(record.args[0]))
-    _entry(places, value if wide else value & 0xFFFF_FFFF | record.args[2] << 32, asked, where)
-    asked.append(f"flush={flags & 3}")  # above it, a pointer or bits of vCPUs
+    words.address(record.args[0])
+    words.entry(value if wide else value & 0xFFFF_FFFF | record.args[2] << 32)
+    words.asked.append(f"flush={flags & 3}")  # above it, a pointer or bits of vCPUs
 
 
-def _iret(record: Any, places: Places, asked: list[str], where: list[Word]) -> None:
+def _iret(record: Any, words: _Words) -> None:
     """Nothing but the call: what it returns to is the schedule's."""
 
 
-_SPECIAL: Final[Mapping[int, Callable[[Any, Places, list[str], list[Word]], None]]] = {
+_SPECIAL: Final[Mapping[int, Callable[[Any, _Words], None]]] = {
     Hypercall.mmu_update: _mmu_update,
     Hypercall.mmuext_op: _mmuext_op,
     Hypercall.update_va_mapping: _update_va_mapping,
@@ -230,61 +247,63 @@ _SPECIAL: Final[Mapping[int, Callable[[Any, Places, list[str], list[Word]], None
 # -- what is no hypercall ----------------------------------------------------------------------------------------------
 
 
-def _exception(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
+def _exception(record: Any, words: _Words) -> None:
     code = "" if record.error_code is None else f"error_code={record.error_code:#x}"
-    asked += ["exception", record.subop, code, "user" if record.user else "kernel"]
-    where += [places.address(record.rip), places.address(record.to_rip)]
+    words.asked += ["exception", record.subop, code, "user" if record.user else "kernel"]
+    words.address(record.rip, record.to_rip)
     if record.vector == 14:
-        where.append(places.address(record.cr2))
+        words.address(record.cr2)
 
 
-def _upcall(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
-    asked.append("event upcall")
-    where.append(places.address(record.to_rip))
+def _upcall(record: Any, words: _Words) -> None:
+    words.asked.append("event upcall")
+    words.address(record.to_rip)
 
 
-def _cpuid(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
-    asked += ["cpuid", f"leaf={record.leaf:#x}", f"subleaf={record.subleaf:#x}"]
-    answer += [f"{value:#x}" for value in (record.eax, record.ebx, record.ecx, record.edx)]
+def _cpuid(record: Any, words: _Words) -> None:
+    words.asked += ["cpuid", f"leaf={record.leaf:#x}", f"subleaf={record.subleaf:#x}"]
+    words.answer += [f"{value:#x}" for value in (record.eax, record.ebx, record.ecx, record.edx)]
 
 
-def _privileged(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
-    asked.append(record.subop)
+def _privileged(record: Any, words: _Words) -> None:
+    words.asked.append(record.subop)
     if record.subop in ("rdmsr", "wrmsr"):
-        asked.append(f"msr={record.before[2] & 0xFFFF_FFFF:#x}")
-    where.append(places.address(record.rip))
+        words.asked.append(f"msr={record.before[2] & 0xFFFF_FFFF:#x}")
+    words.address(record.rip)
 
 
-def _port_io(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
-    asked += ["out" if record.write else "in", f"port={record.port:#x}", f"size={record.size}"]
-    (asked if record.write else answer).append(f"{record.value & (1 << 8 * record.size) - 1:#x}")
+def _port_io(record: Any, words: _Words) -> None:
+    words.asked += ["out" if record.write else "in", f"port={record.port:#x}", f"size={record.size}"]
+    (words.asked if record.write else words.answer).append(f"{record.value & (1 << 8 * record.size) - 1:#x}")
 
 
-def _page_table_write(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
-    asked += ["page table write", f"size={record.size}"]
-    where += [places.address(record.rip), places.machine(record.maddr)]
-    _entry(places, record.value, asked, where)
-    answer.append(f"-{errno_name(record.result) or -record.result}" if record.result < 0 else f"{record.result:#x}")
+def _page_table_write(record: Any, words: _Words) -> None:
+    words.asked += ["page table write", f"size={record.size}"]
+    words.address(record.rip)
+    words.machine(record.maddr)
+    words.entry(record.value)
+    failed = record.result < 0
+    words.answer.append(f"-{errno_name(record.result) or -record.result}" if failed else f"{record.result:#x}")
 
 
-def _console(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
-    asked += ["console output", f"offset={record.offset}", f"length={record.length}"]
+def _console(record: Any, words: _Words) -> None:
+    words.asked += ["console output", f"offset={record.offset}", f"length={record.length}"]
 
 
-def _note(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
-    asked.append("note")  # its text has frames and addresses in it
+def _note(record: Any, words: _Words) -> None:
+    words.asked.append("note")  # its text has frames and addresses in it
 
 
-def _start(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
-    asked += ["domain starts", f"pages={record.memory_pages}"]
-    where.append(places.address(record.rip))
+def _start(record: Any, words: _Words) -> None:
+    words.asked += ["domain starts", f"pages={record.memory_pages}"]
+    words.address(record.rip)
 
 
-def _end(record: Any, places: Places, asked: list[str], where: list[Word], answer: list[str]) -> None:
-    asked += ["domain ends", record.verdict, f"exit_status={record.exit_status}"]
+def _end(record: Any, words: _Words) -> None:
+    words.asked += ["domain ends", record.verdict, f"exit_status={record.exit_status}"]
 
 
-_MAKERS: Final[Mapping[type[log.Record], Callable[[Any, Places, list[str], list[Word], list[str]], None]]] = {
+_MAKERS: Final[Mapping[type[log.Record], Callable[[Any, _Words], None]]] = {
     log.HypercallRecord: _hypercall,
     log.ExceptionRecord: _exception,
     log.UpcallRecord: _upcall,
