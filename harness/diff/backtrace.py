@@ -27,7 +27,6 @@ LEAD_NS: Final = 10_000
 """So long before the place every exit is looked at, which is slow."""
 _LOOKED_AT: Final = (Exit.SYSCALL, Exit.EXCEPTION, Exit.IN, Exit.OUT, Exit.CPUID)
 
-
 Frames = tuple[tuple[int, str | None], ...]
 
 
@@ -109,11 +108,10 @@ class _Look:
         unwinder = Unwinder(places.symbols.path, places.bits)
         values = registers(xen) | {"rip": self.record.rip}
         for frame in unwinder.frames(values, xen.domain.guest.read_available):
-            # What a call returns to may be another function's first instruction: the name is that of the call.
-            name = places.symbol(frame.place - 1) if frame.caller else places.symbol(frame.place)
-            yield frame.place, _one_on(name) if frame.caller and name else name
+            yield frame.place, _behind_a_call(places, frame.place) if frame.caller else places.symbol(frame.place)
 
 
-def _one_on(name: str) -> str:
-    symbol, _, offset = name.partition("+")
-    return f"{symbol}+{int(offset or '0', 16) + 1:#x}"
+def _behind_a_call(places: Places, address: int) -> str | None:
+    """What a call returns to may be another function's first instruction: the name is that of the call."""
+    name, _, offset = (places.symbol(address - 1) or "").partition("+")
+    return f"{name}+{int(offset or '0', 16) + 1:#x}" if name else None

@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
         exact = alike if options.places is None else options.places == "exact"
         runs = good.run, bad.run
         found = compare(*runs, Rules(exact, options.schedule, filters), options.context)
-        one, other = report.first_pair(found)
+        one, other = found.first
         callers = (good.backtrace(one), bad.backtrace(other)) if options.backtrace else None
         if options.json:
             shown = report.as_object(found, *runs, callers)

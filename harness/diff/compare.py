@@ -7,7 +7,7 @@ time and no memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import chain, islice, zip_longest
 from typing import Final, NamedTuple
 
@@ -91,6 +91,13 @@ class Comparison(NamedTuple):
     more: int | None
     window: int
 
+    @property
+    def first(self) -> tuple[Entry | None, Entry | None]:
+        """The first event of each side that is not in its place on the other: GOOD's next and BAD's next."""
+        goods = (line.good for line in self.after if line.good is not None)
+        bads = (line.bad for line in self.after if line.bad is not None)
+        return next(goods, None), next(bads, None)
+
 
 def compare(good: Run, bad: Run, rules: Rules, context: int) -> Comparison:
     """Compare two runs and keep ``context`` equal events around the first difference."""
@@ -137,25 +144,24 @@ def _diverged(
 ) -> Comparison:
     """The rest of the two, from the first difference on."""
     good, bad = rest
-    keys = [[entry.event.key(rules.exact) for entry in side] for side in (good, bad)]
-    sides: list[Side] = []
-    for window in WINDOWS:
-        try:
-            sides = align(keys[0][:window], keys[1][: window + LIMIT], LIMIT)
-        except TooDifferent:
-            continue
-        break
+    sides = _aligned(*([entry.event.key(rules.exact) for entry in side] for side in rest))
     reached = sum(side.first is not None for side in sides), sum(side.second is not None for side in sides)
     if reached[0] == len(good) < WINDOWS[0]:  # to GOOD's end: what BAD has behind it is different too
         sides += [Side(None, number) for number in range(reached[1], len(bad))]
-    lines = [
-        Line(None if a is None else good[a], None if b is None else bad[b])  # as a diff has it
-        for a, b in sides
-    ]
+    lines = [Line(None if a is None else good[a], None if b is None else bad[b]) for a, b in sides]
     end, met = _meeting(lines)
     behind = lines[end + context :]
     more = sum(line.good is None or line.bad is None for line in behind)
     return Comparison(equal, before, lines[: end + context], met, more if met else None, len(lines))
+
+
+def _aligned(good: Sequence[Hashable], bad: Sequence[Hashable]) -> list[Side]:
+    for window in WINDOWS:
+        try:
+            return align(good[:window], bad[: window + LIMIT], LIMIT)
+        except TooDifferent:
+            continue
+    return []
 
 
 def _meeting(lines: Sequence[Line]) -> tuple[int, bool]:

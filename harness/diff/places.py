@@ -75,9 +75,11 @@ class Places:
         return self.bits == other.bits and self.symbols.path == other.symbols.path
 
     def pfn(self, mfn: int) -> int:
-        """The guest's own number for a machine frame at its start; below 0 for one that was not its own, and for 0."""
+        """The guest's own number for a machine frame at its start; -1 for one that was not its own, -2 for frame 0."""
         at = mfn - self.low
-        return self.pfns[at] if 0 <= at < len(self.pfns) else -1 - (not mfn)
+        if 0 <= at < len(self.pfns):
+            return self.pfns[at]
+        return -1 if mfn else -2
 
     def _machine(self, maddr: int) -> Word:
         frame = self.frame(maddr >> 12)

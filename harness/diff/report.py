@@ -13,7 +13,6 @@ from stub.trace import jsonlines, text
 MOST_LINES: Final = 60
 """How much of a long divergence is shown."""
 
-
 Callers = tuple[Backtrace | None, Backtrace | None]
 """Who called at GOOD's first event that differs, and at BAD's; None where one has nothing more."""
 
@@ -46,7 +45,7 @@ def _shown(line: Line) -> Iterator[str]:
 
 def _first(found: Comparison, good: Run, bad: Run, callers: Callers | None) -> Iterator[str]:
     """The first event that differs, on both sides, in the words that were compared."""
-    one, other = first_pair(found)
+    one, other = found.first
     traces = callers or (None, None)
     for name, entry, run, trace in (("GOOD", one, good, traces[0]), ("BAD", other, bad, traces[1])):
         if entry is None:
@@ -62,13 +61,6 @@ def _first(found: Comparison, good: Run, bad: Run, callers: Callers | None) -> I
             yield f"    {trace.why}"
     if one is not None and other is not None:
         yield from (f"    {difference}" for difference in differences(one, other))
-
-
-def first_pair(found: Comparison) -> tuple[Entry | None, Entry | None]:
-    """The first event of each side that is not in its place on the other: GOOD's next and BAD's next."""
-    goods = (line.good for line in found.after if line.good is not None)
-    bads = (line.bad for line in found.after if line.bad is not None)
-    return next(goods, None), next(bads, None)
 
 
 def differences(one: Entry, other: Entry) -> list[str]:
@@ -100,7 +92,7 @@ def as_object(found: Comparison, good: Run, bad: Run, callers: Callers | None = 
     """The comparison for a program."""
     divergence: dict[str, Any] | None = None
     if found.after:
-        one, other = first_pair(found)
+        one, other = found.first
         traces = callers or (None, None)
         divergence = {
             "good": _entry(one, good, traces[0]),

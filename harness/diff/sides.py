@@ -22,10 +22,10 @@ from stub.trace.reader import LogReader, Packed
 class Side:
     """``path``: a run's folder, its file ``hypercalls``, or an artefact, unpacked while ``opened`` lasts.
 
-    ``symbols``: a file of them, if it is another than the image's.
+    ``given``: a file with its symbols, if it is another than the image's.
     """
 
-    def __init__(self, path: Path, symbols: Path | None, opened: ExitStack) -> None:
+    def __init__(self, path: Path, given: Path | None, opened: ExitStack) -> None:
         self._artefact = path if artefact.is_one(path) else None
         self._files = Path()
         if self._artefact is not None:
@@ -35,7 +35,7 @@ class Side:
         self.reader = opened.enter_context(LogReader(path))
         self.name = self._artefact or self.reader.path.parent
         self.identity = self.reader.identity
-        self.run = Run(self._packed(), self.reader.unpack, Places(self.identity, self._symbols(symbols)))
+        self.run = Run(self._packed(), self.reader.unpack, Places(self.identity, self._symbols(given)))
 
     def backtrace(self, entry: Entry | None) -> Backtrace | None:
         """Who called, at an event; None where there is no event."""

@@ -23,7 +23,7 @@ cp "$ARCHIVE/debs/$action.deb" . 2>/dev/null || { echo "E: Failed to fetch $acti
 
 
 class Archive:
-    """``environment``: what makes apt that of this archive."""
+    """``environment``: with it, apt is that of this archive."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,6 +33,7 @@ class Archive:
             tool = folder / "bin" / name
             tool.write_text(script)
             tool.chmod(0o755)
+        self.environment = {"ARCHIVE": str(folder), "PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
 
     def add(self, package: str, version: str, path: str = "", content: bytes = b"", depends: str = "") -> None:
         """A version of a package with one file; the newest is added last."""

@@ -29,8 +29,8 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
         package, version = f"linux-image-6.1.0-{commit}-amd64", f"6.1.{commit}-1"
         made.add(package, version, f"./boot/vmlinuz-6.1.0-{commit}-amd64", kernel)
         made.add(META, version, depends=f"{package} (= {version})")
-    monkeypatch.setenv("ARCHIVE", str(made.folder))
-    monkeypatch.setenv("PATH", f"{made.folder / 'bin'}:/usr/bin:/bin")
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("PVSTUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(packages, "_new_lists", {})
     return made
