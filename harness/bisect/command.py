@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +31,7 @@ from .environment import (
 from .journal import Journal
 from .live import Live
 from .minimise import as_words
+from .processes import Workers
 from .report import as_object, headline, markdown
 from .repository import Repository
 from .rounds import Judge, Rounds
@@ -223,17 +226,17 @@ def _bisect(options: argparse.Namespace) -> int:
     if options.jobs < 1:
         raise UsageError(f"-j {options.jobs}: use 1 or more")
     state = options.state.resolve()
-    with Journal.locked(state):
+    with Journal.locked(state), ExitStack() as opened:
         journal = Journal.opened(state, _plan(options, environment), rules)
         rounds = Rounds(
             journal, environment, judge, options.jobs, _namer(environment), Live(),
             seeds=seeded, words=words, sampled=sampled,
         )  # fmt: skip
-        try:
-            return _searched(rounds)
-        finally:
-            rounds.workers.close()
-            environment.close()
+        if isinstance(environment, Repository):
+            opened.enter_context(environment.at_work())
+            rounds.after = lambda: journal.write("bisect.log", environment.log(journal.search))
+        opened.callback(rounds.workers.close)
+        return _searched(rounds)
 
 
 def _plan(options: argparse.Namespace, environment: Environment) -> dict[str, Any]:
@@ -253,10 +256,6 @@ def _namer(environment: Environment) -> Callable[[int], str]:
 
 def _searched(rounds: Rounds) -> int:
     journal, environment, say = rounds.journal, rounds.environment, rounds.live.say
-    if isinstance(environment, Repository):
-        environment.open()
-        repository = environment
-        rounds.after = lambda: journal.write("bisect.log", repository.log(journal.search))
     if journal.boots:
         say(f"goes on after {len(journal.boots)} boots, from {journal.folder}")
     end = rounds.run()
@@ -278,21 +277,14 @@ def _searched(rounds: Rounds) -> int:
 
 def _once(options: argparse.Namespace) -> int:
     """One verdict of what stands here, by its exit status."""
-    import tempfile
-
-    from .processes import Workers
-
     judge = _judge(options)
     with tempfile.TemporaryDirectory(prefix="pvstub-bisect-") as name:
         folder = Path(name)
         judged: Ready | Judged = Builder(options.build, options.image, Path.cwd(), folder / "images").build("here")
         if isinstance(judged, Ready):
-            workers = Workers()
-            try:
-                with workers.started([judge.work(judged, folder / "run")]) as (wait,):
-                    judged = judge.judge(folder / "run", wait())
-            finally:
-                workers.close()
+            work = judge.work(judged, folder / "run")
+            with closing(Workers()) as workers, workers.started([work]) as (wait,):
+                judged = judge.judge(folder / "run", wait())
     word, reason = judged
     Live().say(f"{word}: {reason}")
     return _ONCE_STATUS[word]

@@ -41,9 +41,6 @@ class Environment(Protocol):
     def ready(self, point: int) -> Ready | Judged:
         """Make a point ready; or why that cannot be, as skip or trouble."""
 
-    def close(self) -> None:
-        """Put away what was only for the search."""
-
 
 @dataclass(frozen=True)
 class Builder:
@@ -91,9 +88,6 @@ class NamedPoints:
     def ready(self, point: int) -> Ready | Judged:
         return self.builder.build(self.names[point])
 
-    def close(self) -> None:
-        pass
-
 
 @dataclass(frozen=True)
 class PackageVersions:
@@ -110,9 +104,6 @@ class PackageVersions:
         except ImageError as error:
             return "trouble", str(error)
         return Ready(str(unit.path), self.like, unit.record.sha256)
-
-    def close(self) -> None:
-        pass
 
 
 def like(image: catalogue.CatalogueImage) -> tuple[str, ...]:
@@ -135,9 +126,6 @@ class MemorySizes:
     def ready(self, point: int) -> Ready | Judged:
         return Ready(self.image, (f"--memory={self.sizes[point]}",))
 
-    def close(self) -> None:
-        pass
-
 
 @dataclass(frozen=True)
 class WordSets:
@@ -157,9 +145,6 @@ class WordSets:
             return Ready(self.image, tuple(f"--set={word}" for word in chosen))
         return Ready(self.image, (f"--extra={' '.join(chosen)}",))
 
-    def close(self) -> None:
-        pass
-
 
 @dataclass(frozen=True)
 class Seeds:
@@ -174,9 +159,6 @@ class Seeds:
 
     def ready(self, point: int) -> Ready | Judged:
         return Ready(self.image, (f"--seed={self.seeds[point]}",))
-
-    def close(self) -> None:
-        pass
 
 
 def seeds(texts: Sequence[str]) -> list[int]:

@@ -11,6 +11,7 @@ from stub.trace import milestones
 from .journal import BootNote, Journal
 from .minimise import Needed, as_point
 from .processes import compared
+from .rounds import End
 from .sample import Share
 from .search import Found, Refused
 
@@ -21,7 +22,7 @@ _POINT = re.compile(r"\bpoint (\d+)")
 Name = Callable[[int], str]
 
 
-def as_object(journal: Journal, end: Found | Refused | Needed | Share, name: Name) -> dict[str, Any]:
+def as_object(journal: Journal, end: End, name: Name) -> dict[str, Any]:
     """The report: the answer or the refusal, every boot, the last failing one and what sets it apart."""
     failing = next((boot for boot in reversed(journal.boots) if boot.word == "bad" and _wanted(boot, end)), None)
     passing = _passing(journal, end)
@@ -38,7 +39,7 @@ def as_object(journal: Journal, end: Found | Refused | Needed | Share, name: Nam
     }
 
 
-def _outcome(end: Found | Refused | Needed | Share, name: Name) -> dict[str, Any]:
+def _outcome(end: End, name: Name) -> dict[str, Any]:
     match end:
         case Refused(word, reason):
             named = _POINT.sub(lambda found: name(int(found[1])), reason)
@@ -63,7 +64,7 @@ def _outcome(end: Found | Refused | Needed | Share, name: Name) -> dict[str, Any
             }
 
 
-def _wanted(boot: BootNote, end: Found | Refused | Needed | Share) -> bool:
+def _wanted(boot: BootNote, end: End) -> bool:
     match end:
         case Found():
             return boot.point == end.first_bad
@@ -75,7 +76,7 @@ def _wanted(boot: BootNote, end: Found | Refused | Needed | Share) -> bool:
             return True
 
 
-def _passing(journal: Journal, end: Found | Refused | Needed | Share) -> BootNote | None:
+def _passing(journal: Journal, end: End) -> BootNote | None:
     """The last boot that passed of the last good point; of sets of words, of one that lacks the fewest needed ones."""
     passed = [boot for boot in reversed(journal.boots) if boot.word == "good"]
     match end:

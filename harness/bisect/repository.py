@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,12 +53,16 @@ class Repository:
         git(self.tree, "checkout", "--quiet", "--force", "--detach", self.commits[point])
         return self.builder.build(self.commits[point], self.tree)
 
-    def open(self) -> None:
-        """Begin with a fresh work tree: one that a killed search left may be half-way in anything."""
-        self.close()
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """With a fresh work tree, as one that a killed search left may be half-way in anything; it is gone after."""
+        self._remove_tree()
+        try:
+            yield
+        finally:
+            self._remove_tree()
 
-    def close(self) -> None:
-        """Remove the work tree."""
+    def _remove_tree(self) -> None:
         if self.tree.exists():
             shutil.rmtree(self.tree)
             git(self.path, "worktree", "prune")
