@@ -7,30 +7,27 @@ Other sub-commands, and the names of images, are found through entry points (``p
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stub.domain.actions import ACTIONS, SETTINGS
+from stub.command_line import INTERRUPTED, Signalled, ended_in_order
 from stub.errors import PvstubError, UsageError
+from stub.options import add_boot_options, integer
 
 if TYPE_CHECKING:
     from stub.gdb.command import Options
     from stub.hypervisor.verdict import Verdict
     from stub.machine import Machine
-    from stub.trace.pagetables.moments import Moment
 
 _OWN = ("trace RUN", "config check FILE")
-_LONGEST = 1e9  # seconds: thirty years
 COMMANDS_GROUP, SYMBOLS_GROUP = "pvstub.commands", "pvstub.symbols"
 
 
@@ -63,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pvstub: {error.filename or 'a file of the run'}: {error.strerror}", file=sys.stderr)
         return PvstubError.status
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def _open_output() -> None:
@@ -117,108 +114,13 @@ def _parser(external: list[str]) -> argparse.ArgumentParser:
     create.add_argument("-c", dest="console", action="store_true", help="show the console")
     create.set_defaults(run=_create)
     for each in (boot, create):
-        for add in (_add_guest_options, _add_machine, _add_ends, _add_run, _add_debugger):
-            add(each)
-        each.add_argument("--quiet", action="store_true", help="print no console output and no summary")
+        add_boot_options(each)
     inspect = commands.add_parser("inspect", help="say what a file is, and what layout it would get")
     inspect.add_argument("file", type=Path)
     inspect.add_argument("--json", action="store_true", help="as JSON")
-    inspect.add_argument("--memory", type=_integer, default=256, help="MiB, for the start-of-day layout")
+    inspect.add_argument("--memory", type=integer, default=256, help="MiB, for the start-of-day layout")
     inspect.set_defaults(run=_inspect)
     return parser
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the guest")
-    group.add_argument("--ramdisk", type=Path, help="a ramdisk file instead of the image's own")
-    group.add_argument("--cmdline", help="the kernel's command line instead of the image's own")
-    group.add_argument("--extra", default="", help="words to add to the command line")
-    group.add_argument("--memory", type=_integer, help="MiB (default: the image's, or 256)")
-    group.add_argument("--seed", type=_integer, default=0, help="how PFNs fall on MFNs (default 0)")
-    group.add_argument("--p2m", choices=("shuffle", "identity"), default="shuffle", help="default: shuffle")
-    group.add_argument("--epoch", type=_integer, help="time of day at the start, seconds since 1970")
-    group.add_argument(
-        "--disk", action="append", default=[], metavar="SPEC",
-        help="a disk: PATH[,VDEV[,r|w|cdrom[,direct]]]; writes are thrown away unless direct; may be given again",
-    )  # fmt: skip
-    group.add_argument(
-        "--fault", action="append", default=[], metavar="SPEC",
-        help="I/O errors on purpose: disk[=VDEV]:read|write|flush|discard[:sector=N|:every=K]; disk[=VDEV]:unflushed "
-        "loses at the end what was not flushed; may be given again",
-    )  # fmt: skip
-    group.add_argument("--engine", choices=("unicorn", "qemu"), help="what runs its instructions (default: unicorn)")
-    group.add_argument("--realtime", action="store_true", help="tie virtual time to the wall clock")
-    group.add_argument("--interactive", action="store_true", help="a terminal on the guest's console; Ctrl-] leaves")
-    group.add_argument("--compat", choices=("xen-3",), help="rules of an older Xen: page tables may be written to")
-
-
-def _add_ends(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("when it ends")
-    for setting in SETTINGS.values():
-        group.add_argument(
-            f"--{setting.replace('_', '-')}", choices=tuple(ACTIONS), metavar="ACTION",
-            help="what follows when the guest ends so (default: the configuration's, or destroy)",
-        )  # fmt: skip
-    group.add_argument(
-        "--core", type=Path, metavar="FILE", help="where core files go, for gdb and crash; one is written at the end"
-    )
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the run")
-    group.add_argument("--virtual-limit", type=_seconds, metavar="S", help="stop at this virtual time")
-    group.add_argument("--wall-limit", type=_seconds, metavar="S", help="stop after this much wall time")
-    group.add_argument("--instructions", type=_integer, metavar="N", help="stop after so many instructions")
-    group.add_argument("--run", type=Path, dest="run_directory", metavar="DIR", help="keep the run in this folder")
-    group.add_argument(
-        "--audit", type=_count, metavar="N",
-        help="check all invariants of the guest's memory after each Nth hypercall",
-    )  # fmt: skip
-    group.add_argument(
-        "--snapshot", type=_moment, action="append", default=[], metavar="at=WHEN",
-        help="keep the page tables at=hypercall:N, at=2.5s or at=end; may be given again",
-    )  # fmt: skip
-
-
-def _add_debugger(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("gdb")
-    group.add_argument(
-        "--gdb",
-        nargs="?",
-        const="",
-        type=_address,
-        metavar="ADDRESS",
-        help="let gdb in: PORT, unix:PATH (default: any free port)",
-    )
-    group.add_argument("--wait", action="store_true", help="with --gdb: stand at the first instruction")
-    group.add_argument(
-        "--gdb-on-crash", action="store_true", help="let gdb in once the guest crashes (at --gdb's ADDRESS)"
-    )
-    group.add_argument(
-        "--on-detach", choices=("continue", "stop", "kill"),
-        help="what the guest does when gdb goes (default: continue)",
-    )  # fmt: skip
-    group.add_argument("--symbols", type=Path, metavar="FILE", help="the guest's symbols (default: the image's own)")
-
-
-def _add_guest_options(parser: argparse.ArgumentParser) -> None:
-    from stub.domain.guestfile.command import add_options
-
-    add_options(parser)
-
-
-def _integer(text: str) -> int:
-    value = int(text, 0)
-    if value.bit_length() > 64:
-        raise ValueError(text)
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < _LONGEST:
-        raise ValueError(text)
-    return value
 
 
 # -- boot
@@ -261,7 +163,7 @@ def _boot(options: argparse.Namespace, started: Callable[[str], None] = lambda _
     )
     directory = options.run_directory or new_run_directory(config.name)
     show = None if options.quiet or options.interactive else _show
-    with _ended_in_order() as let_in:
+    with ended_in_order() as let_in:
         machine = Machine(
             config,
             directory,
@@ -280,12 +182,12 @@ def _boot(options: argparse.Namespace, started: Callable[[str], None] = lambda _
                     _run(machine, options, debugger)
             except KeyboardInterrupt:
                 machine.interrupt()
-            except _Signalled as end:
+            except Signalled as end:
                 machine.interrupt(f"ended by {end.signal.name}")
                 raise
     verdict = machine.verdict
     if verdict is None:
-        return 130
+        return INTERRUPTED
     if not options.quiet:
         _print_summary(machine, verdict, directory)
     return 0 if options.interactive and verdict.kind == "interrupted" else verdict.exit_status
@@ -335,81 +237,10 @@ def _debugger(options: argparse.Namespace) -> Options | None:
     return asked
 
 
-def _count(text: str) -> int:
-    """A number from 1 on."""
-    number = _integer(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give a number from 1 on")
-    return number
-
-
-def _address(text: str) -> str:
-    """Where a debugger comes in, checked while the words are read: the image's name may stand in its place."""
-    from stub.gdb.listener import Address
-
-    try:
-        Address.parse(text)
-    except UsageError as error:
-        raise UsageError(f"--gdb {error}. An image's name goes before --gdb") from error
-    return text
-
-
-def _moment(text: str) -> Moment:
-    """When to keep a snapshot."""
-    from stub.trace.pagetables.moments import Moment
-
-    return Moment.parse(text)
-
-
 def _symbols(image: str) -> Path | None:
     """A file with the symbols of an image, from whoever can make one."""
     found = (entry.load()(image) for entry in metadata.entry_points(group=SYMBOLS_GROUP))
     return next((path for path in found if path is not None), None)
-
-
-class _Signalled(SystemExit):
-    """A signal came that ends the process."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.signal = signal.Signals(number)
-
-
-@contextlib.contextmanager
-def _ended_in_order() -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
-    """A signal that ends the process acts within what is yielded, else waits: a run begins and ends whole."""
-    came: list[int] = []
-    waits = True
-
-    def end(number: int, _: object) -> None:
-        came.append(number)
-        if not waits:
-            act()
-
-    def act() -> None:
-        if came:
-            number = came.pop()
-            raise KeyboardInterrupt if number == signal.SIGINT else _Signalled(number)
-
-    @contextlib.contextmanager
-    def let_in() -> Iterator[None]:
-        nonlocal waits
-        try:
-            waits = False
-            act()
-            yield
-        finally:
-            waits = True
-
-    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    heard = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's is not
-    before = {number: signal.signal(number, end) for number in heard}
-    try:
-        yield let_in
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    act()
 
 
 def _show(data: bytes) -> None:

@@ -72,3 +72,48 @@ def tidy() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Signalled(SystemExit):
+    """A signal came that ends the process."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
+    """A signal that ends the process acts within what is yielded, else waits: a run begins and ends whole."""
+    came: list[int] = []
+    waits = True
+
+    def end(number: int, _: object) -> None:
+        came.append(number)
+        if not waits:
+            act()
+
+    def act() -> None:
+        if came:
+            number = came.pop()
+            raise KeyboardInterrupt if number == signal.SIGINT else Signalled(number)
+
+    @contextlib.contextmanager
+    def let_in() -> Iterator[None]:
+        nonlocal waits
+        try:
+            waits = False
+            act()
+            yield
+        finally:
+            waits = True
+
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in ending if signal.getsignal(number) is not signal.SIG_IGN]  # nohup's is not
+    before = {number: signal.signal(number, end) for number in heard}
+    try:
+        yield let_in
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    act()

@@ -48,6 +48,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "stub.limits": frozenset({"stub.errors", "stub.hypervisor.clock"}),
     "stub.runfiles": frozenset({"stub.errors", "stub.domain", "stub.hypervisor.verdict"}),
     "stub.machine": frozenset({"stub"}),
+    "stub.options": GROUND | {"stub.domain", "stub.gdb.listener", "stub.trace.pagetables.moments"},
     "stub.asked": frozenset({"stub.errors", "stub.domain"}),
     "stub.terminal": frozenset({"stub.machine", "stub.errors"}),
     "stub.cli": frozenset({"stub"}),
