@@ -5,12 +5,9 @@ Until a test asks for a guest nothing but this file and ``settings`` is imported
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import os
-import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -50,9 +47,9 @@ _INDEX = "pv-index"  # nodeid → its run folders, for whoever outlives the work
 _BUDGET = "pv-memory"
 BOTH = "both"  # of --pv-engine
 
-house_key = pytest.StashKey["GuestHouse"]()
-failed_key = pytest.StashKey[bool]()
-budget_key = pytest.StashKey["MemoryBudget"]()
+house_key: pytest.StashKey[GuestHouse] = pytest.StashKey()
+failed_key: pytest.StashKey[bool] = pytest.StashKey()
+budget_key: pytest.StashKey[MemoryBudget] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -279,9 +276,11 @@ def _new_run_directory(config: pytest.Config, item: pytest.Item, factory: pytest
     kept = settings.RUNS.get(config)
     if not kept:
         return factory.mktemp("pv")
+    from .after_test import file_name
+
     folder = config.invocation_params.dir / kept
     folder.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_file_name(item)}-", dir=folder))
+    return Path(tempfile.mkdtemp(prefix=f"{file_name(item)}-", dir=folder))
 
 
 def _index_file(shared: Path, nodeid: str) -> Path:
@@ -305,28 +304,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     yield
     house = item.stash.get(house_key, None)
     if house is not None and house.started:
-        _judge_consoles(item, house)
+        from .after_test import judge_consoles
 
-
-def _judge_consoles(item: pytest.Item, house: GuestHouse) -> None:
-    from . import splats
-
-    allowed: set[str] = set()
-    for marker in item.iter_markers("pv_splats"):
-        unknown = set(marker.args) - set(splats.NAMES)
-        if unknown or marker.kwargs:
-            raise UsageError(f"{item.nodeid}: pv_splats takes {', '.join(splats.NAMES)}, or nothing for all of them")
-        allowed |= set(marker.args or splats.NAMES)
-    found = [splat for started in house.started for splat in splats.find(started.machine.console.output)]
-    if not found:
-        return
-    file = settings.KNOWN_SPLATS.get(item.config)
-    known = splats.read_known(item.config.rootpath / file) if file else ()
-    judged = splats.judge(found, known, allowed, datetime.date.today())
-    if judged.let_through:
-        item.user_properties.append(("pv known splats", "\n".join(judged.let_through)))
-    if judged.bad:
-        pytest.fail("kernel splat: " + "\nkernel splat: ".join(judged.bad), pytrace=False)
+        judge_consoles(item, house)
 
 
 # -- reports -------------------------------------------------------------------------------------------------------
@@ -339,13 +319,19 @@ def pytest_runtest_makereport(
     house = item.stash.get(house_key, None)
     if house is None or not house.started:
         return _in_one_line(item, call, (yield))
-    sections = _sections_of_first_failure(item, call, house)
+    from . import after_test
+
+    sections: list[tuple[str, str]] = []
+    if _is_failure(call) and failed_key not in item.stash:  # at a further one there is nothing new to tell
+        item.stash[failed_key] = True
+        sections = after_test.sections(item, house)
     item.user_properties += [(f"pv {title}", text) for title, text in sections]
-    keep = bool(item.stash.get(failed_key, False) or settings.RUNS.get(item.config))
+    failed = failed_key in item.stash
+    keep = bool(failed or settings.RUNS.get(item.config))
     if call.when == "teardown":
-        item.user_properties += _facts(house, keep, failed_key in item.stash)
-        if failed_key in item.stash:
-            item.user_properties += _artefacts(item, house)
+        item.user_properties += after_test.facts(house, keep, failed)
+        if failed:
+            item.user_properties += after_test.artefacts(item, house)
     report = _in_one_line(item, call, (yield))
     report.sections += sections
     if call.when == "teardown":
@@ -356,55 +342,8 @@ def pytest_runtest_makereport(
     return report
 
 
-def _sections_of_first_failure(
-    item: pytest.Item, call: pytest.CallInfo[None], house: GuestHouse
-) -> list[tuple[str, str]]:
-    """What to show, at the first failure of a test; after it there is nothing new to tell."""
-    from . import reporting
-
-    if call.excinfo is None or call.excinfo.errisinstance(pytest.skip.Exception) or failed_key in item.stash:
-        return []
-    item.stash[failed_key] = True
-    return reporting.failure_sections(house.started, _pytest_command(item))
-
-
-def _artefacts(item: pytest.Item, house: GuestHouse) -> list[tuple[str, object]]:
-    """Leave a file of each guest of a failed test, where ``--pv-artefacts`` says so; its place as a property."""
-    from . import reporting
-
-    folder = settings.ARTEFACTS.get(item.config)
-    if not folder:
-        return []
-    base = item.config.invocation_params.dir / folder
-    return [("pv artefact", reporting.leave_artefact(started, base, _file_name(item))) for started in house.started]
-
-
-def _file_name(item: pytest.Item) -> str:
-    return re.sub(r"[^\w.-]+", "-", item.name)[:60]
-
-
-def _facts(house: GuestHouse, keep: bool, failed: bool) -> list[tuple[str, object]]:
-    from . import reporting
-
-    facts: list[tuple[str, object]] = []
-    for started in house.started:
-        facts.append(("pv verdict", started.verdict.kind if started.verdict else "running"))
-        facts.append(("pv boot", started.rerun))
-        facts += reporting.digests(started.run_directory)
-        if failed:
-            facts += reporting.milestone(started.run_directory)
-        if keep:
-            facts.append(("pv run", str(started.run_directory)))
-    return facts
-
-
-def _pytest_command(item: pytest.Item) -> str:
-    """The command line that runs this test again, from where pytest was called."""
-    config = item.config
-    path = os.path.relpath(config.rootpath, config.invocation_params.dir)
-    nodeid = item.nodeid if path == "." else f"{path}/{item.nodeid}"
-    seed = settings.SEED.get(config)
-    return shlex.join(["pytest", nodeid, *([f"{settings.SEED.option}={seed}"] if seed else [])])
+def _is_failure(call: pytest.CallInfo[None]) -> bool:
+    return call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception)
 
 
 def _in_one_line(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> pytest.TestReport:
@@ -426,12 +365,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         if file and not hasattr(config, "workerinput"):
             from . import run_reports
 
-            text = getattr(run_reports, form)(run_reports.rows(terminalreporter.stats))
             path = config.invocation_params.dir / file
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open(mode, encoding="utf-8") as out:
-                    out.write(text)
+                run_reports.write(path, form, mode, terminalreporter.stats)
             except OSError as error:
                 terminalreporter.write_line(f"pvstub: {path}: cannot write the results: {error.strerror}")
 

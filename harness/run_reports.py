@@ -7,7 +7,8 @@ its test's report, as properties.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 SKIPPED, FAILED, PASSED, EXPECTED = "skipped", "failed", "passed", "expected to fail"
@@ -34,6 +35,13 @@ class Row(NamedTuple):
     seconds: float
     facts: tuple[tuple[str, str], ...]
     parts: tuple[Part, ...] = ()
+
+
+def write(path: Path, form: str, mode: str, stats: Mapping[str, Sequence[Any]]) -> None:
+    """Write a run's results into a file, as ``ktap`` or ``markdown``; OSError if that cannot be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open(mode, encoding="utf-8") as file:
+        file.write(_FORMS[form](rows(stats)))
 
 
 def rows(stats: Mapping[str, Sequence[Any]]) -> list[Row]:
@@ -156,3 +164,6 @@ def _code(text: str) -> str:
 def _block(text: str) -> list[str]:
     fence = "`" * max(3, max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     return [f"{fence}text", *text.splitlines()[-_MOST_LINES:], fence]
+
+
+_FORMS: Final[Mapping[str, Callable[[Iterable[Row]], str]]] = {"ktap": ktap, "markdown": markdown}
