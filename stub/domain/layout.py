@@ -95,51 +95,53 @@ def _region_end(base: int, allocated: int, bits: int) -> tuple[int, dict[int, in
             return end, counts
 
 
-def plan(image: Image, nr_pages: int, ramdisk_size: int) -> Layout:
-    """Lay out a domain of ``nr_pages``; :class:`ConfigError` when it is too small, saying how much would do."""
-    parms = image.parms
-    base = parms.virt_base
-    kernel_pfn = (image.virt_kstart - base) >> PAGE_SHIFT
-    kernel_end = page_up(image.virt_kend - base) >> PAGE_SHIFT
-    cursor = kernel_end
+class _Frames:
+    """Frames handed out one behind the other, from ``pfn`` on; PFN 0 is mapped at ``base``."""
 
-    def take(count: int) -> Span:
-        nonlocal cursor
-        span = Span(cursor, count, base + (cursor << PAGE_SHIFT))
-        cursor += count
+    def __init__(self, base: int, pfn: int) -> None:
+        self.base, self.pfn = base, pfn
+
+    def mapped(self, count: int) -> Span:
+        """The next ones, of the initial region."""
+        return self.beyond(count, self.base + (self.pfn << PAGE_SHIFT))
+
+    def beyond(self, count: int, vaddr: int = 0) -> Span:
+        """The next ones, mapped elsewhere or nowhere."""
+        span = Span(self.pfn, count, vaddr)
+        self.pfn += count
         return span
 
-    ramdisk = p2m = None
-    if ramdisk_size and not parms.mod_start_pfn:
-        ramdisk = take(pages(ramdisk_size))
-    own_p2m = parms.init_p2m is None or parms.init_p2m >= base
-    if own_p2m:
-        p2m = take(pages(nr_pages * image.bits // 8))
-    start_info, xenstore, console = take(1), take(1), take(1)
-    end, counts = _region_end(base, base + (cursor << PAGE_SHIFT), image.bits)
+
+def plan(image: Image, nr_pages: int, ramdisk_size: int) -> Layout:
+    """Lay out a domain of ``nr_pages``; :class:`ConfigError` when it is too small, saying how much would do."""
+    parms, base = image.parms, image.parms.virt_base
+    kernel_pfn, kernel_end = (image.virt_kstart - base) >> PAGE_SHIFT, page_up(image.virt_kend - base) >> PAGE_SHIFT
+    free = _Frames(base, kernel_end)
+    ramdisk = p2m = p2m_tables = None
+    is_pfn = bool(ramdisk_size and parms.mod_start_pfn)
+    if ramdisk_size and not is_pfn:
+        ramdisk = free.mapped(pages(ramdisk_size))
+    if parms.init_p2m is None or parms.init_p2m >= base:
+        p2m = free.mapped(pages(nr_pages * image.bits // 8))
+    start_info, xenstore, console = free.mapped(1), free.mapped(1), free.mapped(1)
+    end, counts = _region_end(base, base + (free.pfn << PAGE_SHIFT), image.bits)
     if image.bits == 32 and end > HYPERVISOR_VIRT_START_PAE:
         raise ConfigError(
             f"{image.path}: kernel and ramdisk would reach to {end:#x}, past {HYPERVISOR_VIRT_START_PAE:#x},"
             " where Xen's part begins; use a smaller ramdisk"
         )
-    tables = take(1 + sum(counts.values()))
-    stack = take(1)
+    tables, stack = free.mapped(1 + sum(counts.values())), free.mapped(1)
     region = Span(0, (end - base) >> PAGE_SHIFT, base)
-    cursor = region.pages
-    is_pfn = bool(ramdisk_size) and ramdisk is None
+    free = _Frames(base, region.pages)
     if is_pfn:
-        ramdisk = Span(cursor, pages(ramdisk_size))
-        cursor += ramdisk.pages
-    p2m_tables = None
+        ramdisk = free.beyond(pages(ramdisk_size))
     if p2m is None:
         assert parms.init_p2m is not None
-        p2m = Span(cursor, pages(nr_pages * 8), parms.init_p2m)
-        cursor += p2m.pages
+        p2m = free.beyond(pages(nr_pages * 8), parms.init_p2m)
         needed = tables_for(parms.init_p2m, parms.init_p2m + p2m.pages * PAGE_SIZE)
-        p2m_tables = Span(cursor, sum(needed.values()))
-        cursor += p2m_tables.pages
-    if cursor > nr_pages:
-        have, need = nr_pages * PAGE_SIZE // MIB, -(-cursor * PAGE_SIZE // MIB)
+        p2m_tables = free.beyond(sum(needed.values()))
+    if free.pfn > nr_pages:
+        have, need = nr_pages * PAGE_SIZE // MIB, -(-free.pfn * PAGE_SIZE // MIB)
         raise ConfigError(f"{image.path}: {have} MiB of memory is too little to start it; at least {need} MiB would do")
     return Layout(
         nr_pages=nr_pages,
@@ -156,5 +158,5 @@ def plan(image: Image, nr_pages: int, ramdisk_size: int) -> Layout:
         tables_by_level={4 if image.bits == 64 else 3: 1, **counts},
         stack=stack,
         p2m_tables=p2m_tables,
-        end=cursor,
+        end=free.pfn,
     )
