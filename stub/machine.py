@@ -29,6 +29,7 @@ from stub.hypervisor.deaths import Deaths, write_core
 from stub.hypervisor.disks import Disks
 from stub.hypervisor.report import registers
 from stub.hypervisor.snapshots import Place, Snapshots
+from stub.hypervisor.start import start
 from stub.hypervisor.verdict import Verdict
 from stub.hypervisor.xen import Hypervisor
 from stub.image import load_image
@@ -128,7 +129,7 @@ class Machine:
         self.xen.console.output, self.xen.console.on_typed = self._output, self._typed_came
         if self.run_directory is not None:
             self.xen.xenstore.wire.on_traffic = self._store_said
-        self.xen.start()
+        start(self.xen)
         self.boots += 1
         self.snapshots.watch(self.xen)
         if self._audit:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stub.abi.xen import VIRQ_TIMER
 from stub.hypervisor import traps
+from stub.hypervisor.clock import SECOND
 from stub.hypervisor.vcpu import VCPU_INFO_TIME
 from stub.memory.guest import GuestFault
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _RUNSTATE = {64: struct.Struct("<I4xQ4Q"), 32: struct.Struct("<IQ4Q")}  # struct vcpu_runstate_info
 RUNNING, BLOCKED = 0, 2
+TIME_UPDATE = SECOND
+"""How often the guest's time information is written anew, though nothing else asks for it: ns."""
 
 
 def update_time(xen: Hypervisor) -> None:
@@ -45,7 +48,7 @@ def event_came(xen: Hypervisor) -> bool:
 
 # Timers that wake a blocked vCPU whatever is bound; the others raise VIRQ_TIMER.
 _WAKES_ANYWAY = frozenset({"poll", "backends", "watchdog 1", "watchdog 2"})
-_WAKES = _WAKES_ANYWAY | {"singleshot", "timer_op", "periodic"}
+_WAKES = _WAKES_ANYWAY | {"singleshot", "periodic"}
 
 
 def sleeps_for_good(xen: Hypervisor) -> bool:

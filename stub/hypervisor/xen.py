@@ -6,48 +6,35 @@ The loop: deliver what is pending → run the engine → act on the exit, by the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from stub.abi import sched
-from stub.abi.arch_x86 import FLAT_RING1_DS
 from stub.abi.errno import ENOSYS
 from stub.abi.widths import WIDTHS
-from stub.abi.xen import VIRQ_TIMER, Hypercall, VMASST_TYPE_writable_pagetables
+from stub.abi.xen import VIRQ_TIMER, Hypercall
 from stub.devices.console import Console
-from stub.domain.builder import CONSOLE_PORT, XENSTORE_PORT, start_registers
+from stub.domain.builder import CONSOLE_PORT, XENSTORE_PORT
 from stub.domain.domain import Domain
-from stub.domain.xenarea import GDT_LIMIT, GDT_VA, TRAMPOLINE_VA
 from stub.engine.base import (
-    CR0,
-    CR3,
-    CR4,
-    CS,
-    DS,
-    ES,
     EXIT_ERROR_CODE,
     EXIT_SOFTWARE,
     EXIT_VECTOR,
     FLUSH,
-    FS,
-    GS,
     R8,
     R10,
     RBX,
     RCX,
     RDI,
     RDX,
-    RFLAGS,
     RIP,
     RSI,
     RSP,
-    SS,
     STEP,
     Engine,
     Exit,
 )
 from stub.hypervisor import (
-    assists,
     debugregs,
     hypercalls,  # noqa: F401 - fills the registry
     runstate,
@@ -55,7 +42,7 @@ from stub.hypervisor import (
     traps,
     xenstore,
 )
-from stub.hypervisor.clock import SECOND, Clock
+from stub.hypervisor.clock import Clock
 from stub.hypervisor.compat import CompatVcpu
 from stub.hypervisor.disks import Disks
 from stub.hypervisor.event_ports import UNBOUND, FarEnd
@@ -65,15 +52,12 @@ from stub.hypervisor.grants import GrantTable
 from stub.hypervisor.onlookers import Onlookers
 from stub.hypervisor.pirqs import Pirqs
 from stub.hypervisor.stops import Stops
-from stub.hypervisor.vcpu import VCPU_INFO_MASK, Vcpu
+from stub.hypervisor.vcpu import Vcpu
 from stub.hypervisor.verdict import Verdict, of_shutdown
-from stub.memory.frames import L1, L2, L3, L4
+from stub.memory.frames import L1
 from stub.trace.writer import HypercallLog
 from stub.units import PAGE_SIZE, U64
 
-_ENGINE_CR0 = 0x8001_0033  # PE MP ET NE WP PG
-_ENGINE_CR4 = 0x0000_0668  # DE PAE MCE OSFXSR OSXMMEXCPT
-_TIME_UPDATE = SECOND
 _MOST_NAMES = 64  # of hypercalls that are not there: the guest makes the numbers up
 _ARGUMENTS = {64: ((RDI, RSI, RDX, R10, R8), U64), 32: ((RBX, RCX, RDX, RSI, RDI), 0xFFFFFFFF)}
 _NAMES = {int(number): number.name for number in Hypercall}
@@ -162,8 +146,6 @@ class Hypervisor:
         vcpu = self.vcpu
         self.onlookers = Onlookers(self.exits, lambda on: engine.use_reflex(vcpu.reflex() if on else None))
 
-    # -- start
-
     def _make_vcpu(self) -> Vcpu:
         words, domain, log = self.words, self.domain, self.log
         info_at = domain.area.shared_info * PAGE_SIZE
@@ -193,40 +175,6 @@ class Hypervisor:
         end = self.events.connect(number, self.backend_notified)
         assert end is not None
         return end
-
-    def start(self) -> None:
-        """Put the vCPU at the guest's entry point."""
-        domain, words, vcpu = self.domain, self.words, self.vcpu
-        registers = start_registers(domain)
-        shared_info = vcpu.info_at
-        for number in range(32):
-            self.ram_bytes[shared_info + 64 * number + VCPU_INFO_MASK] = 1
-        self.clock.write_wallclock(shared_info, domain.bits, domain.config.epoch * SECOND)
-        runstate.update_time(self)
-        if domain.config.compat == "xen-3":
-            assists.switch(self, VMASST_TYPE_writable_pagetables, True)
-            self.writable_tables = L1, L2, L3, L4
-        vcpu.kernel_root = domain.root
-        domain.types.get_page_and_type(domain.root, domain.types.root_level)
-        domain.types.show_m2p(domain.root)
-        vcpu.kernel_sp = registers["rsp"]
-        domain.guest.root = (domain.area.monitor or domain.root) << 12
-        words[CR0], words[CR3], words[CR4] = _ENGINE_CR0, domain.guest.root, _ENGINE_CR4
-        words[RSI] = registers["rsi"]
-        stack = domain.area.entry_frame(
-            registers["rip"], registers["cs"], registers["rflags"], registers["rsp"], registers["ss"]
-        )
-        for word, name in ((RIP, "rip"), (CS, "cs"), (RFLAGS, "rflags"), (RSP, "rsp"), (SS, "ss")):
-            words[word] = registers[name]
-        if vcpu.compat:  # the trampoline loads them
-            for word in (DS, ES, FS, GS):
-                words[word] = FLAT_RING1_DS
-        self.onlookers.set_reflex()
-        self.engine.start(TRAMPOLINE_VA, stack, GDT_VA, GDT_LIMIT, domain.area.empty_root << 12)
-        self.period = 10_000_000
-        self.clock.arm("periodic", self.period)
-        self.clock.arm("time", _TIME_UPDATE)
-        self.log.start(0, registers["rip"], registers["rsp"], domain.layout.nr_pages)
 
     def close(self) -> None:
         """Let go of all that refers back here, so that the memory is freed with the last user, and of the CPU."""
@@ -379,20 +327,7 @@ class Hypervisor:
         """Act on every timer that is due; whether one was."""
         due = self.clock.due()
         for name in due:
-            if name in ("singleshot", "timer_op"):
-                self.events.raise_virq(VIRQ_TIMER)
-            elif name == "periodic":
-                self.clock.arm("periodic", self.clock.now + self.period)
-                self.events.raise_virq(VIRQ_TIMER)
-            elif name == "time":
-                runstate.update_time(self)
-                self.clock.arm("time", self.clock.now + _TIME_UPDATE)
-            elif name == "backends":
-                self.run_backends()
-            elif name == "poll":
-                runstate.wake(self)
-            elif name.startswith("watchdog"):
-                self.shutdown(sched.SHUTDOWN_watchdog)
+            _TIMERS[name](self)
         if runstate.event_came(self):
             runstate.wake(self)
         if due:
@@ -479,3 +414,33 @@ class Hypervisor:
         self.verdict = verdict
         self.pause = True
         self.xenstore.store.released()
+
+
+def _tick(xen: Hypervisor) -> None:
+    xen.events.raise_virq(VIRQ_TIMER)
+
+
+def _tick_again(xen: Hypervisor) -> None:
+    xen.clock.arm("periodic", xen.clock.now + xen.period)
+    _tick(xen)
+
+
+def _renew_time(xen: Hypervisor) -> None:
+    runstate.update_time(xen)
+    xen.clock.arm("time", xen.clock.now + runstate.TIME_UPDATE)
+
+
+def _bite(xen: Hypervisor) -> None:
+    xen.shutdown(sched.SHUTDOWN_watchdog)
+
+
+_TIMERS: Mapping[str, Callable[[Hypervisor], object]] = {
+    "singleshot": _tick,
+    "periodic": _tick_again,
+    "time": _renew_time,
+    "backends": Hypervisor.run_backends,
+    "poll": runstate.wake,
+    "watchdog 1": _bite,
+    "watchdog 2": _bite,
+}
+"""What each timer of the clock does when it is due."""
