@@ -2,7 +2,7 @@
 
    What a call leaves on the kernel's stack, low address first: eip, cs, the parameters, esp, ss; no flags. A jump does not
    change the ring. GDT entry 1 is the gate of each test. */
-#include "kit.h"
+#include "descriptors.h"
 
 enum { GATE = 8, USER_TARGET = 0x10, OTHER = 0x18, TF = 0x100 };
 #define CODE(level, present) (0x00cf1b000000ffffull | (u64)(level) << 45 | (u64)(present) << 47)
@@ -76,15 +76,14 @@ USER __attribute__((naked)) static void user_load(void)
 
 static void describe(unsigned selector, u64 descriptor)
 {
-    MUST(hypercall(UPDATE_DESCRIPTOR, VALUE(address_of(gdt + selector / 8)), VALUE(descriptor)));
+    set_descriptor(gdt + selector / 8, descriptor);
 }
 
 static void set_call_gate(word selector, word to, unsigned level, unsigned parameters)
 {
     if (!gdt) {
         gdt = table();
-        word frames[] = {mfn_of(gdt)};
-        MUST(hypercall(SET_GDT, frames, 512));
+        use_gdt(gdt);
         describe(USER_TARGET, CODE(3, 1));
     }
     describe(GATE, (u64)((to & 0xffff0000) | 0x8c00 | level << 13 | parameters) << 32 | selector << 16 | (to & 0xffff));

@@ -80,30 +80,6 @@ CRASHING_VARIATION(null_event, "the guest has no event callback", "a callback in
     set_timer(now());
 }
 
-static unsigned calls;
-
-static int answer(struct frame *frame)
-{
-    if (frame->vector != FROM_SYSCALL || frame->rax == 9)
-        return 0;
-    calls++;
-    frame->rax = frame->rdi + calls;
-    return 1;
-}
-
-USER __attribute__((naked)) static void user_many_calls(void)
-{
-    asm("mov $100, %ebx\n1: mov $1, %eax\nmov $1000, %edi\nint $0x80\nmov %eax, %esi\ndec %ebx\njnz 1b\n"
-        "mov %esi, %edi\nmov $9, %eax\nint $0x80\nud2");
-}
-
-VARIATION(many, "a hundred system calls by int, and back")
-{
-    on_trap = answer;
-    check_equal(user(user_many_calls, 0), 1100, "the last answer");
-    check_equal(calls, 100, "calls");
-}
-
 USER __attribute__((naked)) static void user_hypercall(void)
 {
     asm("mov $17, %eax\nxor %ebx, %ebx\nint $0x82\nud2");

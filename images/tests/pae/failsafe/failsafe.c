@@ -2,7 +2,7 @@
 
    They become 0, and the failsafe callback finds ds, es, fs and gs as they were, below eip, cs and eflags (domain.c,
    load_segments). Only fs and gs are tried here: without ds a 32-bit kernel can do nothing. */
-#include "kit.h"
+#include "descriptors.h"
 
 enum { FIRST = 0x9, SECOND = 0x11, WORDS = 7 * 4 };
 
@@ -11,16 +11,15 @@ static u64 *gdt;
 static void set_up(void)
 {
     gdt = table();
-    MUST(hypercall(UPDATE_DESCRIPTOR, VALUE(address_of(gdt + 1)), VALUE(0x00cfb3000000ffffull)));
-    MUST(hypercall(UPDATE_DESCRIPTOR, VALUE(address_of(gdt + 2)), VALUE(0x00cfb3001234ffffull)));
-    word frames[1] = {mfn_of(gdt)};
-    MUST(hypercall(SET_GDT, frames, 512));
+    set_descriptor(gdt + 1, 0x00cfb3000000ffffull);
+    set_descriptor(gdt + 2, 0x00cfb3001234ffffull);
+    use_gdt(gdt);
     asm volatile("mov %0, %%fs\nmov %1, %%gs" : : "r"(FIRST), "r"(SECOND));
 }
 
 static void forget(unsigned n)
 {
-    MUST(hypercall(UPDATE_DESCRIPTOR, VALUE(address_of(gdt + n)), VALUE(0)));
+    set_descriptor(gdt + n, 0);
 }
 
 #define YIELD() TRY("xor %%ebx, %%ebx\nmov $29, %%eax\nint $0x82", : : : "eax", "ebx", "memory")
@@ -64,9 +63,8 @@ VARIATION(base, "a descriptor's base counts for fs")
     gdt = table();
     u64 base = (word)&here;
     u64 descriptor = 0x00cfb3000000ffffull | (base & 0xffffff) << 16 | (base >> 24) << 56;
-    MUST(hypercall(UPDATE_DESCRIPTOR, VALUE(address_of(gdt + 1)), VALUE(descriptor)));
-    word frames[1] = {mfn_of(gdt)};
-    MUST(hypercall(SET_GDT, frames, 512));
+    set_descriptor(gdt + 1, descriptor);
+    use_gdt(gdt);
     asm volatile("mov %1, %%fs\nmov %%fs:0, %0" : "=r"(got) : "r"(FIRST));
     check_equal(got, 0x5678, "read by way of it");
     (void)TRY("ud2", :);

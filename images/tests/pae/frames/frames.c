@@ -3,7 +3,7 @@
    From low addresses to high: an error code where there is one, eip, cs with the event mask in byte 2, eflags, and from
    user code esp, ss. In the kernel the stack goes on where it was, wherever that is; from user code it begins at the one
    of stack_switch (x86_64/compat/entry.S, compat_create_bounce_frame). */
-#include "kit.h"
+#include "exceptions.h"
 
 enum { WORDS = 3 * 4, WORDS_WITH_CODE = 4 * 4, WORDS_OF_USER = 5 * 4, MARK = 0x11223300 };
 
@@ -183,10 +183,7 @@ VARIATION(nested, "a trap in a trap's handler goes on below")
     check_equal(fault.entry_rsp, esp - WORDS - WORDS_WITH_CODE, "its frame is below that");
 }
 
-static const struct exception {
-    const char *name, *by_user;
-    unsigned vector, code, length; /* of the instruction, for a trap */
-} exceptions[] = {
+static const struct exception exceptions[] = {
     {"#DE", "#DE by user", DE, 0, 0}, {"#DB", "#DB by user", DB, 0, 1}, {"#BP", "#BP by user", BP, 0, 1},
     {"#OF", "#OF by user", OF, 0, 1}, {"#BR", "#BR by user", BR, 0, 0}, {"#UD", "#UD by user", UD, 0, 0},
     {"#NM", "#NM by user", NM, 0, 0}, {"#MF", "#MF by user", MF, 0, 0}, {"#GP", "#GP by user", GP, 0, 0},
@@ -206,28 +203,8 @@ asm(".pushsection .user, \"ax\", @progbits\nraise:\n"
     "raise_9: xor %eax, %eax\nat_9: mov (%eax), %eax\n"
     ".popsection\n.pushsection .rodata\n.balign 4\n"
     "at_table: .long at_0, at_1, at_2, at_3, at_4, at_5, at_6, at_7, at_8, at_9\n.popsection\n");
-extern char raise[];
-extern const word at_table[];
-
-static void raise_in_kernel(word which)
-{
-    ((void (*)(word))(word)raise)(which);
-}
 
 VARIATION(exceptions, "each exception, from the kernel and from user code")
 {
-    for (unsigned i = 0; i < sizeof exceptions / sizeof *exceptions; i++) {
-        const struct exception *wanted = &exceptions[i];
-        hypercall(FPU_TASKSWITCH, wanted->vector == NM);
-        int taken = caught(raise_in_kernel, i);
-        check(taken && fault.vector == wanted->vector && !fault.from_user && fault.code == wanted->code &&
-                  fault.frame.rip == at_table[i] + wanted->length,
-              wanted->name, "trap %u, code %lx, eip %lx", taken ? fault.vector : 99, fault.code, fault.frame.rip);
-        hypercall(FPU_TASKSWITCH, wanted->vector == NM);
-        user(raise, i);
-        word code = wanted->vector == PF ? 4 : wanted->code;
-        check(fault.vector == wanted->vector && fault.from_user && fault.code == code &&
-                  fault.frame.rip == user_address(at_table[i]) + wanted->length,
-              wanted->by_user, "trap %u, code %lx, eip %lx", fault.vector, fault.code, fault.frame.rip);
-    }
+    check_exceptions(exceptions, sizeof exceptions / sizeof *exceptions);
 }

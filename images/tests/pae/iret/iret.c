@@ -1,5 +1,5 @@
 /* iret: the way back of a 32-bit kernel: eax, eip, cs, eflags, and for user code esp and ss (compat_iret). */
-#include "kit.h"
+#include "descriptors.h"
 
 enum { IF = 0x200, VM = 0x20000, IOPL = 0x3000 };
 
@@ -159,11 +159,7 @@ VARIATION(own_segments, "code segments of the guest's own, good and bad")
 {
     static const u64 descriptors[] = {
         0, 0x00cfba000000ffff, 0x00cfb2000000ffff, 0x00cf3a000000ffff, 0x00cffa000000ffff, 0x00cf7a000000ffff};
-    u64 *gdt = table();
-    for (unsigned i = 1; i < sizeof descriptors / sizeof *descriptors; i++)
-        MUST(hypercall(UPDATE_DESCRIPTOR, VALUE(address_of(gdt + i)), VALUE(descriptors[i])));
-    word frames[1] = {mfn_of(gdt)};
-    MUST(hypercall(SET_GDT, frames, 512));
+    own_gdt_of(descriptors, sizeof descriptors / sizeof *descriptors);
     make_user();
     check_in_ring_1("one of ring 1", 0x09, UD, 0);
     check_equal(fault.cs, 0x09, "its cs");

@@ -3,7 +3,7 @@
    A frame's cs has the ring that was interrupted. A handler begins on the code segment of its gate; the kernel's own
    trap leaves it the stack segment, user code's has that of stack_switch. Data segments are as they were (compat/entry.S,
    compat_create_bounce_frame). */
-#include "kit.h"
+#include "descriptors.h"
 
 enum { OWN_CS = 0x09, OWN_SS = 0x11, USERS_CS = 0x1b, USERS_SS = 0x23, NO_SS = 0x29 };
 
@@ -11,11 +11,7 @@ static void own_gdt(void)
 {
     static const u64 descriptors[] = {
         0, 0x00cfba000000ffff, 0x00cfb2000000ffff, 0x00cffa000000ffff, 0x00cff2000000ffff, 0x00cf32000000ffff};
-    u64 *gdt = table();
-    for (unsigned i = 1; i < sizeof descriptors / sizeof *descriptors; i++)
-        MUST(hypercall(UPDATE_DESCRIPTOR, VALUE(address_of(gdt + i)), VALUE(descriptors[i])));
-    word frames[1] = {mfn_of(gdt)};
-    MUST(hypercall(SET_GDT, frames, 512));
+    own_gdt_of(descriptors, sizeof descriptors / sizeof *descriptors);
 }
 
 VARIATION(kernel, "of the kernel's own segments")
@@ -84,8 +80,8 @@ VARIATION(data, "data segments are the guest's to load, and traps leave them")
 VARIATION(ldt, "segments of an LDT, which Xen maps when they are used")
 {
     u64 *ldt = table();
-    MUST(hypercall(UPDATE_DESCRIPTOR, VALUE(address_of(ldt + 1)), VALUE(0x00cfb2000000ffffull)));
-    MUST(hypercall(UPDATE_DESCRIPTOR, VALUE(address_of(ldt + 2)), VALUE(0x00cffa000000ffffull)));
+    set_descriptor(ldt + 1, 0x00cfb2000000ffffull);
+    set_descriptor(ldt + 2, 0x00cffa000000ffffull);
     TRAPS("without an LDT", GP, 8 | 4, TRY("mov %0, %%es", : : "r"(8 | 5)));
     MUST(mmuext(SET_LDT, (word)ldt, 512));
     NO_TRAP("with one", TRY("mov %0, %%es", : : "r"(8 | 5)));

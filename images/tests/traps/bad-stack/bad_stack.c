@@ -2,7 +2,7 @@
 
    There is no double fault: what goes wrong while Xen pushes a frame is the end (x86_64/entry.S,
    domain_crash_page_fault; pv/traps.c). */
-#include "kit.h"
+#include "descriptors.h"
 
 
 static void trap_on(word rsp)
@@ -81,8 +81,7 @@ CRASHING_VARIATION(failsafe, "fault on the kernel stack at ", "the failsafe call
 {
     u64 *gdt = table();
     MUST(update(address_of(gdt + 1), 0x00cff2000000ffffull));
-    word frames[1] = {mfn_of(gdt)};
-    MUST(hypercall(SET_GDT, frames, 512));
+    use_gdt(gdt);
     asm volatile("mov %0, %%ds" : : "r"(0xb));
     MUST(hypercall(SET_GDT, 0, 0));
     asm volatile("mov %0, %%" SP "\nmov $29, %%eax\nxor %%edi, %%edi\nxor %%ebx, %%ebx\n" XEN_CALL /* yield */

@@ -3,7 +3,7 @@
    Of a page fault's code Xen changes the user bit: the kernel runs in ring 3 as well, and what tells is which of the
    two ran (pv/traps.c, pv_inject_event). The address goes to vcpu_info and to mov from %cr2, whose value other traps
    leave alone. */
-#include "kit.h"
+#include "descriptors.h"
 
 #define AREA TEST_AREA(2)
 enum { PRESENT = 1, WRITE = 2, BY_USER = 4, FETCH = 16 };
@@ -138,8 +138,7 @@ VARIATION(absent, "segments that are not present")
     const u64 ring = FLAT_KERNEL_CS & 3, level = ring << 45;
     MUST(update(address_of(gdt + 1), 0x00cf12000000ffffull | level)); /* data, not present */
     MUST(update(address_of(gdt + 2), (BITS == 64 ? 0x00af1a000000ffffull : 0x00cf1a000000ffffull) | level)); /* code */
-    word frames[1] = {mfn_of(gdt)};
-    MUST(hypercall(SET_GDT, frames, 512));
+    use_gdt(gdt);
     check_code("a data segment", TRY("mov %0, %%ds", : : "r"((word)(8 | ring))), NP, 8);
     check_code("the stack's", TRY("mov %0, %%ss", : : "r"((word)(8 | ring))), SS, 8);
     struct { word at; u16 cs; } __attribute__((packed)) target = {VIRT_BASE, 16 | ring};

@@ -2,7 +2,7 @@
 
    The CPU is given up by sched_op. On the way back DS, ES, FS and GS are loaded; if one cannot be, it becomes 0, and
    the failsafe callback runs. Its frame has the selectors as they were, below rip (domain.c, load_segments). */
-#include "kit.h"
+#include "descriptors.h"
 
 #if BITS == 64 /* a 32-bit kernel that has lost DS can do nothing; images/tests/pae has its failsafe frame */
 static u64 *gdt;
@@ -29,8 +29,7 @@ static void set_up(void)
     gdt = table();
     MUST(update(address_of(gdt + 1), 0x00cff2000000ffffull));
     MUST(update(address_of(gdt + 2), 0x00cff2000000ffffull));
-    word frames[1] = {mfn_of(gdt)};
-    MUST(hypercall(SET_GDT, frames, 512));
+    use_gdt(gdt);
 }
 
 static void yield(void)

@@ -3,7 +3,7 @@
    From low addresses to high: rcx, r11, an error code where there is one, rip, cs with the event mask in its upper
    half, rflags, rsp, ss. The frame's top is aligned to 16 bytes. In the kernel the stack goes on where it was; from
    user code it begins at the one of stack_switch (x86_64/entry.S, create_bounce_frame). */
-#include "kit.h"
+#include "exceptions.h"
 
 #if BITS == 64 /* images/tests/pae has a 32-bit guest's */
 enum { WORDS = 7 * 8, WORDS_WITH_CODE = 8 * 8, MARK = 0x1122334455667700 };
@@ -172,12 +172,10 @@ VARIATION(nested, "a trap in a trap's handler goes on below")
     check_equal(fault.entry_rsp, rsp - 64 - WORDS_WITH_CODE, "its frame is below that");
 }
 
-static const struct exception {
-    const char *name;
-    unsigned vector, code, length; /* of the instruction, for a trap */
-} exceptions[] = {
-    {"#DE", DE, 0, 0}, {"#DB", DB, 0, 1}, {"#BP", BP, 0, 1}, {"#UD", UD, 0, 0}, {"#NM", NM, 0, 0}, {"#MF", MF, 0, 0},
-    {"#GP", GP, 0, 0}, {"#SS", SS, 0, 0}, {"#PF", PF, 0, 0},
+static const struct exception exceptions[] = {
+    {"#DE", "#DE by user", DE, 0, 0}, {"#DB", "#DB by user", DB, 0, 1}, {"#BP", "#BP by user", BP, 0, 1},
+    {"#UD", "#UD by user", UD, 0, 0}, {"#NM", "#NM by user", NM, 0, 0}, {"#MF", "#MF by user", MF, 0, 0},
+    {"#GP", "#GP by user", GP, 0, 0}, {"#SS", "#SS by user", SS, 0, 0}, {"#PF", "#PF by user", PF, 0, 0},
 };
 asm(".pushsection .user, \"ax\", @progbits\nraise:\n"
     ".irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8\ncmp $\\number, %edi\nje raise_\\number\n.endr\n"
@@ -192,31 +190,9 @@ asm(".pushsection .user, \"ax\", @progbits\nraise:\n"
     "raise_8: xor %eax, %eax\nat_8: mov (%rax), %rax\n"
     ".popsection\n.pushsection .rodata\n.balign 8\n"
     "at_table: .quad at_0, at_1, at_2, at_3, at_4, at_5, at_6, at_7, at_8\n.popsection\n");
-extern char raise[];
-extern const word at_table[];
-
-static void raise_in_kernel(word which)
-{
-    ((void (*)(word))(word)raise)(which);
-}
 
 VARIATION(exceptions, "each exception, from the kernel and from user code")
 {
-    static const char *const by_user[] = {"#DE by user", "#DB by user", "#BP by user", "#UD by user", "#NM by user",
-                                          "#MF by user", "#GP by user", "#SS by user", "#PF by user"};
-    for (unsigned i = 0; i < sizeof exceptions / sizeof *exceptions; i++) {
-        const struct exception *wanted = &exceptions[i];
-        hypercall(FPU_TASKSWITCH, wanted->vector == NM);
-        int taken = caught(raise_in_kernel, i);
-        check(taken && fault.vector == wanted->vector && !fault.from_user && fault.code == wanted->code &&
-                  fault.frame.rip == at_table[i] + wanted->length,
-              wanted->name, "trap %u, code %lx, rip %lx", taken ? fault.vector : 99, fault.code, fault.frame.rip);
-        hypercall(FPU_TASKSWITCH, wanted->vector == NM);
-        user(raise, i);
-        word code = wanted->vector == PF ? 4 : wanted->code;
-        check(fault.vector == wanted->vector && fault.from_user && fault.code == code &&
-                  fault.frame.rip == user_address(at_table[i]) + wanted->length,
-              by_user[i], "trap %u, code %lx, rip %lx", fault.vector, fault.code, fault.frame.rip);
-    }
+    check_exceptions(exceptions, sizeof exceptions / sizeof *exceptions);
 }
 #endif

@@ -3,7 +3,7 @@
    It takes rax, r11, rcx, flags, rip, cs, rflags, rsp, ss from the kernel's stack. With RPL 3 in cs it goes to user
    code, else to the kernel. Where the CPU refuses, the exception is the guest's, at its destination: Xen's own iretq
    met it, with the frame that the guest made (pv/iret.c; x86_64/entry.S, iret_exit_to_guest). */
-#include "kit.h"
+#include "descriptors.h"
 
 #if BITS == 64 /* images/tests/pae has a 32-bit guest's */
 struct iret {
@@ -88,8 +88,7 @@ static void own_gdt(void)
     MUST(update(address_of(gdt + 4), 0x00cf72000000ffffull)); /* data, not present */
     MUST(update(address_of(gdt + 5), 0x00cff0000000ffffull)); /* data, read-only */
     MUST(update(address_of(gdt + 6), 0x00effa000000ffffull)); /* code, both of 64 and of 32 bits */
-    word frames[1] = {mfn_of(gdt)};
-    MUST(hypercall(SET_GDT, frames, 512));
+    use_gdt(gdt);
 }
 
 static const struct {

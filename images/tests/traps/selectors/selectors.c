@@ -2,7 +2,7 @@
 
    Kernel and user both run in ring 3. A frame's CS has RPL 0 for the kernel, so that the two can be told apart. A
    handler always begins on the flat segments, and a syscall instruction forgets which ones there were. */
-#include "kit.h"
+#include "descriptors.h"
 
 #if BITS == 64 /* the kernel's own ring; images/tests/pae has the other's */
 #define OWN_CS 0x8
@@ -15,8 +15,7 @@ static void own_gdt(void)
     MUST(update(address_of(gdt + OWN_CS / 8), 0x00affa000000ffffull));
     MUST(update(address_of(gdt + OWN_SS / 8), 0x00cff2000000ffffull));
     MUST(update(address_of(gdt + OWN_CS32 / 8), 0x00cffa000000ffffull));
-    word frames[1] = {mfn_of(gdt)};
-    MUST(hypercall(SET_GDT, frames, 512));
+    use_gdt(gdt);
 }
 
 /* In the kernel, on its own segments. */

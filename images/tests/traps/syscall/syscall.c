@@ -3,9 +3,33 @@
    syscall goes to the callback for the width of the code, or is a #UD (x86_64/entry.S, switch_to_kernel). */
 #include "kit.h"
 
-#if BITS == 64 /* a 32-bit guest's user code calls by an interrupt */
 #define PLAIN USER __attribute__((naked)) static void
 
+static unsigned calls;
+
+static int answer(struct frame *frame)
+{
+    if (frame->vector != FROM_SYSCALL || frame->rax == 9)
+        return 0;
+    calls++;
+    frame->rax = frame->rdi + calls;
+    return 1;
+}
+
+PLAIN user_many_calls(void)
+{
+    asm("mov $100, %ebx\n1: mov $1, %eax\nmov $1000, %edi\n" USER_CALL "\nmov %eax, %esi\ndec %ebx\njnz 1b\n"
+        "mov %esi, %edi\nmov $9, %eax\n" USER_CALL "\nud2");
+}
+
+VARIATION(many, "there and back a hundred times")
+{
+    on_trap = answer;
+    check_equal(user(user_many_calls, 0), 1100, "the last answer");
+    check_equal(calls, 100, "calls");
+}
+
+#if BITS == 64 /* a 32-bit guest's user code calls by an interrupt */
 PLAIN user_call(void)
 {
     asm("mov $0x1234, %ebx\nmov $0x77, %ecx\nmov $0x78, %r11d\nsyscall\nuser_after_call: ud2");
@@ -28,30 +52,6 @@ VARIATION(frame, "a system call's frame")
     check_equal(fault.entry_rsp, (word)entry_stack_top - 56, "where the frame is");
     check_equal(fault.frame.rbx, 0x1234, "rbx");
     check_equal(fault.frame.rdi, 0x55, "rdi");
-}
-
-static unsigned calls;
-
-static int answer(struct frame *frame)
-{
-    if (frame->vector != FROM_SYSCALL || frame->rax == 9)
-        return 0;
-    calls++;
-    frame->rax = frame->rdi + calls;
-    return 1;
-}
-
-PLAIN user_many_calls(void)
-{
-    asm("mov $100, %ebx\n1: mov $1, %eax\nmov $1000, %edi\nsyscall\nmov %rax, %rsi\ndec %ebx\njnz 1b\n"
-        "mov %rsi, %rdi\nmov $9, %eax\nsyscall");
-}
-
-VARIATION(many, "there and back a hundred times")
-{
-    on_trap = answer;
-    check_equal(user(user_many_calls, 0), 1100, "the last answer");
-    check_equal(calls, 100, "calls");
 }
 
 VARIATION(none, "without a callback it is undefined")
