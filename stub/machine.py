@@ -27,7 +27,7 @@ from stub.hypervisor.audit import Auditor
 from stub.hypervisor.clock import SECOND
 from stub.hypervisor.deaths import Deaths, write_core
 from stub.hypervisor.disks import Disks
-from stub.hypervisor.report import registers
+from stub.hypervisor.report import describe_state, registers
 from stub.hypervisor.snapshots import Place, Snapshots
 from stub.hypervisor.start import start
 from stub.hypervisor.verdict import Verdict
@@ -277,8 +277,6 @@ class Machine:
 
     def _stop(self, kind: str, reason: str) -> None:
         """End the run from outside, saying what the guest was doing."""
-        from stub.hypervisor.report import describe_state
-
         self._end(Verdict(kind, reason, tuple(describe_state(self.xen))))
 
     def _idle(self, deadline_ns: int | None) -> None:
