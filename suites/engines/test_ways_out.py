@@ -147,8 +147,6 @@ INSTRUCTIONS = {
     "store into itself": "c605ffffffff9090909090",
 }
 DIFFERENT = {
-    "insb": "QEMU checks the port before it looks at RDI, and the engine does not run string instructions for ports",
-    "rep insb": "the same: for a count of 0 as well",
     "movaps misaligned": "Unicorn checks no alignment",
     "vzeroupper": "Unicorn runs it as emms, though its CPU has no AVX",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stub.engine.base import CR3, CS, N_WORDS, Watch
@@ -36,7 +37,7 @@ class QemuEngine:
         process.program()
         self._ram, self._file = ram, file
         self._window = Window(ram, entries)
-        self._core = _core.Core(ram, self._window.at)
+        self._core = _core.Core(ram, self._window.at, entries)
         self._process: process.Process | None = None
         self._closed = False
         self._stops: list[int] = []
@@ -116,8 +117,7 @@ class QemuEngine:
         if self._process is None:
             return
         for page in range(maddr & ~PAGE_MASK, maddr + size, PAGE_SIZE):
-            self._window.map(_core.PAGE_TOUCH, page)
-            self._command(_core.COMMAND_TOUCH)
+            self._do(partial(self._core.touch, page))
 
     def read_extended(self) -> bytes:
         """See :class:`stub.engine.base.Engine`."""

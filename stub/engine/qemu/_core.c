@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { DR7_RESERVED = 0x400 };
+enum { DR7_RESERVED = 0x400, PAGE_ENTRY = 0x63 /* present, writable, accessed, dirty */ };
 
 static PyObject *engine_error;
 
@@ -40,7 +40,7 @@ static int run_guest(Core *c, int steps, int guest_steps)
     w[MAIL_ALARM] = near ? ~0ULL : w[DEADLINE] - 1;
     c->stepping = steps || c->stops.n || near;
     c->guest_steps = guest_steps;
-    c->stepped_from = w[RIP];
+    c->entered_at = w[RIP];
     w[MAIL_FLAGS] = (c->stepping ? TF : 0) | (told ? RF : 0);
     w[CODE_SWITCH] = 0;
     w[WATCH_SIZE] = w[WATCH2_SIZE] = 0;
@@ -60,11 +60,16 @@ static int next_exit(Core *c)
 {
     volatile uint64_t *w = c->word;
     const int steps = w[STEP] != 0, guest_steps = (w[RFLAGS] & TF) != 0;
-    const int jumps = c->jumps || w[RIP] != c->left_at || w[CR3] != c->left_root;
+    int jumps = c->jumps || w[RIP] != c->left_at || w[CR3] != c->left_root;
     c->jumps = 0;
     w[RETIRED] += (uint64_t)c->before;
     c->before = 0;
-    if (complete_port(c) && (steps || guest_steps))
+    const int completed = complete_port(c);
+    if (completed < 0)
+        return -1;
+    if (completed)
+        jumps = w[RIP] == c->left_at; /* to its next time round */
+    if (completed && (steps || guest_steps))
         return debug_exit(c, guest_steps);
     if (jumps && w[RETIRED] >= w[DEADLINE])
         return EXIT_DEADLINE;
@@ -117,6 +122,24 @@ static PyObject *core_command(Core *c, PyObject *what)
     if (PyErr_Occurred())
         return NULL;
     if (!command(c, (int)number))
+        return died(c);
+    Py_RETURN_NONE;
+}
+
+int touch(Core *c, uint64_t maddr)
+{
+    uint64_t *entry = (uint64_t *)((char *)c->ram.buf + c->entries + 8 * PAGE_TOUCH);
+    *entry = (maddr & ~0xfffULL) | PAGE_ENTRY;
+    return command(c, COMMAND_TOUCH);
+}
+
+/* touch(maddr): the engine's side wrote to this page, which may hold code. */
+static PyObject *core_touch(Core *c, PyObject *page)
+{
+    const uint64_t maddr = PyLong_AsUnsignedLongLong(page);
+    if (PyErr_Occurred())
+        return NULL;
+    if (!touch(c, maddr))
         return died(c);
     Py_RETURN_NONE;
 }
@@ -179,28 +202,30 @@ static PyObject *core_close(Core *c, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* Core(ram, at): the mailbox is at byte `at` of the shared memory. */
+/* Core(ram, at, entries): the mailbox is at byte `at` of the shared memory, the window's page-table entries at `entries`. */
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     PyObject *ram;
-    Py_ssize_t at;
+    Py_ssize_t at, entries;
     (void)keywords;
-    if (!PyArg_ParseTuple(args, "On", &ram, &at))
+    if (!PyArg_ParseTuple(args, "Onn", &ram, &at, &entries))
         return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Core *c = (Core *)allocate(type, 0);
     if (!c)
         return NULL;
-    c->port_kind = c->load = -1;
+    c->port.kind = c->load = -1;
     c->stopped_when = ~0ULL;
     c->jumps = 1;
     c->dead = 1;
-    if (PyObject_GetBuffer(ram, &c->ram, PyBUF_WRITABLE) < 0 || at < 0 || at + 4096 > c->ram.len) {
+    if (PyObject_GetBuffer(ram, &c->ram, PyBUF_WRITABLE) < 0 || at < 0 || at + 4096 > c->ram.len || entries < 0 ||
+        entries + 8 * PAGES > c->ram.len) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_ValueError, "the mailbox is not in the memory");
         Py_DECREF((PyObject *)c);
         return NULL;
     }
+    c->entries = (uint64_t)entries;
     c->word = (volatile uint64_t *)((char *)c->ram.buf + at);
     return (PyObject *)c;
 }
@@ -227,6 +252,7 @@ static PyMethodDef core_methods[] = {
     {"begin", (PyCFunction)core_begin, METH_VARARGS, "begin(pid, bell, gate): wait for the shim"},
     {"run", (PyCFunction)core_run, METH_NOARGS, "run() -> exit kind"},
     {"command", (PyCFunction)core_command, METH_O, "command(what)"},
+    {"touch", (PyCFunction)core_touch, METH_O, "touch(maddr)"},
     {"debug", (PyCFunction)core_debug, METH_O, "debug([(address, size, kind, second)])"},
     {"scan", (PyCFunction)core_scan, METH_O, "scan(addresses in order)"},
     {"use_reflex", (PyCFunction)core_use_reflex, METH_O, "use_reflex(capsule)"},
@@ -254,8 +280,9 @@ static struct PyModuleDef module = {
 };
 
 #define NUMBERS(F) \
-    F(N_WORDS) F(PAGE_EXTENDED) F(PAGE_ROOT) F(PAGE_APIC) F(PAGE_TOUCH) F(PAGE_CODE) F(PAGES) F(MAIL_DR) F(MAIL_DR7) \
-    F(MAIL_DR6) F(MAIL_LDT) F(MAIL_GDT) F(MAIL_RDTSCP_COUNTED) F(PORT_BELL) F(PORT_GATE) F(COMMAND_SAVE) F(COMMAND_RESTORE) F(COMMAND_LDT) F(COMMAND_TOUCH) \
+    F(N_WORDS) F(PAGE_EXTENDED) F(PAGE_ROOT) F(PAGE_APIC) F(PAGE_CODE) F(PAGES) F(MAIL_DR) F(MAIL_DR7) \
+    F(MAIL_DR6) F(MAIL_LDT) F(MAIL_GDT) F(MAIL_RDTSCP_COUNTED) F(PORT_BELL) F(PORT_GATE) F(COMMAND_SAVE) F(COMMAND_RESTORE) \
+    F(COMMAND_LDT) \
     F(COMMAND_DEBUG)
 
 PyMODINIT_FUNC PyInit__core(void)

@@ -7,7 +7,6 @@ N_WORDS: int
 PAGE_EXTENDED: int
 PAGE_ROOT: int
 PAGE_APIC: int
-PAGE_TOUCH: int
 PAGE_CODE: int
 PAGES: int
 MAIL_DR: int
@@ -21,7 +20,6 @@ PORT_GATE: int
 COMMAND_SAVE: int
 COMMAND_RESTORE: int
 COMMAND_LDT: int
-COMMAND_TOUCH: int
 COMMAND_DEBUG: int
 
 def spawn(program: str, arguments: tuple[bytes, ...], errors: int, files: tuple[int, ...], /) -> int:
@@ -32,14 +30,20 @@ class Died(Exception):
 
 @final
 class Core:
-    """The shim, by its mailbox at byte ``at`` of the shared ``ram``; as a buffer, its register file."""
+    """The shim, by its mailbox at byte ``at`` of the shared ``ram``; as a buffer, its register file.
 
-    def __new__(cls, ram: object, at: int, /) -> Core: ...
+    ``entries`` is the machine address of the page-table entries that map the window.
+    """
+
+    def __new__(cls, ram: object, at: int, entries: int, /) -> Core: ...
     def begin(self, pid: int, bell: int, gate: int, before: int, /) -> None:
         """Wait for the shim in that process, which writes to those pipes; ``before`` instructions count at once."""
 
     def run(self) -> int: ...
     def command(self, what: int, /) -> None: ...
+    def touch(self, maddr: int, /) -> None:
+        """This page was written to from outside; code that was translated from it is dropped."""
+
     def debug(self, slots: Sequence[tuple[int, int, int, bool]], /) -> None:
         """Load the debug registers: address, size, kind as DR7 has it, whether of the second group; at most four."""
 

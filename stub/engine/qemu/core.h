@@ -13,6 +13,22 @@ enum { TF = 0x100, RF = 0x10000 }; /* RFLAGS */
 enum { DB = 1 };               /* vector */
 enum { SINGLE_STEP = 1 << 14 }; /* DR6 */
 
+/* An instruction, as far as its opcode. */
+typedef struct {
+    const uint8_t *code;
+    int size, at, wide; /* wide: 64-bit code */
+    int operand16, narrow, repeated, opcode, second;
+    int segment; /* the one that a prefix names, in the encoding's order; -1: none */
+} Code;
+
+/* An in or out that was reported: where it is, how long, what it does. */
+typedef struct {
+    uint64_t rip;
+    int length, size, kind; /* kind: EXIT_IN, EXIT_OUT; -1: there is none */
+    int string, repeated, wide, address_size;
+    uint64_t places[4]; /* of a string form's bytes, in the machine's memory */
+} Port;
+
 typedef struct {
     PyObject_HEAD
     Py_buffer ram;
@@ -24,13 +40,12 @@ typedef struct {
     int bell, gate; /* pipes that the shim writes to */
     PyObject *reflex_owner;
     const Reflex *reflex;
-    /* an in or out that was reported: where it ended, and what it was */
-    uint64_t port_rip, port_length;
-    int port_kind, port_size;
+    uint64_t entries; /* the machine address of the window's page-table entries */
+    Port port;
     uint64_t left_at, left_root; /* RIP and CR3 as the last exit had them; where they are others now the guest jumps */
     int jumps;                   /* it does in any case */
-    uint64_t stepped_from;
     int stepping, guest_steps; /* TF was set by us; the guest's own was set, too */
+    uint64_t entered_at; /* RIP when the guest was entered */
     struct { int execute, write, second; uint64_t address, size; } slots[4]; /* of the debug registers */
     Stops stops; /* more stop points than debug registers: looked for instruction by instruction */
     uint64_t stopped_at, stopped_when; /* the stop point that was reported last, and RETIRED then */
@@ -43,11 +58,17 @@ int out_of_patience(const Core *c);
 
 /* exits.c */
 int classify(Core *c, int steps); /* what left the guest, as the contract has it; EXIT_DONE: nothing that anybody need know */
-int complete_port(Core *c);       /* the in or out that was reported is done, if RIP was left alone */
 int debug_exit(Core *c, int guests);
 int stop_exit(Core *c);
 int has_jumped(const Core *c);    /* whether the instruction that was stepped was a jump that was taken */
 int is_stop(const Core *c, uint64_t rip);
+
+/* ports.c */
+int port_exit(Core *c, const Code *d);
+int complete_port(Core *c);
+
+/* _core.c */
+int touch(Core *c, uint64_t maddr); /* what was written to this page is code, perhaps; 0 if the process is no more */
 
 /* spawn.c */
 PyObject *spawn(PyObject *self, PyObject *args);

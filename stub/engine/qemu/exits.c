@@ -1,5 +1,6 @@
 /* What left the guest, from what the shim says and from the bytes of the code that it was at. */
 #include "core.h"
+#include "stub/engine/strings.h"
 
 enum { FLAT_CS = 0xe033, FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
 enum { POPF = 0x9d, IRET = 0xcf };
@@ -7,25 +8,26 @@ enum { UD = 6, NM = 7, GP = 13 };
 
 static int is_wide(uint64_t cs) { return cs == FLAT_CS; }
 
-typedef struct {
-    const uint8_t *code;
-    int size, at, wide; /* wide: 64-bit code */
-    int operand16, repeated, opcode, second;
-} Code;
-
 /* Past the prefixes to the opcode; 0 if there is none. */
 static int decode(const Core *c, Code *d)
 {
     d->code = (const uint8_t *)&c->word[MAIL_CODE];
     d->size = (int)c->word[MAIL_CODE_SIZE];
-    d->at = d->operand16 = d->repeated = 0;
+    d->at = d->operand16 = d->narrow = d->repeated = 0;
+    d->segment = -1;
     for (; d->at < d->size; d->at++) {
         const uint8_t byte = d->code[d->at];
         if (byte == 0x66)
             d->operand16 = 1;
-        else if (byte == 0xf3)
+        else if (byte == 0x67)
+            d->narrow = 1;
+        else if (byte == 0xf2 || byte == 0xf3)
             d->repeated = 1;
-        else if (byte != 0x67 && byte != 0xf2 && (byte & 0xe7) != 0x26 && (byte & 0xfe) != 0x64)
+        else if ((byte & 0xe7) == 0x26)
+            d->segment = d->wide ? d->segment : byte >> 3 & 3;
+        else if ((byte & 0xfe) == 0x64)
+            d->segment = 4 | (byte & 1);
+        else
             break;
     }
     if (d->at < d->size && d->wide && (d->code[d->at] & 0xf0) == 0x40)
@@ -67,44 +69,8 @@ int has_jumped(const Core *c)
 {
     enum { LONGEST = 15 };
     Code d = {.wide = is_wide(c->word[CS])};
-    const uint64_t length = decode(c, &d) ? (uint64_t)jump_length(&d) : 0, went = c->word[RIP] - c->stepped_from;
+    const uint64_t length = decode(c, &d) ? (uint64_t)jump_length(&d) : 0, went = c->word[RIP] - c->entered_at;
     return length ? went != length : went == 0 || went > LONGEST; /* 0: one iteration of a repeated instruction */
-}
-
-/* #GP of an in or out, which the CPU checks and finds not allowed. */
-static int port_exit(Core *c, const Code *d)
-{
-    volatile uint64_t *w = c->word;
-    const int by_dx = d->opcode >= 0xec && d->opcode <= 0xef, direct = d->opcode >= 0xe4 && d->opcode <= 0xe7;
-    if (!by_dx && !(direct && d->second >= 0))
-        return -1;
-    const int size = !(d->opcode & 1) ? 1 : d->operand16 ? 2 : 4, out = (d->opcode & 2) != 0;
-    c->port_rip = w[RIP];
-    c->port_length = (uint64_t)d->at + (direct ? 2 : 1);
-    c->port_size = size;
-    c->port_kind = out ? EXIT_OUT : EXIT_IN;
-    w[EXIT_PORT] = direct ? (uint64_t)d->second : w[RDX] & 0xffff;
-    w[EXIT_SIZE] = (uint64_t)size;
-    w[EXIT_VALUE] = out ? w[RAX] & (size == 4 ? 0xffffffff : size == 2 ? 0xffff : 0xff) : 0;
-    return c->port_kind;
-}
-
-/* The in or out that was reported is done, if RIP was left alone. */
-int complete_port(Core *c)
-{
-    volatile uint64_t *w = c->word;
-    const int kind = c->port_kind;
-    c->port_kind = -1;
-    if (kind < 0 || w[RIP] != c->port_rip)
-        return 0;
-    if (kind == EXIT_IN) {
-        const uint64_t mask = c->port_size == 4 ? ~0ULL : c->port_size == 2 ? 0xffff : 0xff;
-        const uint64_t value = w[EXIT_VALUE] & (c->port_size == 4 ? 0xffffffff : mask);
-        w[RAX] = (w[RAX] & ~mask) | value;
-    }
-    w[RIP] += c->port_length;
-    w[RETIRED]++;
-    return 1;
 }
 
 int debug_exit(Core *c, int guests)
@@ -155,6 +121,15 @@ int stop_exit(Core *c)
     return EXIT_STOP_POINT;
 }
 
+/* The guest steps: a processor leaves a repeated string instruction when the count gets to 0, where QEMU, as it counts
+ * instructions, goes round once more to find it there. */
+static void end_string(Core *c)
+{
+    volatile uint64_t *w = c->word;
+    const uint8_t *code = (const uint8_t *)&w[MAIL_CODE];
+    w[RIP] += (uint64_t)length_if_ran_out(code, (int)w[MAIL_CODE_SIZE], is_wide(w[CS]), w[RFLAGS], w[RCX]);
+}
+
 /* #DB: before an instruction with a stop point, or behind one that was stepped or touched watched memory. */
 static int debug_trap(Core *c, int steps)
 {
@@ -166,6 +141,8 @@ static int debug_trap(Core *c, int steps)
     const int guests = (c->guest_steps || !c->stepping) && dr6 & SINGLE_STEP; /* it may have set TF meanwhile */
     if (!watched && !guests && !steps)
         return EXIT_DONE; /* it was looked at for stop points only */
+    if (guests && c->guest_steps && c->word[RIP] == c->entered_at)
+        end_string(c);
     return debug_exit(c, guests);
 }
 

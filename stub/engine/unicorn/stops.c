@@ -12,6 +12,7 @@
  * TF set by us is never the guest's to see: what reads the flags is given the guest's own, and what loads them tells
  * us. */
 #include "core.h"
+#include "stub/engine/strings.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -57,33 +58,16 @@ void drop_code(Core *c)
  * libunicorn leaves it when RCX gets to 0, without TF it goes round again to find RCX at 0, and counts that. */
 int one_more_iteration(const Core *c, uint64_t pc, uint32_t size)
 {
-    enum { ZF = 0x40 };
-    int repeated = 0, narrow = 0;
-    if (c->word[RIP] == pc || !c->left_before)
+    uint8_t code[15];
+    if (c->word[RIP] == pc || !c->left_before || size > sizeof code)
         return 0;
     for (uint32_t i = 0; i < size; i++) {
         const uint64_t at = machine_address(c, pc + i);
         if (at >= (uint64_t)c->ram.len)
             return 0;
-        const unsigned byte = ((const unsigned char *)c->ram.buf)[at];
-        if (byte == 0xf2 || byte == 0xf3)
-            repeated = (int)byte;
-        else if (byte == 0x67)
-            narrow = 1;
-        else if (byte != 0x66 && (byte & 0xf0) != 0x40 && (byte & 0xe7) != 0x26 && (byte & 0xfe) != 0x64) {
-            if (i + 1 < size)
-                return 0; /* string instructions end with their opcode */
-            const int compares = (byte & 0xfe) == 0xa6 || (byte & 0xfe) == 0xae;
-            const int string = compares || (byte & 0xfc) == 0x6c || (byte & 0xfe) == 0xa4 ||
-                               (byte & 0xfe) == 0xaa || (byte & 0xfe) == 0xac;
-            if (!repeated || !string)
-                return 0;
-            if (compares && ((c->word[RFLAGS] & ZF) != 0) != (repeated == 0xf3))
-                return 0; /* the comparison ended it */
-            return (narrow ? (uint32_t)c->word[RCX] : c->word[RCX]) == 0;
-        }
+        code[i] = ((const uint8_t *)c->ram.buf)[at];
     }
-    return 0;
+    return length_if_ran_out(code, (int)size, 1, c->word[RFLAGS], c->word[RCX]) == (int)size;
 }
 
 /* The hook, and where in libunicorn's hook object its bounds are: before the callback. */

@@ -62,6 +62,35 @@ VARIATION(nothing, "what is read where nothing is")
     check_equal(count, 0, "all of it");
 }
 
+VARIATION(strings, "from memory to a port and back, up and down, and the faults of both")
+{
+    MUST(set_iopl(1));
+    static u32 sent[] = {0x80000010, 0x80000020, 0x80000030}, read[3];
+    word count = 3, at = (word)sent, value;
+    asm volatile("rep outsl" : "+c"(count), "+S"(at) : "d"(0xcf8) : "memory");
+    asm volatile("in %%dx, %%eax" : "=a"(value) : "d"(0xcf8));
+    check_equal(value, sent[2], "out: the last of three");
+    check(!count && at == (word)(sent + 3), "none is left", "%lu, %lx", count, at);
+    count = 3, at = (word)(read + 2);
+    asm volatile("std\nrep insl\ncld" : "+c"(count), "+D"(at) : "d"(0xcf8) : "memory");
+    check(read[0] == sent[2] && read[1] == sent[2] && read[2] == sent[2], "in, downwards", "%x, %x, %x", read[0],
+          read[1], read[2]);
+    check(!count && at == (word)read - 4, "all the way", "%lu, %lx", count, at);
+    at = (word)read;
+    asm volatile("insw" : "+D"(at) : "d"(0xcf8) : "memory");
+    check(read[0] == (sent[2] | 0xffff) && at == (word)read + 2, "16 bits", "%x, %lx", read[0], at);
+    u8 *gone = page();
+    MUST(unmap(gone));
+    count = 0, at = (word)gone;
+    NO_TRAP("none of them", TRY("rep insb", : "+c"(count), "+D"(at) : "d"(0xcf8) : "memory"));
+    check(TRY("insb", : : "d"(0xcf8), "D"(gone) : "memory") && fault.vector == PF && fault.code == 2 &&
+              fault.cr2 == (word)gone && fault.frame.rip == fault.at,
+          "in, to nowhere", "trap %u, code %lx, CR2 %lx", fault.vector, fault.code, fault.cr2);
+    check(TRY("outsb", : : "d"(0xcf8), "S"(gone) : "memory") && fault.vector == PF && fault.code == 0 &&
+              fault.cr2 == (word)gone && fault.frame.rip == fault.at,
+          "out, from nowhere", "trap %u, code %lx, CR2 %lx", fault.vector, fault.code, fault.cr2);
+}
+
 VARIATION(kept, "what Xen keeps: PCI's address, the RTC's index")
 {
     MUST(set_iopl(1));
