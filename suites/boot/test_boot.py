@@ -38,11 +38,14 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "seed": {"seed": 0xFEED},
     "epoch": {"epoch": 1_000_000_000},
 }
+NEEDS = {"identity": [pytest.mark.pv_needs("identity")]}
 RAMDISKS = {8: 128, 64: 512}  # MiB of padding: MiB of memory
 
 
 @pytest.mark.parametrize("image", IMAGES)
-@pytest.mark.parametrize("configuration", sorted(CONFIGURATIONS))
+@pytest.mark.parametrize(
+    "configuration", [pytest.param(name, marks=NEEDS.get(name, ())) for name in sorted(CONFIGURATIONS)]
+)
 def test_boots_and_powers_off(guest: Guest, image: str, configuration: str) -> None:
     booted = guest(image, **CONFIGURATIONS[configuration])
     booted.console.expect_line("^pvstub: init reached$")

@@ -33,6 +33,7 @@ DATA = CODE + DATA_OFFSET
 TF = 0x100
 NOP = b"\x90"
 FLAGS = 0x202
+WATCHES = pytest.mark.pv_needs("watches")
 
 
 def mov(register: int, value: int) -> bytes:
@@ -190,11 +191,11 @@ LOADS = mov(7, DATA) + b"\x4c\x8b\x07" + b"\x00\x47\x05" + b"\x48\x89\x47\x08" +
 @pytest.mark.parametrize(
     ("watch", "access", "after"),
     [
-        (Watch(DATA, DATA, READS), (DATA, 8, False), 13),
-        (Watch(DATA + 7, DATA + 7, READS | WRITES), (DATA, 8, False), 13),
+        pytest.param(Watch(DATA, DATA, READS), (DATA, 8, False), 13, marks=WATCHES),
+        pytest.param(Watch(DATA + 7, DATA + 7, READS | WRITES), (DATA, 8, False), 13, marks=WATCHES),
         (Watch(DATA + 5, DATA + 5, WRITES), (DATA + 5, 1, True), 16),
-        (Watch(DATA + 5, DATA + 5, READS), (DATA, 8, False), 13),
-        (Watch(DATA + 15, DATA + 4096, WRITES), (DATA + 8, 8, True), 20),
+        pytest.param(Watch(DATA + 5, DATA + 5, READS), (DATA, 8, False), 13, marks=WATCHES),
+        pytest.param(Watch(DATA + 15, DATA + 4096, WRITES), (DATA + 8, 8, True), 20, marks=WATCHES),
     ],
 )
 def test_stops_behind_the_access(boot: Boot, watch: Watch, access: tuple[int, int, bool], after: int) -> None:
@@ -207,6 +208,7 @@ def test_stops_behind_the_access(boot: Boot, watch: Watch, access: tuple[int, in
     assert [made.xen.words[at] for at in (WATCH_SIZE, STEP)] == [0, 0]
 
 
+@WATCHES
 def test_other_accesses_to_the_page_do_not_stop(boot: Boot) -> None:
     made = boot(LOADS)
     eye = looking(made)
@@ -216,6 +218,7 @@ def test_other_accesses_to_the_page_do_not_stop(boot: Boot) -> None:
     assert made.xen.words[R8] == int.from_bytes(struct.pack("<II", 0, 1), "little")
 
 
+@WATCHES
 def test_machine_memory_is_watched_whatever_reaches_it(boot: Boot) -> None:
     made = boot(LOADS)
     eye = looking(made)
@@ -226,6 +229,7 @@ def test_machine_memory_is_watched_whatever_reaches_it(boot: Boot) -> None:
     assert eye.accesses == [(DATA + 8, 8, True)]
 
 
+@WATCHES
 def test_each_write_of_a_repeated_instruction_stops(boot: Boot) -> None:
     made = boot(mov(1, 100) + mov(7, DATA + 64) + b"\xf3\xaa" + SPIN)
     eye = looking(made)
@@ -238,6 +242,7 @@ def test_each_write_of_a_repeated_instruction_stops(boot: Boot) -> None:
     assert len(eye.accesses) == 2
 
 
+@WATCHES
 def test_watching_costs_no_count(boot: Boot) -> None:
     code = mov(1, 3000) + mov(7, DATA + 64) + b"\xf3\xaa" + shutdown(0)
     counts = []
@@ -279,6 +284,7 @@ def test_extended_registers_there_and_back(boot: Boot) -> None:
     assert engine.read_extended() == bytes(changed)
 
 
+@WATCHES
 def test_two_groups_each_get_an_access_of_one_instruction(boot: Boot) -> None:
     # mov $data, %rsi; lea 64(%rsi), %rdi; movsq
     made = boot(mov(6, DATA) + b"\x48\x8d\x7e\x40\x48\xa5" + SPIN)
@@ -294,6 +300,7 @@ def test_two_groups_each_get_an_access_of_one_instruction(boot: Boot) -> None:
 # -- branches
 
 
+@pytest.mark.pv_needs("branches")
 def test_branches_that_were_taken_and_where_from(boot: Boot) -> None:
     loop = NOP * 3 + b"\xff\xc9" + b"\x75\xf9"  # three times nop, dec %ecx, jnz to the first
     code = mov(1, 4) + loop + b"\xe8\x01\0\0\0" + NOP + b"\xc3"  # the call goes over the nop to the ret
@@ -315,6 +322,7 @@ def test_branches_that_were_taken_and_where_from(boot: Boot) -> None:
     assert engine.branches() == []
 
 
+@pytest.mark.pv_needs("branches")
 def test_keeping_branches_changes_no_count(boot: Boot) -> None:
     code = mov(1, 3000) + b"\xff\xc9" + b"\x75\xfc" + shutdown(0)
     counts = []
