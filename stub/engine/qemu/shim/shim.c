@@ -343,7 +343,7 @@ void came(uint64_t vector, uint64_t code)
             load_debug(); /* or QEMU tells of the hit at the next step again */
         behind_step();
     }
-    if (vector == 13 || vector == 6 || vector == 1)
+    if (vector == 13 || vector == 6 || (vector == 1 && !(words[MAIL_FLAGS] & TF))) /* before_step() did, of that */
         fetch_code();
     answer();
     apply();
