@@ -88,7 +88,7 @@ def build_shim(folder: Path) -> None:
     )
     with tempfile.TemporaryDirectory() as scratch:
         objects = []
-        for source in (sources / "entry.S", sources / "shim.c"):
+        for source in (sources / "entry.S", sources / "shim.c", sources / "monitor.c"):
             objects.append(str(Path(scratch, source.name).with_suffix(".o")))
             subprocess.run([*compiler(), *options.split(), "-c", str(source), "-o", objects[-1]], check=True)
         script = str(sources / "shim.ld")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from stub.engine.base import Engine
 
-_LACKS = {"qemu": frozenset({"branches", "cpuid", "identity", "segments", "watches"})}
+_LACKS = {"qemu": frozenset({"branches", "identity", "segments", "watches"})}
 
 
 def lacks(name: str) -> frozenset[str]:

@@ -225,7 +225,7 @@ def arrive(xen: Hypervisor, old_cs: int) -> None:
     words = xen.words
     cs, ss = words[CS], words[SS]
     refused = None if (cs, ss) in xen.runnable else segments.return_fault(xen, cs, ss)
-    if refused is None and not is_canonical(words[RIP]):
+    if refused is None and not _is_reachable(xen, cs, words[RIP]):
         refused = X86_EXC_GP, 0
     if refused is not None:
         vector, code = refused
@@ -236,6 +236,11 @@ def arrive(xen: Hypervisor, old_cs: int) -> None:
         segments.load_code_and_stack(xen)
     elif old_cs != cs:
         segments.select_code_width(xen, old_cs, cs)
+
+
+def _is_reachable(xen: Hypervisor, cs: int, rip: int) -> bool:
+    """Whether an iretq may lead there: in 64-bit code it must be canonical, in other code below 4 GiB."""
+    return is_canonical(rip) if segments.is_64bit_code(xen, cs) else rip < 1 << 32
 
 
 def reload_selectors(xen: Hypervisor) -> None:

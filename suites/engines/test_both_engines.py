@@ -20,11 +20,11 @@ from suites.needs import each
 pytestmark = pytest.mark.pv_limits(memory=512)
 ENGINES = ("unicorn", "qemu")
 
-# Families of images/tests, and which variations of them: those that look at no plain cpuid.
+# Families of images/tests, and which variations of them.
 CHOSEN = {
     "families": (small_guests.BOTH, r"multicall-|answers-|entry-points-|interrupts-"),
     "refusals": (small_guests.BOTH, r"mmu-update-|mmuext-|pin-"),
-    "traps": (small_guests.BOTH, r"bad-stack-|frames-|iret-|int-n-|msr-|privileged-|selectors-|syscall-(?!enter)"),
+    "traps": (small_guests.BOTH, r"bad-stack-|cpuid-|frames-|hidden-|iret-|int-n-|msr-|ports-|privileged-|selectors-|syscall-"),
     "pae": ([32], r"callgates-(?!ldt)|entries-|frames-|iret-"),
 }
 VARIATIONS = [
@@ -82,8 +82,9 @@ def test_a_linux_kernel_says_the_same(guest: Guest, monkeypatch: pytest.MonkeyPa
     assert one == other
 
 
-def test_instructions_are_counted_alike(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    (variation,) = (found for found in VARIATIONS if found.id == "multicall-order")
+@pytest.mark.parametrize("name", ["multicall-order", "cpuid-both_ways", "hidden-kernel", "ports-strings"])
+def test_instructions_are_counted_alike(name: str, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    (variation,) = (found for found in VARIATIONS if found.id == name)
     one, other = on_each(guest, variation, monkeypatch)
     assert one.machine.retired == other.machine.retired
     assert Path(one.run_directory, "console.log").read_bytes() == Path(other.run_directory, "console.log").read_bytes()

@@ -21,10 +21,10 @@ typedef struct {
     int segment; /* the one that a prefix names, in the encoding's order; -1: none */
 } Code;
 
-/* An in or out that was reported: where it is, how long, what it does. */
+/* An in, out or cpuid that was reported: where it is, how long, what it does. */
 typedef struct {
     uint64_t rip;
-    int length, size, kind; /* kind: EXIT_IN, EXIT_OUT; -1: there is none */
+    int length, size, kind; /* kind: EXIT_IN, …; -1: there is none */
     int string, repeated, wide, address_size;
     uint64_t places[4]; /* of a string form's bytes, in the machine's memory */
 } Port;
@@ -65,6 +65,7 @@ int is_stop(const Core *c, uint64_t rip);
 
 /* ports.c */
 int port_exit(Core *c, const Code *d);
+int cpuid_exit(Core *c, const Code *d);
 int complete_port(Core *c);
 
 /* _core.c */

@@ -162,12 +162,22 @@ static int is_privileged(const Code *d)
            (d->second == 1 && modrm != 0xf9 && modrm != 0xd0 && digit != 4 && (modrm < 0xc0 || digit >= 6));
 }
 
+/* The instructions of a virtual machine's monitor, which the guest's CPU does not have (shim/monitor.c). */
+static int is_monitors(const Code *d)
+{
+    return d->opcode == 0x0f && d->second == 0x01 && d->at + 2 < d->size && (d->code[d->at + 2] & 0xf8) == 0xd8;
+}
+
 static int general_protection(Core *c)
 {
     volatile uint64_t *w = c->word;
     Code d = {.wide = is_wide(w[CS])};
     if (!decode(c, &d))
         return EXIT_EXCEPTION;
+    if (is_monitors(&d) && !w[EXIT_ERROR_CODE]) {
+        w[RETIRED] -= d.code[d.at + 2] == 0xd9 ? MONITOR_COUNT : 1; /* vmmcall */
+        return EXIT_INVALID;
+    }
     if (is_privileged(&d) && !w[EXIT_ERROR_CODE])
         w[RETIRED]--;
     if (d.opcode == 0x0f && d.second == 0x34)
@@ -181,6 +191,8 @@ static int general_protection(Core *c)
     }
     if (w[EXIT_ERROR_CODE])
         return EXIT_EXCEPTION;
+    if (d.opcode == 0x0f && d.second == 0xa2)
+        return cpuid_exit(c, &d);
     const int kind = port_exit(c, &d);
     if (kind >= 0)
         return kind;

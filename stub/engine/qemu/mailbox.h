@@ -12,6 +12,8 @@
 #define PAGE_ROOT 4     /* and two more: the page tables that the shim starts on */
 #define PAGE_APIC 7     /* the local APIC's registers */
 #define PAGE_TOUCH 8    /* whatever page the engine has mapped here, to be written to */
+#define PAGE_CONTROL 9  /* of the virtual machine that the shim and the guest are, so that cpuid can be seen */
+#define PAGE_HOST 10    /* its monitor's state */
 #define PAGE_CODE 16    /* the shim */
 #define PAGES 32
 
@@ -47,6 +49,7 @@
 #define SHIM_COUNT 13
 #define SYSCALL_COUNT 10
 #define NESTED_COUNT 15
+#define MONITOR_COUNT 4 /* between what the monitor gets and its #GP */
 
 #define VECTOR_TIMER 0xf0
 #define VECTOR_SYSCALL 256

@@ -128,6 +128,14 @@ static int string_exit(Core *c, const Code *d)
     return p->kind;
 }
 
+/* cpuid comes as #GP, too (shim/monitor.c). */
+int cpuid_exit(Core *c, const Code *d)
+{
+    c->port = (Port){.rip = c->word[RIP], .length = d->at + 2, .kind = EXIT_CPUID};
+    c->word[RETIRED] -= MONITOR_COUNT;
+    return EXIT_CPUID;
+}
+
 /* #GP of an in or out, which the CPU checks and finds not allowed; -1: it is none. */
 int port_exit(Core *c, const Code *d)
 {
