@@ -86,7 +86,7 @@ def run_to(guest: Machine, now_ns: int, output: int) -> None:
         return guest.now_ns >= now_ns and len(guest.console.output) >= output
 
     guest.run(deadline_ns=now_ns, until=there)
-    if len(guest.console.output) < output:
+    if len(guest.console.output) < output:  # the rest of it is printed at that very time
         guest.run(deadline_ns=now_ns + 1, until=there)
 
 

@@ -130,15 +130,14 @@ def _of_width(source: str, bits: int) -> str:
 
 def build(folder: Path, bits: int = 64) -> Path:
     """The kernel of a test, compiled if its sources or the kit's have changed."""
+    return with_kit(f"test-{folder.parent.name}-{folder.name}{suffix(bits)}", _sources(folder), bits)
+
+
+def with_kit(name: str, sources: Sequence[Path], bits: int = 64) -> Path:
+    """A guest of these sources and the kit, from pvstub's cache or compiled now (`freestanding`)."""
     own = KIT / str(bits)
-    return freestanding(
-        f"test-{folder.parent.name}-{folder.name}{suffix(bits)}",
-        [*_sources(folder), _kit(bits)],
-        ("-I", str(KIT), "-I", str(own)),
-        own / "link.ld",
-        bits,
-        [KIT],
-    )
+    flags = ("-I", str(KIT), "-I", str(own))
+    return freestanding(name, [*sources, kit_object(bits)], flags, own / "link.ld", bits, [KIT])
 
 
 def freestanding(
@@ -159,7 +158,7 @@ def freestanding(
     return compiled(name, command, beside | {script.parent} | set(headers))
 
 
-def _kit(bits: int) -> Path:
+def kit_object(bits: int) -> Path:
     """The kit as one object: it is the same in all tests of a width, and most of what there is to compile."""
     own = KIT / str(bits)
     flags = (*OF_WIDTH[bits], *FREESTANDING, "-I", str(KIT), "-I", str(own), "-r")

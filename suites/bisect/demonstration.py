@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.small_guests import FREESTANDING, KIT, LINK, OF_WIDTH, _kit, freestanding
+from harness.small_guests import FREESTANDING, KIT, LINK, OF_WIDTH, kit_object, with_kit
 
 COMMITS = 64
 WRITABLE = 23  # maps a page table writable, from here on
@@ -79,12 +79,11 @@ def build_command(kit: Path) -> str:
 
 def with_its_build(folder: Path) -> Path:
     """The history as a person would have it: ``sh build`` builds the guest."""
-    return repository(folder, {"build": build_command(_kit(64)) + "\n", ".gitignore": "guest\n"})
+    return repository(folder, {"build": build_command(kit_object(64)) + "\n", ".gitignore": "guest\n"})
 
 
-def built(folder: Path, number: int, kit: Path) -> Path:
+def built(folder: Path, number: int) -> Path:
     """The guest of a commit, outside of any repository."""
     source = folder / f"guest{number}.c"
     source.write_text(guest(number))
-    flags = ("-I", str(KIT), "-I", str(_OWN))
-    return freestanding(f"demonstration-{number}", [source, kit], flags, _OWN / "link.ld", 64, [KIT])
+    return with_kit(f"demonstration-{number}", [source])

@@ -33,7 +33,7 @@ Bisected = Callable[..., tuple[int, dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def kit() -> Path:
-    return small_guests._kit(64)
+    return small_guests.kit_object(64)
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +185,8 @@ def test_a_merge_that_is_the_first_bad_commit_says_how_to_go_on(
 # -- the other environments
 
 
-def test_a_list_of_images(kit: Path, bisected: Bisected, tmp_path: Path) -> None:
-    images = [str(built(tmp_path, number, kit)) for number in (20, 21, 22, 23, 24)]
+def test_a_list_of_images(bisected: Bisected, tmp_path: Path) -> None:
+    images = [str(built(tmp_path, number)) for number in (20, 21, 22, 23, 24)]
     status, report = bisected("list", *images, "--hypercall", REFUSAL, "--same-seed", *BOOT)
     assert status == 0
     assert report["first_bad"] == [images[3]]
@@ -212,9 +212,9 @@ def test_memory_sizes(bisected: Bisected) -> None:
     assert (status, report["first_bad"], report["last_good"]) == (0, ["36 MiB"], "40 MiB")
 
 
-def test_seeds(kit: Path, bisected: Bisected, tmp_path: Path) -> None:
+def test_seeds(bisected: Bisected, tmp_path: Path) -> None:
     """The guest is wrong where one frame has a number that three divides; the smallest such seed is an example."""
-    image = str(built(tmp_path, BY_CHANCE, kit))
+    image = str(built(tmp_path, BY_CHANCE))
     status, report = bisected("seeds", image, "0..11", "40", "--fail", BY_CHANCE_SAYS, "-j2", *BOOT)
     assert status == 0
     failing, passing = report["failing_points"], report["passing_points"]
@@ -257,12 +257,12 @@ sys.exit(console.expect([r"Test result: SUCCESS", r"not ok", pexpect.EOF]))
 """
 
 
-def test_an_expect_script(kit: Path, bisected: Bisected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expect_script(bisected: Bisected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It boots the guest itself, by the command that it is given, and talks with it."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     script = tmp_path / "expect.py"
     script.write_text(EXPECT)
-    images = [str(built(tmp_path, number, kit)) for number in (BY_CHANCE - 2, BY_CHANCE)]
+    images = [str(built(tmp_path, number)) for number in (BY_CHANCE - 2, BY_CHANCE)]
     words = ["list", *images, f"--script={sys.executable} {script}", "--same-seed"]
     status, report = bisected(*words, "--", "--memory=32", "--cmdline=demo", "--seed=0")
     assert (status, report["first_bad"]) == (0, [images[1]])

@@ -10,7 +10,7 @@ import pytest
 from archive import Archive
 from demonstration import built
 
-from harness import package_versions, packages, small_guests
+from harness import package_versions, packages
 from harness.bisect.command import main
 from stub.errors import ImageError, UsageError
 
@@ -22,8 +22,7 @@ COMMITS = (20, 21, 22, 23, 24, 25)
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     """With six versions of a kernel, one commit of the demonstration each, behind the package that depends on each."""
-    kit = small_guests._kit(64)
-    kernels = {commit: built(tmp_path, commit, kit).read_bytes() for commit in COMMITS}
+    kernels = {commit: built(tmp_path, commit).read_bytes() for commit in COMMITS}
     made = Archive(tmp_path / "archive")
     for commit, kernel in kernels.items():
         package, version = f"linux-image-6.1.0-{commit}-amd64", f"6.1.{commit}-1"

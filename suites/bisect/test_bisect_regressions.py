@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from harness.bisect.command import main
-from harness.small_guests import KIT, _kit, freestanding
+from harness.small_guests import with_kit
 
 VERSIONS, FIRST_BAD = 5, 3
 
@@ -83,8 +83,7 @@ def version(folder: Path, regression: Regression, number: int) -> Path:
         f"    {did}\n"
         "}\n"
     )
-    flags = ("-I", str(KIT), "-I", str(KIT / "64"))
-    return freestanding(f"regression-v{number}", [source, _kit(64)], flags, KIT / "64" / "link.ld", 64, [KIT])
+    return with_kit(f"regression-v{number}", [source])
 
 
 @pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda regression: regression.name)
