@@ -64,6 +64,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[settings.ENGINE.variable] = engine  # for guests that are made without a fixture, too
     elif engine:
         os.environ.pop(settings.ENGINE.variable, None)
+    accel = settings.ACCEL.get(config)
+    if config.getoption(settings.ACCEL.name) and engine not in ("qemu", BOTH):
+        option = settings.ACCEL.option
+        raise pytest.UsageError(f"{option}={accel}: the unicorn engine has none to choose; add --pv-engine qemu")
+    if accel:
+        os.environ[settings.ACCEL.variable] = accel
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

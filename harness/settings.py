@@ -70,6 +70,7 @@ ARTEFACTS = Setting("pv_artefacts", "DIR", "", "leave a file for pvstub replay o
 ENGINE = Setting(
     "pv_engine", "NAME", "", "what runs the guests: unicorn (the default) or qemu; both: each test with guests twice"
 )
+ACCEL = Setting("pv_accel", "NAME", "", "what the qemu engine runs with: tcg (the default) or kvm")
 KTAP = Setting("pv_ktap", "FILE", "", "write the results of the run as KTAP")
 SUMMARY = Setting("pv_summary", "FILE", "", "add a Markdown summary of the run to FILE")
 SETTINGS = (
@@ -82,6 +83,7 @@ SETTINGS = (
     KNOWN_SPLATS,
     ARTEFACTS,
     ENGINE,
+    ACCEL,
     KTAP,
     SUMMARY,
 )

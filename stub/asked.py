@@ -53,10 +53,11 @@ def configuration(options: argparse.Namespace, say: Callable[[str], None]) -> tu
         "epoch": options.epoch,
         "compat": options.compat,
         "engine": options.engine,
+        "accel": options.accel,
         **{name: getattr(options, name) for name in SETTINGS.values()},
     }
     provenance = {"name": image.name, "version": str(image.version)} if image else {}
-    return replace(
+    made = replace(
         config,
         cmdline=" ".join(filter(None, (cmdline, options.extra))),
         p2m=options.p2m,
@@ -65,7 +66,10 @@ def configuration(options: argparse.Namespace, say: Callable[[str], None]) -> tu
         disks=(*config.disks, *parse_disks(options.disk, config.disks, devices=options.allow_devices)),
         faults=tuple(options.fault),
         **{name: value for name, value in asked.items() if value is not None},
-    ), provenance
+    )
+    if options.accel is not None and made.engine != "qemu":
+        raise UsageError(f"--accel {options.accel}: the {made.engine} engine has none to choose; add --engine qemu")
+    return made, provenance
 
 
 def _guest_file(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[DomainConfig, Any | None]:

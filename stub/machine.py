@@ -124,7 +124,8 @@ class Machine:
             return segments.is_64bit_code(self.xen, engine.words[CS])
 
         ram, entries = domain.ram, domain.area.engine_entries
-        engine = choice.make(self.config.engine, ram.map, ram.file, entries, domain.guest.read_available, is_64bit)
+        name, accel = self.config.engine, self.config.accel
+        engine = choice.make(name, accel, ram.map, ram.file, entries, domain.guest.read_available, is_64bit)
         self.xen = Hypervisor(domain, engine, self.log, self._output_came, self._disks)
         self.xen.console.output, self.xen.console.on_typed = self._output, self._typed_came
         if self.run_directory is not None:

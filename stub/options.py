@@ -41,6 +41,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         "loses at the end what was not flushed; may be given again",
     )  # fmt: skip
     group.add_argument("--engine", choices=("unicorn", "qemu"), help="what runs its instructions (default: unicorn)")
+    group.add_argument("--accel", choices=("tcg", "kvm"), help="what QEMU runs them with (default: tcg)")
     group.add_argument("--realtime", action="store_true", help="tie virtual time to the wall clock")
     group.add_argument("--interactive", action="store_true", help="a terminal on the guest's console; Ctrl-] leaves")
     group.add_argument("--compat", choices=("xen-3",), help="rules of an older Xen: page tables may be written to")

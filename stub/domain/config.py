@@ -21,6 +21,9 @@ COMPATIBILITIES = ("xen-3",)
 ENGINES = ("unicorn", "qemu")
 ENGINE_VARIABLE = "PVSTUB_ENGINE"
 """The environment variable that names the engine of guests that ask for none."""
+ACCELERATORS = ("tcg", "kvm")
+ACCELERATOR_VARIABLE = "PVSTUB_ACCEL"
+"""The same for what the QEMU engine runs on."""
 DEFAULT_EPOCH = 1_700_000_000  # seconds since 1970
 
 
@@ -33,7 +36,8 @@ class DomainConfig:
     names of :data:`stub.domain.actions.ACTIONS`: what follows each kind of end. ``faults`` are I/O errors on
     purpose (stub/devices/block/faults.py). ``compat``: rules that Xen 4.17 no longer has. ``xen-3``, what GNU Mach was
     written for: the writable_pagetables assist is on from the start, and for tables of every level. ``engine`` is what
-    runs the guest's instructions; it is no part of what the guest is.
+    runs the guest's instructions, and ``accel`` what QEMU does it with, of that engine; they are no part of what the
+    guest is.
     """
 
     kernel: Path
@@ -57,6 +61,7 @@ class DomainConfig:
     event_channels: int = DEFAULT_EVENT_CHANNELS
     compat: str | None = None
     engine: str = field(default_factory=lambda: os.environ.get(ENGINE_VARIABLE) or ENGINES[0])
+    accel: str = field(default_factory=lambda: os.environ.get(ACCELERATOR_VARIABLE) or ACCELERATORS[0])
 
     def __post_init__(self) -> None:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY:
@@ -71,6 +76,8 @@ class DomainConfig:
             raise ConfigError(f"p2m {self.p2m!r}: use one of {', '.join(P2M_KINDS)}")
         if self.engine not in ENGINES:
             raise ConfigError(f"engine {self.engine!r}: use one of {', '.join(ENGINES)}")
+        if self.accel not in ACCELERATORS:
+            raise ConfigError(f"accel {self.accel!r}: use one of {', '.join(ACCELERATORS)}")
         if self.engine == "qemu" and self.p2m == "identity":
             raise ConfigError("p2m identity: QEMU's machine has firmware in the first megabyte; use shuffle")
         for name in SETTINGS.values():

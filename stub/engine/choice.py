@@ -26,13 +26,14 @@ def hidden_frames(name: str) -> int:
 
 def make(
     name: str,
+    accel: str,
     ram: mmap.mmap,
     file: int,
     entries: int,
     fetch: Callable[[int, int], bytes],
     is_64bit: Callable[[], bool],
 ) -> Engine:
-    """The engine of that name on memory ``ram``.
+    """The engine of that name on memory ``ram``; ``accel`` is what QEMU is to run with: tcg or kvm.
 
     ``file`` and ``entries`` are of memory with hidden frames: the file that it is, and the machine address of the
     page-table entries that map them. ``fetch(vaddr, size)`` reads guest code, and ``is_64bit`` says of which width.
@@ -40,7 +41,7 @@ def make(
     if name == "qemu":
         from stub.engine.qemu import QemuEngine
 
-        return QemuEngine(ram, file, entries)
+        return QemuEngine(ram, file, entries, accel)
     from stub.engine.unicorn import UnicornEngine
 
     return UnicornEngine(ram, fetch, is_64bit)

@@ -25,16 +25,20 @@ class QemuEngine:
     """The engine contract on a QEMU process.
 
     ``ram`` is all of the memory, open as ``file``; ``hidden`` frames behind the guest's are the engine's own, and the
-    page-table entries at machine address ``entries`` map them.
+    page-table entries at machine address ``entries`` map them. ``accel`` is what QEMU runs with.
     """
 
     name = "qemu"
     hidden = FRAMES
 
-    def __init__(self, ram: mmap.mmap, file: int, entries: int) -> None:
+    def __init__(self, ram: mmap.mmap, file: int, entries: int, accel: str = process.TCG) -> None:
         if _core.N_WORDS != N_WORDS:
             raise EngineError("qemu engine: the C extension is of another version; rebuild it (pip install .)")
         process.program()
+        if accel != process.TCG:
+            process.check_kvm()
+            self.name = f"qemu, {accel}"
+        self._accel = accel
         self._ram, self._file = ram, file
         self._window = Window(ram, entries)
         self._core = _core.Core(ram, self._window.at, entries)
@@ -52,7 +56,8 @@ class QemuEngine:
         window.build_first_tables(slot, int.from_bytes(self._ram[root + 8 * slot : root + 8 * slot + 8], "little"))
         window.words(_core.MAIL_GDT, gdt_limit << 48, gdt)
         window.words(_core.MAIL_RDTSCP_COUNTED, process.program().counts_rdtscp)
-        made = self._process = process.Process(self._file, len(self._ram), window.entry)
+        window.words(_core.MAIL_SCALE, self._accel != process.TCG)
+        made = self._process = process.Process(self._file, len(self._ram), window.entry, self._accel)
         before = _TRAMPOLINE[self.words[CS] & 3]
         self._do(lambda: self._core.begin(made.pid, made.bell, made.gate, before))
         made.started()

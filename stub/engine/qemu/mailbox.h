@@ -40,6 +40,8 @@
 #define MAIL_STEPPED 90       /* opcode of the instruction that is stepped */
 #define MAIL_ALARM 92         /* a count of the guest's instructions at which the shim is to ring */
 #define MAIL_RDTSCP_COUNTED 91 /* 1: this QEMU has counted an rdtscp that it does not run */
+#define MAIL_SCALE 93         /* 0: the TSC counts instructions; else it does not, and the shim makes this its tick in ns
+                               * by 2^32 */
 
 /* Ports whose bytes go into pipes (isa-debugcon). */
 #define PORT_BELL 0x402

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import shutil
+import struct
 import subprocess
 from functools import cache
 from importlib import resources
@@ -20,9 +21,9 @@ OLDEST = (7, 2)
 PLUGIN = "counting.so"
 _PLUGIN_BELOW = (9, 0)  # from there on QEMU refuses plugins of its interface's version 1
 _RDTSCP_EXACT = (8, 1)  # from there on QEMU does not count an rdtscp that faults (helper_rdtscp is no more)
-_EIP_BASE = 0x10000  # what has to be added to EIP after a reset, as the base of CS is 0xffff0000
 _LAST_WORDS = 4000  # bytes
-_FIRMWARE_SIZE = 1 << 16  # zeroes, which never run
+_FIRMWARE_SIZE = 1 << 16
+_CODE32 = 8  # SHIM_CODE32 in mailbox.h
 _MACHINE = (
     "microvm,memory-backend=ram,acpi=off,pit=off,pic=off,rtc=off,isa-serial=off,x-option-roms=off,"
     "auto-kernel-cmdline=off,ioapic2=off"
@@ -53,6 +54,48 @@ class Program(NamedTuple):
         return self.version < _RDTSCP_EXACT
 
 
+TCG, KVM = "tcg", "kvm"
+# With KVM the time is the host's: no instruction is counted.
+_ACCELERATORS = {
+    TCG: ("-accel", "tcg,thread=single,tb-size=128", "-icount", "shift=0", "-cpu", _MODEL),
+    KVM: ("-accel", "kvm", "-cpu", f"{_MODEL},kvm=off,-x2apic"),
+}
+_KVM_DEVICE = "/dev/kvm"
+_USE_TCG = "or use --accel tcg"
+
+
+def check_kvm() -> None:
+    """EngineError unless this process may use the host's KVM."""
+    try:
+        os.close(os.open(_KVM_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise EngineError(
+            f"qemu engine: there is no {_KVM_DEVICE}; turn on virtualisation in the firmware and load kvm_intel or "
+            f"kvm_amd, {_USE_TCG}"
+        ) from None
+    except PermissionError:
+        raise EngineError(
+            f"qemu engine: no right to {_KVM_DEVICE}; become a member of its group (usermod -aG kvm), {_USE_TCG}"
+        ) from None
+    except OSError as error:
+        raise EngineError(
+            f"qemu engine: {_KVM_DEVICE} cannot be opened: {error.strerror}; load kvm_intel or kvm_amd, {_USE_TCG}"
+        ) from error
+
+
+def _firmware(entry: int) -> bytes:
+    """What runs at the CPU's first address, 0xfffffff0: to protected mode, and to the shim."""
+    code, descriptors = 0xFF00, 0xFF20  # below 4 GiB less 64 KiB
+    image = bytearray(_FIRMWARE_SIZE)
+    struct.pack_into("<Bh", image, 0xFFF0, 0xE9, code - 0xFFF3)  # jmp
+    struct.pack_into("<IBH", image, code, 0x010F662E, 0x16, descriptors)  # lgdtl %cs:descriptors
+    image[code + 7 : code + 15] = bytes.fromhex("0f20c0 0c01 0f22c0")  # cr0 |= PE
+    struct.pack_into("<HIH", image, code + 15, 0xEA66, entry, _CODE32)  # ljmpl
+    base = (1 << 32) - _FIRMWARE_SIZE + descriptors + 8
+    struct.pack_into("<HI2x4Q", image, descriptors, 31, base, 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0)
+    return bytes(image)
+
+
 @cache
 def program() -> Program:
     """A QEMU that is new enough; EngineError without one."""
@@ -81,13 +124,14 @@ def plugin_option() -> tuple[str, ...]:
 class Process:
     """One QEMU on the memory ``file`` of ``size`` bytes, its CPU about to run at machine address ``entry``.
 
+    ``accel``: what it runs with, ``TCG`` or ``KVM``.
     ``bell`` and ``gate`` are the ends of pipes that its shim writes to; the gate holds one write at a time.
     """
 
-    def __init__(self, file: int, size: int, entry: int) -> None:
+    def __init__(self, file: int, size: int, entry: int, accel: str = TCG) -> None:
         self._errors = os.memfd_create("pvstub-qemu-errors")
         self._firmware = os.memfd_create("pvstub-qemu-firmware")
-        os.truncate(self._firmware, _FIRMWARE_SIZE)
+        os.pwrite(self._firmware, _firmware(entry), 0)
         self.bell, self._bell_in = os.pipe()
         self.gate, self._gate_in = os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
         fcntl.fcntl(self.gate, fcntl.F_SETPIPE_SZ, PAGE_SIZE)
@@ -98,14 +142,11 @@ class Process:
             "-machine", _MACHINE,
             "-object", f"memory-backend-file,id=ram,size={size},share=on,mem-path=/proc/self/fd/{file}",
             "-m", f"size={size // PAGE_SIZE * 4}K",
-            "-accel", "tcg,thread=single,tb-size=128",
-            "-icount", "shift=0", *plugin_option(),
-            "-cpu", _MODEL,
+            *_ACCELERATORS[accel], *(plugin_option() if accel == TCG else ()),
             "-bios", f"/proc/self/fd/{self._firmware}",
-            "-device", f"loader,addr={_EIP_BASE + entry:#x},cpu-num=0",
             *_pipe("bell", 1, self._bell_in, _core.PORT_BELL),
             *_pipe("gate", 2, self._gate_in, _core.PORT_GATE),
-            "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-name", "pvstub",
+            "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none", "-name", "pvstub",
         ]  # fmt: skip
         path = program().path
         try:

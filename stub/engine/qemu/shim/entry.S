@@ -34,22 +34,15 @@ image:
 places:
 
     .section .boot, "ax"
-/* The CPU comes here in real mode, with the base of CS at 0xffff0000 and an EIP that leads here all the same. */
-    .code16
-boot:
-    .byte 0x67, 0x66, 0x0f, 0x01, 0x15 /* lgdtl */
-    MACHINE(boot_gdt)
-    mov %cr0, %eax
-    or $1, %eax
-    mov %eax, %cr0
-    .byte 0x66, 0xea /* ljmpl */
-    MACHINE(1f)
-    .word SHIM_CODE32
+/* The CPU comes here from the firmware (process.py), in protected mode. */
     .code32
-1:  mov $SHIM_DATA, %eax
+boot:
+    mov $SHIM_DATA, %eax
     mov %eax, %ds
     mov %eax, %es
     mov %eax, %ss
+    .byte 0x0f, 0x01, 0x15 /* lgdt */
+    MACHINE(boot_gdt)
     mov $0x668, %eax
     mov %eax, %cr4
     .byte 0xb8 /* mov eax */
@@ -143,6 +136,8 @@ leave:
     cmpq $0xe019, 24(%rsp)
     jne slow
 1:  cmpq $0, 8(%rsp)
+    jne slow
+    cmpq $0, WORD(MAIL_SCALE)
     jne slow
     testb $1, 33(%rsp)
     jnz slow

@@ -6,7 +6,9 @@
  *
  * The alarm. The local APIC's timer runs on the same count. It is armed only where it would fire too late: the waiting
  * lets it fire early at times, and then it is armed again for what is left. At the alarm it fires between the same
- * two instructions however often that was. */
+ * two instructions however often that was.
+ *
+ * Where nobody counts instructions (KVM) the TSC's ticks are made nanoseconds, and those are what is counted. */
 #include <stdint.h>
 #include "../../engine.h"
 #include "../mailbox.h"
@@ -19,7 +21,8 @@
 #define MSR_FS_BASE 0xc0000100
 #define MSR_GS_BASE 0xc0000101
 enum { TF = 0x100, CR4_TSD = 4, FMASK = 0x257fd5 & ~0x2, LONG_CODE = 1 << 21 };
-enum { APIC_SVR = 0xf0, APIC_EOI = 0xb0, APIC_TIMER = 0x320, APIC_COUNT = 0x380, APIC_DIVIDE = 0x3e0 };
+enum { APIC_SVR = 0xf0, APIC_EOI = 0xb0, APIC_TIMER = 0x320, APIC_COUNT = 0x380, APIC_LEFT = 0x390, APIC_DIVIDE = 0x3e0 };
+enum { APIC_MASKED = 1 << 16, MEASURED = 2000000 /* ns */ };
 enum { TIMER_EXTRA = 7 }; /* instructions of the shim behind the one that arms the timer, less one */
 enum { SLACK = 100 };     /* more than those on the way there */
 enum { LONGEST = 0x40000000 };
@@ -56,6 +59,25 @@ static uint64_t ticks(void)
     uint32_t low, high;
     __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
     return low | (uint64_t)high << 32;
+}
+
+/* A difference of two looks at the TSC, in what the clock counts. */
+static uint64_t scaled(uint64_t difference)
+{
+    const uint64_t scale = words[MAIL_SCALE];
+    return scale ? (uint64_t)((unsigned __int128)difference * scale >> 32) : difference;
+}
+
+/* How long a tick of the TSC is; the APIC's timer ticks in nanoseconds. */
+static void measure(void)
+{
+    apic[APIC_TIMER / 4] = APIC_MASKED;
+    apic[APIC_COUNT / 4] = 2 * MEASURED;
+    uint32_t from = apic[APIC_LEFT / 4], to;
+    const uint64_t begin = ticks();
+    while (from - (to = apic[APIC_LEFT / 4]) < MEASURED)
+        ;
+    words[MAIL_SCALE] = ((uint64_t)(from - to) << 32) / (ticks() - begin);
 }
 
 static void load_gdt(void) { __asm__ volatile("lgdt %0" : : "m"(*(const char *)((uintptr_t)&words[MAIL_GDT] + 6))); }
@@ -102,6 +124,8 @@ void start(void)
     __asm__ volatile("fninit");
     apic[APIC_SVR / 4] = 0x1ff;
     apic[APIC_DIVIDE / 4] = 0xb; /* by 1 */
+    if (words[MAIL_SCALE])
+        measure();
     apic[APIC_TIMER / 4] = VECTOR_TIMER;
     cr0 = 0x80010033;
     cr4 = 0; /* as nobody has set TSD yet */
@@ -301,11 +325,11 @@ static void set_alarm(void)
 {
     const uint64_t left = words[MAIL_ALARM] - words[RETIRED];
     arm = 0;
-    if (armed && fires_at + SLACK <= ticks() + left)
+    if (armed && fires_at + SLACK <= scaled(ticks()) + left)
         return;
     arm = (left < LONGEST ? (uint32_t)left : LONGEST) + TIMER_EXTRA;
     armed = 1;
-    fires_at = ticks() + arm;
+    fires_at = scaled(ticks()) + arm;
 }
 
 void wait_first(void)
@@ -319,7 +343,9 @@ void wait_first(void)
 /* Something left the guest; back when it is to go on. */
 void came(uint64_t vector, uint64_t code)
 {
-    if (vector < VECTOR_ENTRY)
+    if (words[MAIL_SCALE])
+        words[RETIRED] += vector < VECTOR_ENTRY ? scaled(words[MAIL_TSC_IN] - words[MAIL_TSC_OUT]) : 0;
+    else if (vector < VECTOR_ENTRY)
         words[RETIRED] += words[MAIL_TSC_IN] - words[MAIL_TSC_OUT] -
                           (vector >= VECTOR_SYSCALL ? SYSCALL_COUNT : SHIM_COUNT) - nested;
     nested = 0;
