@@ -17,11 +17,16 @@ _NEEDS = {
 }
 
 
+def need_of(variation: Variation) -> str | None:
+    """The ability that a variation needs; None for one that runs on every engine."""
+    return _NEEDS.get(f"{variation.folder.name}-{variation.name}")
+
+
 def each(variations: Iterable[Variation]) -> pytest.MarkDecorator:
     """Runs a test once for each ``variation``, by the variation's id and with its needs."""
     return pytest.mark.parametrize("variation", [pytest.param(one, id=one.id, marks=_marks(one)) for one in variations])
 
 
 def _marks(variation: Variation) -> list[pytest.MarkDecorator]:
-    name = f"{variation.folder.name}-{variation.name}"
-    return [pytest.mark.pv_needs(_NEEDS[name])] if name in _NEEDS else []
+    need = need_of(variation)
+    return [pytest.mark.pv_needs(need)] if need else []

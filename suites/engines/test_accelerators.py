@@ -28,9 +28,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     kept, folder = tmp_path / "arguments", tmp_path / "bin"
     folder.mkdir()
     fake = folder / process.PROGRAM
-    fake.write_text(
-        f'#!/bin/sh\ncase "$*" in --help) echo version 7.2 && exit ;; esac\nprintf "%s\\n" "$@" >{kept}\n'
-    )
+    fake.write_text(f'#!/bin/sh\ncase "$*" in --help) echo version 7.2 && exit ;; esac\nprintf "%s\\n" "$@" >{kept}\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setattr(process, "_KVM_DEVICE", os.devnull)
