@@ -58,7 +58,7 @@ TCG, KVM = "tcg", "kvm"
 # With KVM the time is the host's: no instruction is counted.
 _ACCELERATORS = {
     TCG: ("-accel", "tcg,thread=single,tb-size=128", "-icount", "shift=0", "-cpu", _MODEL),
-    KVM: ("-accel", "kvm", "-cpu", f"{_MODEL},kvm=off,-x2apic"),
+    KVM: ("-accel", "kvm", "-cpu", f"{_MODEL},kvm=off,-x2apic,-svm"),
 }
 _KVM_DEVICE = "/dev/kvm"
 _USE_TCG = "or use --accel tcg"
