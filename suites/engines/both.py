@@ -13,7 +13,7 @@ import pytest
 from harness.diff.compare import Entry, Rules, compare
 from harness.diff.sides import Side
 from harness.guests import Guest
-from stub.abi.x86_defns import PFEC_insn_fetch, X86_EXC_PF
+from stub.abi.x86_defns import X86_EXC_PF, PFEC_insn_fetch
 from stub.domain.config import ENGINE_VARIABLE, ENGINES
 from stub.trace.format import Kind
 from stub.trace.reader import LogReader, Packed
@@ -44,8 +44,8 @@ def text(guest: Guest) -> list[bytes]:
 def first_difference(ran: Iterable[Guest], *, to_early_fault: bool = False) -> str:
     """Where the logs of two guests part, in the words of ``pvstub diff``; empty if they do not.
 
-    With ``to_early_fault`` all before the first page fault that libunicorn raises too early is compared, its times, too,
-    and nothing behind it: there the page is mapped some instructions earlier (docs/engines.md, the block that runs
+    With ``to_early_fault`` all before the first page fault that libunicorn raises too early is compared, its times,
+    too, and nothing behind it: there the page is mapped some instructions earlier (docs/engines.md, the block that runs
     into a page that is not mapped).
     """
     folders = [made.run_directory for made in ran]

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.pv_limits(memory=512)
 
 
 class Stock(NamedTuple):
-    """An image and how far it is run: to its end, or to what it prints. ``to_early_fault``: how far its log is compared."""
+    """An image, and how far it is run: to its end, or to what it ``prints``. ``to_early_fault``: so far its log is
+    compared, or to its end.
+    """
 
     image: str
     prints: str = ""
