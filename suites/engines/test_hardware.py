@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import pytest
 
+from stub.abi.xen import Hypercall
 from stub.domain.config import ENGINES, DomainConfig
 from stub.engine.base import RBX, RIP
 from stub.machine import Machine
 from stub.units import PAGE_SIZE
-from suites.boot.small_guest import CODE, DATA_OFFSET, UD2, kernel
+from suites.boot.small_guest import CODE, DATA_OFFSET, UD2, call, kernel
 
 NOT_CANONICAL = struct.pack("<Q", 1 << 63)
 CR4_FSGSBASE = b"\x0f\x20\xe0\x0d\x00\x00\x01\x00\x0f\x22\xe0"  # mov %cr4, %rax; or $1<<16, %eax; mov %rax, %cr4
@@ -26,6 +27,19 @@ CODE_SELECTOR = 0xE033
 
 def _rdi(offset: int) -> bytes:
     return b"\x48\xbf" + struct.pack("<Q", CODE + offset)
+
+
+# A guest's data breakpoint on the selector that SS is loaded from: what it stands for is held back by one instruction.
+WATCHED = DATA_OFFSET + 0x40
+READS_2_BYTES = 1 | 3 << 16 | 1 << 18  # DR7
+WATCHED_MOV_SS = (
+    _rdi(WATCHED)
+    + b"\x66\xc7\x07\x2b\xe0"  # movw $0xe02b, (%rdi)
+    + call(Hypercall.set_debugreg, 0, CODE + WATCHED)
+    + call(Hypercall.set_debugreg, 7, READS_2_BYTES)
+    + _rdi(WATCHED)
+    + b"\x8e\x17\x90"  # mov (%rdi), %ss; nop
+)
 
 
 class Row(NamedTuple):
@@ -49,6 +63,7 @@ ROWS = {
     "movaps of a misaligned address": Row(_rdi(DATA_OFFSET + 1) + b"\x0f\x28\x07", "#GP[0000]", 10),
     "int n through a closed gate": Row(b"\xcd\x41", "#GP[020a]", 0),
     "int1": Row(b"\xf1", "#DB[0000]", 1),
+    "a data breakpoint of mov ss": Row(WATCHED_MOV_SS + b"\x90", "#DB[0000]", len(WATCHED_MOV_SS)),
     "rdrand that is not offered": Row(b"\x48\x0f\xc7\xf0", "#UD[0000]", 0),
     "xgetbv without CR4.OSXSAVE": Row(b"\x31\xc9\x0f\x01\xd0", "#UD[0000]", 2),
     "vaddps without CR4.OSXSAVE": Row(b"\xc5\xf8\x58\xc0", "#UD[0000]", 0),
@@ -72,6 +87,7 @@ LACKS = {
         "a block into a page that is not there": "TCG 5.0 faults at the block's start",
     },
     "qemu": {
+        "a data breakpoint of mov ss": "TCG does not hold it back",
         "wrfsbase of what is not canonical": "TCG does not look",
         "wrgsbase of what is not canonical": "TCG does not look",
         "a far call with REX.W, on AMD": "TCG does as Intel's",
