@@ -38,8 +38,7 @@ MARKERS = (
     "disks=, faults=): the guest that the fixture `guest` boots; a closer marker changes single parameters",
     "pv_limits(virtual=, wall=, instructions=, memory=): stop each guest of the test at a virtual time or after real "
     "seconds; reserve MiB of guest memory for the whole test",
-    "pv_needs(*abilities): skip the test with an engine that lacks one of these: branches, cpuid, identity, segments, "
-    "watches",
+    "pv_needs(*abilities): skip the test with an engine that lacks one of these: branches, identity, segments, watches",
     "pv_splats(*names): kernel splats that a guest of the test may print (panic, oops, warning…); without names, all",
 )
 LIMITS = ("virtual", "wall", "instructions", "memory")

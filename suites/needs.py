@@ -9,10 +9,6 @@ import pytest
 from harness.small_guests import Variation
 
 _NEEDS = {
-    "cpuid-both_ways": "cpuid",
-    "cpuid-xen": "cpuid",
-    "cpuid-hidden": "cpuid",
-    "hidden-long_mode": "cpuid",
     "callgates-ldt": "segments",
 }
 

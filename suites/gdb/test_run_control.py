@@ -123,7 +123,6 @@ STEPS: Mapping[str, tuple[str, Mapping[str, int]]] = {
 
 
 @pytest.mark.guest(cmdline="spots ports user traps")
-@pytest.mark.pv_needs("cpuid")
 def test_a_step_over_each_kind_of_exit(client: Client, guest: Guest, at: Mapping[str, int]) -> None:
     """RIP, registers and memory are right, and nothing of the step is left in the guest."""
     for name in ("syscall", "int80", "leave_iret", "iret", "load", "skipped_load", "cpuid", "rdtsc", "movs", "stos",

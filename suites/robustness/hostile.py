@@ -1,7 +1,7 @@
 """Guests that mean harm: hypercalls and machine code made from a seed, and an audit of what they left behind.
 
 Each guest is a table of calls, or a row of small pieces of code, under one loop. Whatever trap comes of one, the
-handler takes the next. PFNs are MFNs (``p2m="identity"``), so that a guest knows frames worth asking for.
+handler takes the next. PFNs are MFNs (``p2m="identity"``), so that a guest knows frames worth asking for; else it guesses.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def io_rights() -> bytes:
     return call(Hypercall.physdev_op, PHYSDEVOP_set_iopl, CODE + THREE)
 
 
-def machine(kernel: Path, instructions: int = 200_000, memory: int = 32) -> Machine:
+def machine(kernel: Path, instructions: int = 200_000, memory: int = 32, p2m: str = "identity") -> Machine:
     """A machine for it, with nothing kept on disk."""
-    config = DomainConfig(kernel=kernel, memory=memory, p2m="identity")
+    config = DomainConfig(kernel=kernel, memory=memory, p2m=p2m)
     return Machine(config, None, Limits(instructions=instructions, virtual_ns=10_000_000_000, wall_s=20))

@@ -46,6 +46,11 @@ from stub.hypervisor.audit import audit
 from stub.machine import Limits, Machine
 
 MEMORY = 200 << 20  # what all of the runs here together may add to the process, the guests' own 32 MiB apart
+IDENTITY = pytest.mark.pv_needs("identity")  # what it does to which frame is in its code
+BATCHES = [
+    *(pytest.param(batch, "identity", marks=IDENTITY) for batch in range(10)),
+    *((batch, "shuffle") for batch in range(10, 14)),
+]
 SELF = abi.DOMID_SELF
 RESULT = CODE + ZERO  # where a piece of code leaves what it was answered
 KEEP = mov(RCX, RESULT) + b"\x48\x89\x01"  # mov %rax, (%rcx)
@@ -83,27 +88,28 @@ def bounded() -> Iterator[None]:
 # -- made from a seed
 
 
-@pytest.mark.parametrize("batch", range(10))
-def test_random_hypercalls(tmp_path: Path, batch: int) -> None:
+@pytest.mark.parametrize(("batch", "p2m"), BATCHES)
+def test_random_hypercalls(tmp_path: Path, batch: int, p2m: str) -> None:
     """Every number, random and half-valid arguments; a failure names the seed."""
     made = 0
     for seed in range(20 * batch, 20 * batch + 20):
         print(f"seed {seed}")
         caller = Caller(seed)
         rows = caller.table(300)
-        made += ran(machine(image(tmp_path, rows, bytes(caller.blobs.data), prologue=handlers(), frame=caller.frame())))
+        kernel = image(tmp_path, rows, bytes(caller.blobs.data), prologue=handlers(), frame=caller.frame())
+        made += ran(machine(kernel, p2m=p2m))
     assert made > 4000
 
 
-@pytest.mark.parametrize("batch", range(10))
-def test_random_code(tmp_path: Path, batch: int) -> None:
+@pytest.mark.parametrize(("batch", "p2m"), BATCHES)
+def test_random_code(tmp_path: Path, batch: int, p2m: str) -> None:
     """Privileged instructions, port I/O, far jumps, selectors, undefined opcodes: in the kernel and in user mode."""
     for seed in range(20 * batch, 20 * batch + 20):
         print(f"seed {seed}")
         coder = Coder(seed)
         rows = [coder.piece() for _ in range(200)]
         prologue = handlers() + user_mode() + (io_rights() if seed % 3 else b"")
-        ran(machine(image(tmp_path, rows, code=True, prologue=prologue, user=bool(seed % 2))))
+        ran(machine(image(tmp_path, rows, code=True, prologue=prologue, user=bool(seed % 2)), p2m=p2m))
 
 
 def test_a_seed_gives_the_same_run_again(tmp_path: Path) -> None:
@@ -111,7 +117,7 @@ def test_a_seed_gives_the_same_run_again(tmp_path: Path) -> None:
     for _ in range(2):
         caller = Caller(7)
         rows = caller.table(300)
-        made = machine(image(tmp_path, rows, bytes(caller.blobs.data), prologue=handlers()))
+        made = machine(image(tmp_path, rows, bytes(caller.blobs.data), prologue=handlers()), p2m="shuffle")
         ran(made)
         digests.add(made.log.digest())
     assert len(digests) == 1
@@ -128,6 +134,7 @@ def run_code(folder: Path, *pieces: bytes, blobs: bytes = b"", **options: int) -
     return made
 
 
+@IDENTITY
 def test_the_old_event_channel_call_with_a_bad_argument(tmp_path: Path) -> None:
     """Its command can be read, the argument behind it cannot."""
     last = va(0x13FF) + 0xFFC
@@ -156,6 +163,7 @@ STORE_THERE = mov(RAX, 0x1234567) + mov(RCX, va(PAGE) + 8) + b"\x48\x89\x01"  # 
 CLEAR = mov(RCX, va(PAGE)) + b"\x48\xc7\x41\x08\0\0\0\0"  # movq $0, 8(%rcx)
 
 
+@IDENTITY
 def test_a_page_table_cannot_be_written_through_an_old_translation(tmp_path: Path) -> None:
     """Mapped writable, written to, made read-only without a flush, pinned: the CPU must not write it any more."""
     code, operation = pin(1, PAGE)
@@ -167,6 +175,7 @@ def test_a_page_table_cannot_be_written_through_an_old_translation(tmp_path: Pat
         assert made.xen.domain.ram.words[(PAGE << 9) + 1] == 0
 
 
+@IDENTITY
 @pytest.mark.parametrize("ring", [CONSOLE, STORE])
 def test_a_ring_cannot_become_a_page_table(tmp_path: Path, ring: int) -> None:
     """Its back end writes to it: dom0's own mapping holds it writable (a grant, in Xen)."""
@@ -175,6 +184,7 @@ def test_a_ring_cannot_become_a_page_table(tmp_path: Path, ring: int) -> None:
         assert result(made) == -EINVAL
 
 
+@IDENTITY
 def test_user_and_kernel_on_one_root(tmp_path: Path) -> None:
     """Going to user mode and back must not forget what was narrowed: CR3 keeps its value, the TLB its entries."""
     pin_it, operation = pin(1, PAGE)
@@ -220,6 +230,7 @@ def at_the_top(folder: Path, last: bytes, *pieces: bytes, blobs: bytes = b"") ->
     return made
 
 
+@IDENTITY
 @pytest.mark.parametrize("instruction", [b"\xfa", b"\xf1", b"\x0f\x0bxen\x0f\xa2"], ids=["cli", "int1", "cpuid"])
 def test_an_instruction_at_the_end_of_the_address_space(tmp_path: Path, instruction: bytes) -> None:
     """What Xen emulates there goes on at address 0, which is a page fault."""
@@ -231,6 +242,7 @@ def test_an_instruction_at_the_end_of_the_address_space(tmp_path: Path, instruct
         assert made.log.counts()["exceptions"]
 
 
+@IDENTITY
 @pytest.mark.parametrize("number", [Hypercall.multicall, Hypercall.mmuext_op])
 def test_a_list_that_ends_with_the_address_space(tmp_path: Path, number: Hypercall) -> None:
     """Long enough to be done in parts: the second begins at 0, where nothing is mapped."""
@@ -238,6 +250,7 @@ def test_a_list_that_ends_with_the_address_space(tmp_path: Path, number: Hyperca
         assert result(made) < 0
 
 
+@IDENTITY
 def test_an_ldt_past_the_end_of_the_address_space(tmp_path: Path) -> None:
     """A selector whose descriptor would lie beyond: the page fault's address wraps."""
     operation = struct.pack("<IIQQ", abi.MMUEXT_SET_LDT, 0, (1 << 64) - 4096, 8192)
@@ -247,6 +260,7 @@ def test_an_ldt_past_the_end_of_the_address_space(tmp_path: Path) -> None:
         assert made.xen.vcpu.cr2 == 8
 
 
+@IDENTITY
 def test_pfns_past_the_last(tmp_path: Path) -> None:
     """Two frames for the PFNs 2^64-1 and the next: the machine-to-physical table has 64 bits for each."""
     give = memory.XenMemoryReservation64.pack(extent_start=SPARE + 0x80, nr_extents=2, domid=SELF)
@@ -260,6 +274,7 @@ def test_pfns_past_the_last(tmp_path: Path) -> None:
         assert made.xen.domain.m2p(0x1501) == 0
 
 
+@IDENTITY
 def test_replies_that_nobody_takes(tmp_path: Path) -> None:
     """A guest that watches, writes, and never reads what XenStore answers: no more is kept than a ring's worth asks."""
     watches = b"".join(_message(4, b"a\0" + b"%0900d\0" % i) for i in range(100))
@@ -300,6 +315,7 @@ def test_a_sleep_of_centuries_ends_with_the_wall_limit(tmp_path: Path) -> None:
         assert verdict.kind == "wall-limit"
 
 
+@IDENTITY
 def test_faults_without_end_and_without_an_instruction(tmp_path: Path) -> None:
     """A page-fault handler that is not there, on a stack as large as the address space: one table, mapped all over."""
     hole = struct.pack("<BBHxxxxQ", 14, 0, CS, 0x1000) + bytes(16)
@@ -330,7 +346,7 @@ def test_breakpoints_by_the_thousand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rows = [row.pack(Hypercall.set_debugreg, 7, 1, 0, 0, 0)]
     rows += [row.pack(Hypercall.set_debugreg, 0, CODE + 64 * i, 0, 0, 0) for i in range(20)]
     monkeypatch.setattr(stops, "_MOST_IDLE", 10)
-    with machine(image(tmp_path, rows, prologue=handlers())) as made:
+    with machine(image(tmp_path, rows, prologue=handlers()), p2m="shuffle") as made:
         verdict = made.run()
         assert verdict is not None
         assert verdict.kind == "poweroff"
