@@ -1,7 +1,8 @@
 """Guests that mean harm: hypercalls and machine code made from a seed, and an audit of what they left behind.
 
 Each guest is a table of calls, or a row of small pieces of code, under one loop. Whatever trap comes of one, the
-handler takes the next. PFNs are MFNs (``p2m="identity"``), so that a guest knows frames worth asking for; else it guesses.
+handler takes the next. PFNs are MFNs (``p2m="identity"``), so that a guest knows frames worth asking for;
+else it guesses.
 """
 
 from __future__ import annotations
