@@ -105,6 +105,7 @@ class Engine(Protocol):
 
     name: str
     words: memoryview
+    stops_are_free: bool  # a stop point costs nothing while the guest does not come to it, however many there are
 
     def start(self, trampoline: int, stack: int, gdt: int, gdt_limit: int, empty_root: int) -> None:
         """Prepare to enter the guest.

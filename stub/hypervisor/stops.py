@@ -40,11 +40,11 @@ class Stops:
     def for_guest(self, code: Iterable[int], data: Iterable[Watch]) -> None:
         """What the guest's debug registers enable.
 
-        A stop point that is no longer wanted stays for a while, as guests take them away and set them again at each
-        switch of tasks; a hit counts only while DR7 has it enabled.
+        A stop point that is no longer wanted stays for a while where that is free, as guests take them away and set
+        them again at each switch of tasks; a hit counts only while DR7 has it enabled.
         """
         wanted = set(code)
-        if len(self._guest_code | wanted) > _MOST_IDLE:
+        if not self._engine.stops_are_free or len(self._guest_code | wanted) > _MOST_IDLE:
             self._guest_code.clear()
         self._guest_code |= wanted
         self._guest_data = tuple(data)

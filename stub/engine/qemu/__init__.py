@@ -29,6 +29,7 @@ class QemuEngine:
     """
 
     name = "qemu"
+    stops_are_free = False
     hidden = FRAMES
 
     def __init__(self, ram: mmap.mmap, file: int, entries: int, accel: str = process.TCG) -> None:

@@ -26,6 +26,7 @@ class UnicornEngine:
     """The engine contract on libunicorn. ``fetch(vaddr, size)`` reads guest code (shorter at an unmapped page)."""
 
     name = "unicorn"
+    stops_are_free = True
 
     def __init__(self, ram: object, fetch: Callable[[int, int], bytes], is_64bit: Callable[[], bool]) -> None:
         from stub.engine.unicorn import _core
