@@ -129,8 +129,11 @@ static PyObject *core_command(Core *c, PyObject *what)
 int touch(Core *c, uint64_t maddr)
 {
     uint64_t *entry = (uint64_t *)((char *)c->ram.buf + c->entries + 8 * PAGE_TOUCH);
+    const uint64_t own = *entry;
     *entry = (maddr & ~0xfffULL) | PAGE_ENTRY;
-    return command(c, COMMAND_TOUCH);
+    const int alive = command(c, COMMAND_TOUCH);
+    *entry = own;
+    return alive;
 }
 
 /* touch(maddr): the engine's side wrote to this page, which may hold code. */
