@@ -84,7 +84,6 @@ LACKS = {
         "movaps of a misaligned address": "TCG 5.0 does not look",
         "vaddps without CR4.OSXSAVE": "TCG 5.0 runs it as addps",
         "a far call with REX.W, on AMD": "TCG does as Intel's",
-        "a block into a page that is not there": "TCG 5.0 faults at the block's start",
     },
     "qemu": {
         "a data breakpoint of mov ss": "TCG does not hold it back",

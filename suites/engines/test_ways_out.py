@@ -5,14 +5,17 @@ The guest handles nothing, so that what traps is its end, and says at which inst
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stub.abi.xen import UVMF_INVLPG, Hypercall
 from stub.domain.config import DomainConfig
 from stub.machine import Machine
-from suites.boot.small_guest import kernel, shutdown
+from stub.units import PAGE_SIZE
+from suites.boot.small_guest import CODE, call, kernel, shutdown
 
 LIMIT_NS = 10**7
 NOPS = b"\x90\x90"
@@ -170,4 +173,16 @@ def test_it_leaves_the_guest_alike(name: str, tmp_path: Path) -> None:
     code = bytes.fromhex(INSTRUCTIONS[name])
     one, other = (end(tmp_path, code, engine) for engine in ("unicorn", "qemu"))
     assert one[0] is not None
+    assert one == other
+
+
+@pytest.mark.parametrize("before", [0, 3, 8])
+def test_a_block_faults_where_it_runs_into_what_is_not_there(before: int, tmp_path: Path) -> None:
+    behind = CODE + PAGE_SIZE
+    unmap = call(Hypercall.update_va_mapping, behind, 0, UVMF_INVLPG)
+    # movabs $nops,%rax; movabs %rax,there; movabs $there,%rax; jmp *%rax
+    nops = struct.pack("<2sQ2sQ", b"\x48\xb8", 0x9090909090909090, b"\x48\xa3", behind - 8)
+    jump = struct.pack("<2sQ2s", b"\x48\xb8", behind - before, b"\xff\xe0")
+    one, other = (end(tmp_path, unmap + nops + jump, engine) for engine in ("unicorn", "qemu"))
+    assert one[3]["rip"] == behind
     assert one == other

@@ -23,6 +23,8 @@ static int decode(const Core *c, Code *d)
             d->narrow = 1;
         else if (byte == 0xf2 || byte == 0xf3)
             d->repeated = 1;
+        else if (byte == 0xf0)
+            continue;
         else if ((byte & 0xe7) == 0x26)
             d->segment = d->wide ? d->segment : byte >> 3 & 3;
         else if ((byte & 0xfe) == 0x64)

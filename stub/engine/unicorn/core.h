@@ -102,6 +102,7 @@ typedef struct {
     uint64_t filling;    /* the machine address of the page that goes into the TLB */
     int traps, guest_steps, flags_loaded; /* TF is set by us; the guest's own is too; the instruction loaded it */
     uint64_t left_before; /* RCX when an instruction began that we step */
+    uint64_t steps_to;   /* the page that a stepped block runs into; 0: none */
     int again;           /* an instruction that touched watched memory is run again, alone */
     Branch *branches;    /* a ring of them */
     uint64_t n_branches, branches_taken;

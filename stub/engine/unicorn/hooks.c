@@ -1,6 +1,8 @@
 /* libunicorn's hooks: each says what left the guest. */
 #include "core.h"
 
+enum { LONGEST_BLOCK = 0x1000 }; /* bytes */
+
 void on_syscall(uc_engine *uc, void *data)
 {
     (void)uc;
@@ -25,7 +27,7 @@ void on_sysenter(uc_engine *uc, void *data)
     if (drained(c, AT_MIDDLE))
         return;
     load_registers(c);
-    settle(c, c->word[RIP], 1, 0);
+    settle(c, c->word[RIP], 0, 0);
     leave(c, EXIT_SYSENTER, AT_MIDDLE);
 }
 
@@ -34,6 +36,27 @@ int32_t context_word(Core *c, size_t offset)
     int32_t value;
     memcpy(&value, (const char *)c->context + offset, sizeof value);
     return value;
+}
+
+/* libunicorn fetches ahead: where a block runs into the next page and that is not there, the fault comes at the block's
+ * first instruction. Then the block is stepped, so that it comes at the instruction that does run into it. */
+static int fetched_ahead(Core *c)
+{
+    enum { FETCH = 0x10, PAGE = 0x1000 };
+    uint64_t fault, rip, flags;
+    lib.uc_reg_read(c->uc, UC_X86_REG_CR2, &fault);
+    lib.uc_reg_read(c->uc, UC_X86_REG_RIP, &rip);
+    if (c->traps || !(context_word(c, c->at_error_code) & FETCH) || (fault ^ (rip + PAGE)) & ~(uint64_t)(PAGE - 1))
+        return 0;
+    lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
+    c->guest_steps = (flags & TF) != 0;
+    flags |= TF;
+    lib.uc_reg_write(c->uc, UC_X86_REG_RFLAGS, &flags);
+    c->traps = 1;
+    c->flags_loaded = 0;
+    c->steps_to = fault & ~(uint64_t)(PAGE - 1);
+    pause_blocks(counted(), end_of_block());
+    return 1;
 }
 
 void on_interrupt(uc_engine *uc, uint32_t number, void *data)
@@ -54,8 +77,14 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
         c->guest_steps = (flags & TF) != 0;
     }
     if (number == 1 && !guests && !c->word[STEP] && !c->word[WATCH_SIZE] && !c->word[WATCH2_SIZE]) {
-        uint64_t flags; /* the access was not made in the end */
-        lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
+        uint64_t flags, rip;
+        lib.uc_reg_read(c->uc, UC_X86_REG_RIP, &rip);
+        if (c->steps_to && c->steps_to - rip - 1 < LONGEST_BLOCK) { /* on the way to a fault */
+            pause_blocks(counted(), end_of_block());
+            return;
+        }
+        c->steps_to = 0;
+        lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags); /* the access was not made in the end */
         flags &= ~(uint64_t)TF;
         lib.uc_reg_write(c->uc, UC_X86_REG_RFLAGS, &flags);
         c->traps = c->again = 0;
@@ -71,6 +100,9 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
         memcpy((char *)c->context + c->at_old_exception, &none, sizeof none);
         lib.uc_context_restore(c->uc, c->context);
     }
+    if (number == 14 && fetched_ahead(c))
+        return;
+    c->steps_to = 0;
     lib.uc_reg_read(c->uc, UC_X86_REG_CR2, &c->seen[CR2]);
     load_registers(c);
     if (c->word[EXIT_SOFTWARE] || number == 1) {
@@ -88,6 +120,14 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
     leave(c, EXIT_EXCEPTION, AT_LOOP);
 }
 
+/* Whether an `int $6` is there, which libunicorn takes for an undefined instruction. */
+static int is_int6(const Core *c, uint64_t rip)
+{
+    const uint64_t at = machine_address(c, rip);
+    const uint8_t *code = (const uint8_t *)c->ram.buf + at;
+    return at + 1 < (uint64_t)c->ram.len && code[0] == 0xcd && code[1] == 6;
+}
+
 bool on_invalid(uc_engine *uc, void *data)
 {
     (void)uc;
@@ -95,7 +135,7 @@ bool on_invalid(uc_engine *uc, void *data)
     if (drained(c, AT_LOOP))
         return true;
     load_registers(c);
-    settle(c, c->word[RIP], 0, 1);
+    settle(c, c->word[RIP], is_int6(c, c->word[RIP]), 1);
     leave(c, EXIT_INVALID, AT_LOOP);
     return true;
 }
