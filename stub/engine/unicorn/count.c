@@ -86,10 +86,23 @@ void forget_blocks(Core *c)
     fresh_slot(c);
 }
 
+/* Where RIP leads in a code segment that may not begin at 0. */
+static uint64_t behind_code_base(Core *c, uint64_t rip)
+{
+    uint64_t base;
+    lib.uc_context_save(c->uc, c->context);
+    memcpy(&base, (const char *)c->context + c->at_code_base, sizeof base);
+    return base ? (uint32_t)(rip + base) : rip;
+}
+
 /* How many instructions of the running block lie before `pc`; asks the caller the first time. */
 uint32_t retired_before(Core *c, uint64_t pc)
 {
-    if (!hot.current || pc == hot.current->pc)
+    if (!hot.current)
+        return 0;
+    if (pc - hot.current->pc >= hot.current->size)
+        pc = behind_code_base(c, pc);
+    if (pc == hot.current->pc)
         return 0;
     if (pc - hot.current->pc >= hot.current->size)
         return hot.current->icount; /* the fault came while fetching the next block: this one retired whole */
