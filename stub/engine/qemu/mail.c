@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOKS = 100, LOOK_TIME = 50000 /* ns */, SHIM_LOOKS = 10000, LOAD_EXITS = 1000 };
+enum { LOOKS = 100, LOOK_TIME = 300000 /* ns */, SHIM_LOOKS = 10000, LOAD_EXITS = 1000 };
 enum { LONGEST_SLEEP = 64, HANGS = 60000 /* ms */ };
 #define SECOND 1000000000ULL
 
