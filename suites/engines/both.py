@@ -40,9 +40,13 @@ def first_difference(ran: Iterable[Guest]) -> str:
     return _difference(folders)
 
 
-def consoles(ran: Iterable[Guest]) -> list[bytes]:
-    """What each said."""
-    return [bytes(made.machine.console.output) for made in ran]
+def runs_the_same(run: Callable[[], Guest], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``run`` gives says and logs the same on each engine, each byte and each time in it."""
+    ran = on_each(run, monkeypatch)
+    one, other = (bytes(made.machine.console.output) for made in ran)
+    assert one == other
+    different = first_difference(ran)
+    assert not different, different
 
 
 def _all(reader: LogReader) -> Iterator[Packed]:

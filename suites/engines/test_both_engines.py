@@ -15,7 +15,7 @@ from harness.small_guests import Variation
 from stub.abi.memory import XENMEM_current_reservation, XENMEM_maximum_ram_page
 from stub.engine.base import RDI, Exit
 from stub.engine.choice import lacks
-from suites.engines.both import consoles, first_difference, on_each
+from suites.engines.both import first_difference, runs_the_same
 from suites.needs import need_of
 
 pytestmark = pytest.mark.pv_limits(memory=512)
@@ -40,11 +40,7 @@ def finished(variation: Variation, guest: Guest) -> Guest:
 
 @pytest.mark.parametrize("variation", variations(), ids=lambda v: f"{v.folder.parent.name}-{v.id}")
 def test_a_small_guest_runs_the_same(variation: Variation, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = on_each(lambda: finished(variation, guest), monkeypatch)
-    one, other = consoles(ran)
-    assert one == other
-    different = first_difference(ran)
-    assert not different, different
+    runs_the_same(lambda: finished(variation, guest), monkeypatch)
 
 
 def test_a_difference_is_told_with_all_that_leads_to_it(guest: Guest) -> None:

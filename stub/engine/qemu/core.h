@@ -4,6 +4,7 @@
 
 #define _GNU_SOURCE
 #include "stub/engine/object.h"
+#include "stub/engine/prefixes.h"
 #include "stub/engine/qemu/mailbox.h"
 #include <stdint.h>
 #include <string.h>
@@ -16,9 +17,9 @@ enum { SINGLE_STEP = 1 << 14 }; /* DR6 */
 /* An instruction, as far as its opcode. */
 typedef struct {
     const uint8_t *code;
-    int size, at, wide; /* wide: 64-bit code */
-    int operand16, narrow, repeated, opcode, second;
-    int segment; /* the one that a prefix names, in the encoding's order; -1: none */
+    int size, wide; /* wide: 64-bit code */
+    Prefixes prefixes;
+    int at, opcode, second; /* at: of the opcode */
 } Code;
 
 /* An in, out or cpuid that was reported: where it is, how long, what it does. */

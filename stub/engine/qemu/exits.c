@@ -1,6 +1,5 @@
 /* What left the guest, from what the shim says and from the bytes of the code that it was at. */
 #include "core.h"
-#include "stub/engine/strings.h"
 
 enum { FLAT_CS = 0xe033, FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
 enum { POPF = 0x9d, IRET = 0xcf };
@@ -13,28 +12,9 @@ static int decode(const Core *c, Code *d)
 {
     d->code = (const uint8_t *)&c->word[MAIL_CODE];
     d->size = (int)c->word[MAIL_CODE_SIZE];
-    d->at = d->operand16 = d->narrow = d->repeated = 0;
-    d->segment = -1;
-    for (; d->at < d->size; d->at++) {
-        const uint8_t byte = d->code[d->at];
-        if (byte == 0x66)
-            d->operand16 = 1;
-        else if (byte == 0x67)
-            d->narrow = 1;
-        else if (byte == 0xf2 || byte == 0xf3)
-            d->repeated = 1;
-        else if (byte == 0xf0)
-            continue;
-        else if ((byte & 0xe7) == 0x26)
-            d->segment = d->wide ? d->segment : byte >> 3 & 3;
-        else if ((byte & 0xfe) == 0x64)
-            d->segment = 4 | (byte & 1);
-        else
-            break;
-    }
-    if (d->at < d->size && d->wide && (d->code[d->at] & 0xf0) == 0x40)
-        d->at++;
-    if (d->at + 1 > d->size)
+    d->prefixes = read_prefixes(d->code, d->size, d->wide);
+    d->at = d->prefixes.end;
+    if (d->at == d->size)
         return 0;
     d->opcode = d->code[d->at];
     d->second = d->at + 1 < d->size ? d->code[d->at + 1] : -1;
@@ -51,7 +31,7 @@ static int modrm_length(const uint8_t *code)
 /* How long a near or far jump, call or return is; 0 for what is none. */
 static int jump_length(const Code *d)
 {
-    const int op = d->opcode, behind = d->at + 1, near = d->operand16 ? 2 : 4, digit = d->second >> 3 & 7;
+    const int op = d->opcode, behind = d->at + 1, near = d->prefixes.operand16 ? 2 : 4, digit = d->second >> 3 & 7;
     if ((op & 0xf0) == 0x70 || (op & 0xfc) == 0xe0 || op == 0xeb)
         return behind + 1;
     if (op == 0xe8 || op == 0xe9)
@@ -220,7 +200,7 @@ static int general_protection(Core *c)
 static int is_undefined(Core *c)
 {
     Code d = {.wide = is_wide(c->word[CS])};
-    if (!decode(c, &d) || !d.repeated || d.opcode != 0x0f || d.second != 0xae || d.at + 2 >= d.size)
+    if (!decode(c, &d) || !d.prefixes.repeated || d.opcode != 0x0f || d.second != 0xae || d.at + 2 >= d.size)
         return 1;
     return d.code[d.at + 2] < 0xc0 || d.code[d.at + 2] >= 0xe0;
 }

@@ -38,8 +38,8 @@
 #define MAIL_SHIM_SLEEPS 89   /* for which turn the shim waits in a write to PORT_GATE, until what was there is read */
 
 #define MAIL_STEPPED 90       /* opcode of the instruction that is stepped */
-#define MAIL_ALARM 92         /* a count of the guest's instructions at which the shim is to ring */
 #define MAIL_RDTSCP_COUNTED 91 /* 1: this QEMU has counted an rdtscp that it does not run */
+#define MAIL_ALARM 92         /* a count of the guest's instructions at which the shim is to ring */
 #define MAIL_SCALE 93         /* 0: the TSC counts instructions; else it does not, and the shim makes this its tick in ns
                                * by 2^32 */
 

@@ -116,7 +116,7 @@ static int string_exit(Core *c, const Code *d)
         p->kind = -1;
         return EXIT_DONE;
     }
-    const int segment = !out ? 0 : d->segment >= 0 ? d->segment : data_segment;
+    const int segment = !out ? 0 : d->prefixes.segment >= 0 ? d->prefixes.segment : data_segment;
     const uint64_t at = segment_base(c, segment) + low_bytes(w[out ? RSI : RDI], p->address_size);
     if (!find_bytes(c, p->wide ? at : (uint32_t)at, p->size, !out, p->places)) {
         p->kind = -1;
@@ -147,12 +147,12 @@ int port_exit(Core *c, const Code *d)
     c->port = (Port){
         .rip = w[RIP],
         .length = d->at + (direct ? 2 : 1),
-        .size = !(d->opcode & 1) ? 1 : d->operand16 ? 2 : 4,
+        .size = !(d->opcode & 1) ? 1 : d->prefixes.operand16 ? 2 : 4,
         .kind = d->opcode & 2 ? EXIT_OUT : EXIT_IN,
         .string = string,
-        .repeated = string && d->repeated,
+        .repeated = string && d->prefixes.repeated,
         .wide = d->wide,
-        .address_size = d->wide ? (d->narrow ? 4 : 8) : d->narrow ? 2 : 4,
+        .address_size = d->wide ? (d->prefixes.narrow ? 4 : 8) : d->prefixes.narrow ? 2 : 4,
     };
     w[EXIT_PORT] = direct ? (uint64_t)d->second : w[RDX] & 0xffff;
     w[EXIT_SIZE] = (uint64_t)c->port.size;

@@ -15,6 +15,8 @@
 #include <ucontext.h>
 #include <unicorn/unicorn.h>
 
+#define EXPORT __attribute__((visibility("default"))) /* comes before libunicorn's function of that name */
+
 enum { TF = 0x100 }; /* RFLAGS */
 /* Places of segments in a saved context; of bits in what the CPU keeps of its mode, and in a descriptor's upper half. */
 enum { CODE_SEGMENT = 1, STACK_SEGMENT = 2, DATA_SEGMENT = 3 };
@@ -223,6 +225,7 @@ void forget_translations(Core *c);
 /* stops.c */
 void note_stop_generated(void);
 void drop_code(Core *c);
+void step_hidden(Core *c);
 int one_more_iteration(const Core *c, uint64_t pc, uint32_t size);
 PyObject *core_stop_at(Core *c, PyObject *addresses);
 PyObject *core_watch(Core *c, PyObject *ranges);

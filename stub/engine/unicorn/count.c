@@ -121,7 +121,7 @@ uint32_t retired_before(Core *c, uint64_t pc)
 }
 
 /* A store into the block that runs: libunicorn drops the block, and goes on at the store in another one. */
-__attribute__((visibility("default"))) void cpu_loop_exit_noexc_x86_64(void *cpu)
+EXPORT void cpu_loop_exit_noexc_x86_64(void *cpu)
 {
     Core *c = running;
     uint64_t rip;

@@ -43,17 +43,12 @@ int32_t context_word(Core *c, size_t offset)
 static int fetched_ahead(Core *c)
 {
     enum { FETCH = 0x10, PAGE = 0x1000 };
-    uint64_t fault, rip, flags;
+    uint64_t fault, rip;
     lib.uc_reg_read(c->uc, UC_X86_REG_CR2, &fault);
     lib.uc_reg_read(c->uc, UC_X86_REG_RIP, &rip);
     if (c->traps || !(context_word(c, c->at_error_code) & FETCH) || (fault ^ (rip + PAGE)) & ~(uint64_t)(PAGE - 1))
         return 0;
-    lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
-    c->guest_steps = (flags & TF) != 0;
-    flags |= TF;
-    lib.uc_reg_write(c->uc, UC_X86_REG_RFLAGS, &flags);
-    c->traps = 1;
-    c->flags_loaded = 0;
+    step_hidden(c);
     c->steps_to = fault & ~(uint64_t)(PAGE - 1);
     pause_blocks(counted(), end_of_block());
     return 1;

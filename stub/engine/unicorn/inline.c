@@ -38,14 +38,14 @@ static struct {
 } given[16];
 static unsigned n_given;
 
-__attribute__((visibility("default"))) void tcg_gen_op2_x86_64(void *context, int operation, uintptr_t a, uintptr_t b)
+EXPORT void tcg_gen_op2_x86_64(void *context, int operation, uintptr_t a, uintptr_t b)
 {
     given[n_given % 16].temporary = a;
     given[n_given++ % 16].value = b;
     own.op2(context, operation, a, b);
 }
 
-__attribute__((visibility("default"))) void tcg_gen_op3_x86_64(void *context, int operation, uintptr_t a, uintptr_t b,
+EXPORT void tcg_gen_op3_x86_64(void *context, int operation, uintptr_t a, uintptr_t b,
                                                                uintptr_t c)
 {
     if (!learning) {
@@ -57,13 +57,13 @@ __attribute__((visibility("default"))) void tcg_gen_op3_x86_64(void *context, in
     n_learnt++;
 }
 
-__attribute__((visibility("default"))) void *tcg_emit_op_x86_64(void *context, int operation)
+EXPORT void *tcg_emit_op_x86_64(void *context, int operation)
 {
     return last_operation = own.emit(context, operation);
 }
 
 /* Makes host code of a block that was translated whole. */
-__attribute__((visibility("default"))) int tcg_gen_code_x86_64(void *context, void *block)
+EXPORT int tcg_gen_code_x86_64(void *context, void *block)
 {
     if (inside) {
         descriptor = block;

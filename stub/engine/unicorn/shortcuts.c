@@ -5,8 +5,6 @@ int inside; /* the engine's stack is running, for the core `running` */
 
 struct own_functions own;
 
-#define EXPORT __attribute__((visibility("default")))
-
 /* Generates a call in translated code. */
 EXPORT void tcg_gen_callN_x86_64(void *context, void *function, void *result, int count, void **arguments)
 {

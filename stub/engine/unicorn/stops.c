@@ -12,9 +12,7 @@
  * TF set by us is never the guest's to see: what reads the flags is given the guest's own, and what loads them tells
  * us. */
 #include "core.h"
-#include "stub/engine/strings.h"
-
-#define EXPORT __attribute__((visibility("default")))
+#include "stub/engine/prefixes.h"
 
 /* The first stop point at or after `address`; NOWHERE without one. */
 static uint64_t next_stop(const Core *c, uint64_t address)
@@ -168,6 +166,19 @@ EXPORT int cpu_watchpoint_address_matches_x86_64(void *cpu, uint64_t page, uint6
     return (access | access >> SECOND) & (ACCESS_READ | ACCESS_WRITE);
 }
 
+/* The CPU steps from here on, whatever the guest's own flag is. */
+void step_hidden(Core *c)
+{
+    uint64_t flags;
+    lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
+    c->guest_steps = (flags & TF) != 0;
+    flags |= TF;
+    lib.uc_reg_write(c->uc, UC_X86_REG_RFLAGS, &flags);
+    lib.uc_reg_read(c->uc, UC_X86_REG_RCX, &c->left_before);
+    c->traps = 1;
+    c->flags_loaded = 0;
+}
+
 /* Before an access to a page that is watched. */
 EXPORT void cpu_check_watchpoint_x86_64(void *cpu, uint64_t address, uint64_t size, uint32_t attributes, int access,
                                         uintptr_t from)
@@ -197,12 +208,8 @@ EXPORT void cpu_check_watchpoint_x86_64(void *cpu, uint64_t address, uint64_t si
     lib.uc_reg_read(c->uc, UC_X86_REG_RIP, &rip);
     const uint64_t retired = start_of_block() + retired_before(c, rip);
     pause_blocks(retired, rip);
-    lib.uc_reg_read(c->uc, UC_X86_REG_RFLAGS, &flags);
-    flags |= TF;
-    lib.uc_reg_write(c->uc, UC_X86_REG_RFLAGS, &flags);
-    lib.uc_reg_read(c->uc, UC_X86_REG_RCX, &c->left_before);
-    c->traps = c->again = 1;
-    c->guest_steps = c->flags_loaded = 0;
+    step_hidden(c);
+    c->again = 1;
     leave_block(c, rip); /* does not return */
 }
 

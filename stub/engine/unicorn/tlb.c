@@ -121,8 +121,6 @@ uint64_t machine_address(const Core *c, uint64_t address)
     return leaf ? (leaf & ADDRESS_BITS) | (address & 0xfff) : NOWHERE;
 }
 
-#define EXPORT __attribute__((visibility("default")))
-
 EXPORT void tlb_flush_x86_64(void *cpu)
 {
     Core *c = running;

@@ -4,27 +4,16 @@
  * registers are shared as they are; so are the page tables, interrupts and exceptions. */
 #include <stdint.h>
 #include "../mailbox.h"
+#include "msr.h"
 
 enum { SVM = 1 << 2 };                                  /* CPUID 0x80000001, ECX */
-enum { EFER = 0xc0000080, SVME = 1 << 12, HOST_SAVE = 0xc0010117 };
+enum { SVME = 1 << 12, HOST_SAVE = 0xc0010117 }; /* of EFER; an MSR */
 enum { INTERCEPTS = 0x0c, CPUID = 1 << 18, INTERCEPTS_2 = 0x10, VMRUN = 1, VMMCALL = 2, ASID = 0x58 };
 enum { ES = 0x400, CS = 0x410, SS = 0x420, DS = 0x430, GDTR = 0x460, IDTR = 0x480, EFER_AT = 0x4d0, CR4 = 0x548 };
 enum { CR3 = 0x550, CR0 = 0x558, DR7 = 0x560, DR6 = 0x568, RFLAGS = 0x570, RIP = 0x578, RSP = 0x5d8 };
 enum { CODE_ATTRIBUTES = 0xa9b, DATA_ATTRIBUTES = 0xc93 }; /* of descriptors, without the bits of the limit */
 
 extern char control[];
-
-static uint64_t read_msr(uint32_t number)
-{
-    uint32_t low, high;
-    __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(number));
-    return low | (uint64_t)high << 32;
-}
-
-static void write_msr(uint32_t number, uint64_t value)
-{
-    __asm__ volatile("wrmsr" : : "c"(number), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
-}
 
 static void put(unsigned at, uint64_t value) { *(volatile uint64_t *)(control + at) = value; }
 
@@ -52,7 +41,7 @@ uint64_t make_machine(uint64_t rip, uint64_t rsp)
     __asm__ volatile("sgdt %0\n\tsidt %1" : "=m"(gdt), "=m"(idt));
     __asm__ volatile("mov %%cr0, %0\n\tmov %%cr3, %1\n\tmov %%cr4, %2" : "=r"(cr0), "=r"(cr3), "=r"(cr4));
     const uint64_t window = cr3 - 4096 * PAGE_ROOT;
-    write_msr(EFER, read_msr(EFER) | SVME);
+    write_msr(MSR_EFER, read_msr(MSR_EFER) | SVME);
     write_msr(HOST_SAVE, window + 4096 * PAGE_HOST);
     *(volatile uint32_t *)(control + INTERCEPTS) = CPUID;
     *(volatile uint32_t *)(control + INTERCEPTS_2) = VMRUN | VMMCALL;
@@ -63,7 +52,7 @@ uint64_t make_machine(uint64_t rip, uint64_t rsp)
     put_segment(ES, 0, DATA_ATTRIBUTES);
     put_table(GDTR, gdt);
     put_table(IDTR, idt);
-    put(EFER_AT, read_msr(EFER));
+    put(EFER_AT, read_msr(MSR_EFER));
     put(CR0, cr0);
     put(CR3, cr3);
     put(CR4, cr4);

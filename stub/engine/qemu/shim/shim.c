@@ -12,8 +12,8 @@
 #include <stdint.h>
 #include "../../engine.h"
 #include "../mailbox.h"
+#include "msr.h"
 
-#define MSR_EFER 0xc0000080
 #define MSR_STAR 0xc0000081
 #define MSR_LSTAR 0xc0000082
 #define MSR_CSTAR 0xc0000083
@@ -41,18 +41,6 @@ static uint64_t fires_at, turn;
 static uint64_t cr0, cr3, cr4, stepped_tf;
 static uint64_t selectors[4], bases[2];
 static uint64_t idt[512], tss[16];
-
-static void write_msr(uint32_t number, uint64_t value)
-{
-    __asm__ volatile("wrmsr" : : "c"(number), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
-}
-
-static uint64_t read_msr(uint32_t number)
-{
-    uint32_t low, high;
-    __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(number));
-    return low | (uint64_t)high << 32;
-}
 
 static uint64_t ticks(void)
 {
