@@ -42,7 +42,7 @@ class QemuEngine:
         self._accel = accel
         self._ram, self._file = ram, file
         self._window = Window(ram, entries)
-        self._core = _core.Core(ram, self._window.at, entries)
+        self._core = _core.Core(ram, self._window.mailbox, entries)
         self._process: process.Process | None = None
         self._closed = False
         self._stops: list[int] = []

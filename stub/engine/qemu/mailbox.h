@@ -1,23 +1,23 @@
 /* What the shim in QEMU and the engine outside share: the page that begins with the register file, and the window.
  *
  * The window is a row of pages that only ring 0 can see, in every address space at the same virtual address; behind it
- * lie frames that the guest does not have (stub/engine/qemu/window.py). Its first page is the mailbox. */
+ * lie frames that the guest does not have (stub/engine/qemu/window.py). The mailbox is in the shim's own image. */
 #ifndef PVSTUB_MAILBOX_H
 #define PVSTUB_MAILBOX_H
 
 /* Pages of the window. */
 #define PAGE_EXTENDED 1 /* what FXSAVE stores */
-#define PAGE_STACK 2    /* grows down from the end of this page */
 #define PAGE_LAST_STACK 3 /* for what should never come: double faults, machine checks */
 #define PAGE_ROOT 4     /* and two more: the page tables that the shim starts on */
 #define PAGE_APIC 7     /* the local APIC's registers */
 #define PAGE_TOUCH 8    /* whatever page the engine has mapped here, to be written to */
 #define PAGE_CONTROL 9  /* of the virtual machine that the shim and the guest are, so that cpuid can be seen */
 #define PAGE_HOST 10    /* its monitor's state */
-#define PAGE_CODE 16    /* the shim */
+#define PAGE_CODE 16    /* the shim: code, and from here on data, whose first page begins with the mailbox */
+#define PAGE_MAIL 20
 #define PAGES 32
 
-/* Words of the mailbox, behind the register file. */
+/* Words of the mailbox, behind the register file; there is room for 128 (shim.ld). */
 #define MAIL_TURN 64      /* so many times the engine has answered */
 #define MAIL_DONE 65      /* so many times the shim has rung */
 #define MAIL_VECTOR 66    /* what came: a vector, or one of those below */
@@ -66,6 +66,9 @@
 #define COMMAND_LDT 3
 #define COMMAND_TOUCH 4    /* write to the page at PAGE_TOUCH what is there */
 #define COMMAND_DEBUG 5    /* load the debug registers */
+
+/* Gates of its IDT that lie in the page of the mailbox: those of exceptions (shim.ld). */
+#define NEAR_GATES 32
 
 /* Selectors of the shim's own GDT; the guest's has Xen's code segment for ring 0. */
 #define SHIM_CODE32 0x08

@@ -49,6 +49,11 @@ class Window:
         """The machine address of one of its pages."""
         return self.at + number * PAGE_SIZE
 
+    @property
+    def mailbox(self) -> int:
+        """The machine address of the register file, and of the words behind it."""
+        return self.page(_core.PAGE_MAIL)
+
     def map(self, number: int, maddr: int) -> None:
         """Show another machine page at one of its places."""
         self._word(self._entries + 8 * number, maddr & ~(PAGE_SIZE - 1) | _PRESENT)
@@ -82,4 +87,4 @@ class Window:
 
     def words(self, number: int, *values: int) -> None:
         """Write words of the mailbox."""
-        struct.pack_into(f"<{len(values)}Q", self._ram, self.at + 8 * number, *values)
+        struct.pack_into(f"<{len(values)}Q", self._ram, self.mailbox + 8 * number, *values)

@@ -99,11 +99,8 @@ own_gdt:
 
     .text
 /* One stub for each vector, 16 bytes apart, of three instructions. */
-    .p2align 4
-    .globl stubs
-stubs:
-    .set vector, 0
-    .rept 256
+    .macro some_stubs count
+    .rept \count
     .p2align 4
     .if vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21
     nop
@@ -114,6 +111,17 @@ stubs:
     jmp leave
     .set vector, vector + 1
     .endr
+    .endm
+    .set vector, 0
+    .p2align 4
+    .globl stubs, more_stubs
+stubs:
+    some_stubs NEAR_GATES
+    .section .text.unlikely, "ax"
+    .p2align 4
+more_stubs:
+    some_stubs (256-NEAR_GATES)
+    .text
 
     .p2align 4
 leave:

@@ -30,7 +30,7 @@ static void put_table(unsigned at, const uint16_t *table) /* limit, base: as sgd
 
 /* The control block of a machine that goes on at `rip` with that stack, as what runs now: its machine address, or 0 where
  * the CPU has no virtual machines. */
-uint64_t make_machine(uint64_t rip, uint64_t rsp)
+__attribute__((cold)) uint64_t make_machine(uint64_t rip, uint64_t rsp)
 {
     uint32_t leaf = 0x80000001, b, c = 0, d;
     uint16_t gdt[5], idt[5];

@@ -26,13 +26,15 @@ enum { APIC_MASKED = 1 << 16, MEASURED = 2000000 /* ns */ };
 enum { TIMER_EXTRA = 7 }; /* instructions of the shim behind the one that arms the timer, less one */
 enum { SLACK = 100 };     /* more than those on the way there */
 enum { LONGEST = 0x40000000 };
+#define COLD __attribute__((cold, noinline)) /* not in the page of what each exit runs */
 
 typedef struct __attribute__((packed)) { uint16_t limit; uint64_t base; } Table;
 
 extern volatile uint64_t words[];
 extern volatile uint32_t apic[];
 extern uint64_t own_gdt[8];
-extern char stubs[], syscall_entry[], syscall32_entry[], stack_end[], last_stack_end[], extended[], touched[];
+extern uint64_t idt[512];
+extern char stubs[], more_stubs[], syscall_entry[], syscall32_entry[], stack_end[], last_stack_end[], extended[], touched[];
 
 uint32_t arm;            /* what to arm the timer with on the way into the guest; 0: leave it */
 volatile uint32_t armed; /* the timer runs */
@@ -40,7 +42,7 @@ volatile uint64_t nested; /* instructions of traps that came in the shim's first
 static uint64_t fires_at, turn;
 static uint64_t cr0, cr3, cr4, stepped_tf;
 static uint64_t selectors[4], bases[2];
-static uint64_t idt[512], tss[16];
+static uint64_t tss[16];
 
 static uint64_t ticks(void)
 {
@@ -57,7 +59,7 @@ static uint64_t scaled(uint64_t difference)
 }
 
 /* How long a tick of the TSC is; the APIC's timer ticks in nanoseconds. */
-static void measure(void)
+COLD static void measure(void)
 {
     apic[APIC_TIMER / 4] = APIC_MASKED;
     apic[APIC_COUNT / 4] = 2 * MEASURED;
@@ -70,7 +72,7 @@ static void measure(void)
 
 static void load_gdt(void) { __asm__ volatile("lgdt %0" : : "m"(*(const char *)((uintptr_t)&words[MAIL_GDT] + 6))); }
 
-static void with_own_gdt(int selector, int is_ldt)
+COLD static void with_own_gdt(int selector, int is_ldt)
 {
     const Table own = {63, (uintptr_t)own_gdt};
     __asm__ volatile("lgdt %0" : : "m"(own));
@@ -82,10 +84,10 @@ static void with_own_gdt(int selector, int is_ldt)
 }
 
 /* Once, at the very start. */
-void start(void)
+COLD void start(void)
 {
     for (int i = 0; i < 256; i++) {
-        const uint64_t to = (uintptr_t)(stubs + 16 * i);
+        const uint64_t to = (uintptr_t)(i < NEAR_GATES ? stubs + 16 * i : more_stubs + 16 * (i - NEAR_GATES));
         const int open = i == 3 || i == 4 || (i >= 32 && i != VECTOR_TIMER);
         const int stack = i == 8 || i == 18 || i == 2;
         idt[2 * i] = (to & 0xffff) | (uint64_t)XEN_CODE << 16 | (uint64_t)stack << 32 |
@@ -193,7 +195,7 @@ static uint64_t code_base(void)
 }
 
 /* The bytes at RIP, as far as they can be read. */
-__attribute__((noinline)) static void fetch_code(void)
+COLD static void fetch_code(void)
 {
     const char *from = (const char *)(words[RIP] + code_base());
     volatile char *to = (volatile char *)&words[MAIL_CODE];
@@ -205,7 +207,7 @@ __attribute__((noinline)) static void fetch_code(void)
 
 /* Steps are not the guest's to see. What is about to run is noted, and a pushf that was stepped has TF taken out of what
  * it pushed. */
-static void before_step(void)
+COLD static void before_step(void)
 {
     const uint8_t *code = (const uint8_t *)&words[MAIL_CODE];
     unsigned at = 0;
@@ -216,13 +218,13 @@ static void before_step(void)
     stepped_tf = words[RFLAGS] & TF;
 }
 
-static void behind_step(void)
+COLD static void behind_step(void)
 {
     if (words[MAIL_FLAGS] & TF && words[MAIL_STEPPED] == 0x9c && !stepped_tf)
         *(volatile uint8_t *)(words[RSP] + 1) &= ~1;
 }
 
-static void load_debug(void)
+COLD static void load_debug(void)
 {
     __asm__ volatile("mov %0, %%dr7" : : "r"(0x400ULL));
     __asm__ volatile("mov %0, %%dr0" : : "r"(words[MAIL_DR]));
@@ -232,7 +234,7 @@ static void load_debug(void)
     __asm__ volatile("mov %0, %%dr7" : : "r"(words[MAIL_DR7]));
 }
 
-static void with_extended(int save)
+COLD static void with_extended(int save)
 {
     __asm__ volatile("clts");
     if (save)
@@ -243,7 +245,7 @@ static void with_extended(int save)
 }
 
 /* QEMU drops the code that it translated from a page when that is written to. */
-static void touch(void)
+COLD static void touch(void)
 {
     const char *from = touched;
     char *to = touched;
@@ -252,7 +254,7 @@ static void touch(void)
     __asm__ volatile("rep movsq" : "+S"(from), "+D"(to), "+c"(count) : : "memory");
 }
 
-static void set_ldt(void)
+COLD static void set_ldt(void)
 {
     own_gdt[SHIM_LDT / 8] = words[MAIL_LDT];
     own_gdt[SHIM_LDT / 8 + 1] = words[MAIL_LDT + 1];
@@ -320,7 +322,7 @@ static void set_alarm(void)
     fires_at = scaled(ticks()) + arm;
 }
 
-void wait_first(void)
+COLD void wait_first(void)
 {
     answer();
     load_gdt();
