@@ -36,6 +36,7 @@ typedef struct {
     volatile uint64_t *word;
     pid_t pid;
     int dead, busy, exits_to_load;
+    double others; /* that are to run, on the average */
     int load; /* /proc/loadavg */
     int before; /* instructions that count before the guest's first */
     int bell, gate; /* pipes that the shim writes to */

@@ -10,7 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOKS = 100, LOOK_TIME = 300000 /* ns */, SHIM_LOOKS = 10000, LOAD_EXITS = 1000 };
+enum { LOOKS = 100, LOOK_TIME = 300000 /* ns */, SHIM_LOOKS = 10000, LOAD_EXITS = 200 };
+static const double LOAD_LENGTH = 16, LOAD_NOISE = 0.5; /* looks; processes that run for moments */
 enum { LONGEST_SLEEP = 64, HANGS = 60000 /* ms */ };
 #define SECOND 1000000000ULL
 
@@ -29,15 +30,19 @@ int out_of_patience(const Core *c)
 /* Whether the shim has rung; nothing else is looked at. */
 static inline int rung(const Core *c) { return c->word[MAIL_DONE] != c->word[MAIL_TURN]; }
 
-/* Every now and then: whether more is to run than there are processors, and not for a moment only by one. */
+/* Every now and then: whether others leave less than two processors for the shim and the engine, as an average of what
+ * was to run at times. While nobody looks only one of the two is to run. */
 static void look_at_load(Core *c)
 {
     char text[64];
-    unsigned running;
+    int running;
     c->exits_to_load = LOAD_EXITS;
     const ssize_t n = pread(c->load, text, sizeof text - 1, 0);
     text[n > 0 ? n : 0] = 0;
-    c->busy = sscanf(text, "%*s %*s %*s %u", &running) == 1 && running > 1 + (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    if (sscanf(text, "%*s %*s %*s %d", &running) != 1)
+        return;
+    c->others += (running - (c->busy ? 1 : 2) - c->others) / LOAD_LENGTH;
+    c->busy = c->others + 2 > (double)sysconf(_SC_NPROCESSORS_ONLN) + LOAD_NOISE;
 }
 
 /* Looks for a ring for a while; whether it came. */
