@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { STEPS = 1000 }; /* of the shim's own, to a jump, before somebody looks */
 enum { DR7_RESERVED = 0x400, PAGE_ENTRY = 0x63 /* present, writable, accessed, dirty */ };
 
 static PyObject *engine_error;
@@ -40,7 +41,8 @@ static int run_guest(Core *c, int steps, int guest_steps)
     w[MAIL_ALARM] = near ? ~0ULL : w[DEADLINE] - 1;
     c->stepping = steps || c->stops.n || near;
     c->guest_steps = guest_steps;
-    c->entered_at = w[RIP];
+    w[MAIL_ENTERED] = w[RIP];
+    w[MAIL_TO_JUMP] = near && !steps && !guest_steps && !c->stops.n ? STEPS : 0;
     w[MAIL_FLAGS] = (c->stepping ? TF : 0) | (told ? RF : 0);
     w[CODE_SWITCH] = 0;
     w[WATCH_SIZE] = w[WATCH2_SIZE] = 0;
@@ -49,7 +51,7 @@ static int run_guest(Core *c, int steps, int guest_steps)
     const int kind = classify(c, steps), trapped = w[MAIL_VECTOR] == DB;
     c->jumps = kind == EXIT_SYSCALL || kind == EXIT_INVALID || (kind == EXIT_EXCEPTION && !trapped);
     if (trapped && w[MAIL_DR6] & SINGLE_STEP)
-        c->jumps = has_jumped(c) || (kind == EXIT_EXCEPTION && w[EXIT_ERROR_CODE]);
+        c->jumps = has_jumped_in(c) || (kind == EXIT_EXCEPTION && w[EXIT_ERROR_CODE]);
     if (kind == EXIT_DONE && !trapped && w[MAIL_VECTOR] != VECTOR_TIMER && (steps || guest_steps))
         return debug_exit(c, guest_steps);
     return kind;

@@ -4,7 +4,7 @@
 
 #define _GNU_SOURCE
 #include "stub/engine/object.h"
-#include "stub/engine/prefixes.h"
+#include "stub/engine/qemu/code.h"
 #include "stub/engine/qemu/mailbox.h"
 #include <stdint.h>
 #include <string.h>
@@ -13,14 +13,6 @@
 enum { TF = 0x100, RF = 0x10000 }; /* RFLAGS */
 enum { DB = 1 };               /* vector */
 enum { SINGLE_STEP = 1 << 14 }; /* DR6 */
-
-/* An instruction, as far as its opcode. */
-typedef struct {
-    const uint8_t *code;
-    int size, wide; /* wide: 64-bit code */
-    Prefixes prefixes;
-    int at, opcode, second; /* at: of the opcode */
-} Code;
 
 /* An in, out or cpuid that was reported: where it is, how long, what it does. */
 typedef struct {
@@ -47,7 +39,6 @@ typedef struct {
     uint64_t left_at, left_root; /* RIP and CR3 as the last exit had them; where they are others now the guest jumps */
     int jumps;                   /* it does in any case */
     int stepping, guest_steps; /* TF was set by us; the guest's own was set, too */
-    uint64_t entered_at; /* RIP when the guest was entered */
     struct { int execute, write, second; uint64_t address, size; } slots[4]; /* of the debug registers */
     Stops stops; /* more stop points than debug registers: looked for instruction by instruction */
     uint64_t stopped_at, stopped_when; /* the stop point that was reported last, and RETIRED then */
@@ -62,7 +53,7 @@ int out_of_patience(const Core *c);
 int classify(Core *c, int steps); /* what left the guest, as the contract has it; EXIT_DONE: nothing that anybody need know */
 int debug_exit(Core *c, int guests);
 int stop_exit(Core *c);
-int has_jumped(const Core *c);    /* whether the instruction that was stepped was a jump that was taken */
+int has_jumped_in(const Core *c); /* whether the instruction that was stepped was a jump that was taken */
 int is_stop(const Core *c, uint64_t rip);
 
 /* ports.c */

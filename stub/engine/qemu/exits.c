@@ -1,58 +1,18 @@
 /* What left the guest, from what the shim says and from the bytes of the code that it was at. */
 #include "core.h"
 
-enum { FLAT_CS = 0xe033, FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
-enum { POPF = 0x9d, IRET = 0xcf };
+enum { FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
 enum { UD = 6, NM = 7, GP = 13 };
 
-static int is_wide(uint64_t cs) { return cs == FLAT_CS; }
-
-/* Past the prefixes to the opcode; 0 if there is none. */
-static int decode(const Core *c, Code *d)
+static int decode_exit(const Core *c, Code *d)
 {
-    d->code = (const uint8_t *)&c->word[MAIL_CODE];
-    d->size = (int)c->word[MAIL_CODE_SIZE];
-    d->prefixes = read_prefixes(d->code, d->size, d->wide);
-    d->at = d->prefixes.end;
-    if (d->at == d->size)
-        return 0;
-    d->opcode = d->code[d->at];
-    d->second = d->at + 1 < d->size ? d->code[d->at + 1] : -1;
-    return 1;
+    return decode(d, (const uint8_t *)&c->word[MAIL_CODE], (int)c->word[MAIL_CODE_SIZE]);
 }
 
-static int modrm_length(const uint8_t *code)
+int has_jumped_in(const Core *c)
 {
-    const int mod = code[0] >> 6, rm = code[0] & 7;
-    const int base = mod != 3 && rm == 4 ? code[1] & 7 : rm;
-    return 1 + (mod != 3 && rm == 4) + (mod == 1 ? 1 : mod == 2 || (mod == 0 && base == 5) ? 4 : 0);
-}
-
-/* How long a near or far jump, call or return is; 0 for what is none. */
-static int jump_length(const Code *d)
-{
-    const int op = d->opcode, behind = d->at + 1, near = d->prefixes.operand16 ? 2 : 4, digit = d->second >> 3 & 7;
-    if ((op & 0xf0) == 0x70 || (op & 0xfc) == 0xe0 || op == 0xeb)
-        return behind + 1;
-    if (op == 0xe8 || op == 0xe9)
-        return behind + near;
-    if (op == 0x0f && (d->second & 0xf0) == 0x80)
-        return behind + 1 + near;
-    if (op == 0xc3 || op == 0xcb || op == 0xcf)
-        return behind;
-    if (op == 0xc2 || op == 0xca)
-        return behind + 2;
-    if (op == 0x9a || op == 0xea)
-        return behind + near + 2;
-    return op == 0xff && digit >= 2 && digit <= 5 ? behind + modrm_length(d->code + behind) : 0;
-}
-
-int has_jumped(const Core *c)
-{
-    enum { LONGEST = 15 };
-    Code d = {.wide = is_wide(c->word[CS])};
-    const uint64_t length = decode(c, &d) ? (uint64_t)jump_length(&d) : 0, went = c->word[RIP] - c->entered_at;
-    return length ? went != length : went == 0 || went > LONGEST; /* 0: one iteration of a repeated instruction */
+    const uint64_t went = c->word[RIP] - c->word[MAIL_ENTERED];
+    return has_jumped((const uint8_t *)&c->word[MAIL_CODE], (int)c->word[MAIL_CODE_SIZE], is_wide(c->word[CS]), went);
 }
 
 int debug_exit(Core *c, int guests)
@@ -123,7 +83,7 @@ static int debug_trap(Core *c, int steps)
     const int guests = (c->guest_steps || !c->stepping) && dr6 & SINGLE_STEP; /* it may have set TF meanwhile */
     if (!watched && !guests && !steps)
         return EXIT_DONE; /* it was looked at for stop points only */
-    if (guests && c->guest_steps && c->word[RIP] == c->entered_at)
+    if (guests && c->guest_steps && c->word[RIP] == c->word[MAIL_ENTERED])
         end_string(c);
     return debug_exit(c, guests);
 }
@@ -154,7 +114,7 @@ static int general_protection(Core *c)
 {
     volatile uint64_t *w = c->word;
     Code d = {.wide = is_wide(w[CS])};
-    if (!decode(c, &d))
+    if (!decode_exit(c, &d))
         return EXIT_EXCEPTION;
     if (is_monitors(&d) && !w[EXIT_ERROR_CODE]) {
         w[RETIRED] -= d.code[d.at + 2] == 0xd9 ? MONITOR_COUNT : 1; /* vmmcall */
@@ -200,7 +160,7 @@ static int general_protection(Core *c)
 static int is_undefined(Core *c)
 {
     Code d = {.wide = is_wide(c->word[CS])};
-    if (!decode(c, &d) || !d.prefixes.repeated || d.opcode != 0x0f || d.second != 0xae || d.at + 2 >= d.size)
+    if (!decode_exit(c, &d) || !d.prefixes.repeated || d.opcode != 0x0f || d.second != 0xae || d.at + 2 >= d.size)
         return 1;
     return d.code[d.at + 2] < 0xc0 || d.code[d.at + 2] >= 0xe0;
 }

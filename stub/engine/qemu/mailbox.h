@@ -43,6 +43,9 @@
 #define MAIL_SCALE 93         /* 0: the TSC counts instructions; else it does not, and the shim makes this its tick in ns
                                * by 2^32 */
 
+#define MAIL_ENTERED 94       /* RIP when the guest was entered */
+#define MAIL_TO_JUMP 95       /* so many times the shim steps on by itself if the instruction was no taken jump */
+
 /* Ports whose bytes go into pipes (isa-debugcon). */
 #define PORT_BELL 0x402
 #define PORT_GATE 0x403

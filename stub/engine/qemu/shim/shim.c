@@ -11,6 +11,7 @@
  * Where nobody counts instructions (KVM) the TSC's ticks are made nanoseconds, and those are what is counted. */
 #include <stdint.h>
 #include "../../engine.h"
+#include "../code.h"
 #include "../mailbox.h"
 #include "msr.h"
 
@@ -20,7 +21,7 @@
 #define MSR_FMASK 0xc0000084
 #define MSR_FS_BASE 0xc0000100
 #define MSR_GS_BASE 0xc0000101
-enum { TF = 0x100, CR4_TSD = 4, FMASK = 0x257fd5 & ~0x2, LONG_CODE = 1 << 21 };
+enum { TF = 0x100, RF = 0x10000, DR6_STEP = 1 << 14, DR6_NONE = 0xffff0ff0, CR4_TSD = 4, FMASK = 0x257fd5 & ~0x2, LONG_CODE = 1 << 21 };
 enum { APIC_SVR = 0xf0, APIC_EOI = 0xb0, APIC_TIMER = 0x320, APIC_COUNT = 0x380, APIC_LEFT = 0x390, APIC_DIVIDE = 0x3e0 };
 enum { APIC_MASKED = 1 << 16, MEASURED = 2000000 /* ns */ };
 enum { TIMER_EXTRA = 7 }; /* instructions of the shim behind the one that arms the timer, less one */
@@ -220,8 +221,30 @@ COLD static void before_step(void)
 
 COLD static void behind_step(void)
 {
-    if (words[MAIL_FLAGS] & TF && words[MAIL_STEPPED] == 0x9c && !stepped_tf)
+    if (words[MAIL_FLAGS] & TF && words[MAIL_STEPPED] == PUSHF && !stepped_tf)
         *(volatile uint8_t *)(words[RSP] + 1) &= ~1;
+}
+
+/* On the way to a taken jump: whether that is still to come, and nothing else is to be told. What RFLAGS has of the
+ * steps is taken out. */
+COLD static int steps_on(void)
+{
+    uint64_t dr6;
+    __asm__ volatile("mov %%dr6, %0" : "=r"(dr6));
+    behind_step();
+    const uint64_t went = words[RIP] - words[MAIL_ENTERED], own = words[MAIL_STEPPED];
+    const uint64_t flags = words[RFLAGS] & ~(uint64_t)(own == POPF || own == IRET ? RF : RF | TF);
+    if (!(dr6 & DR6_STEP) || dr6 & 15 || flags & TF ||
+        has_jumped((const uint8_t *)&words[MAIL_CODE], (int)words[MAIL_CODE_SIZE], is_wide(words[CS]), went))
+        return 0;
+    __asm__ volatile("mov %0, %%dr6" : : "r"((uint64_t)DR6_NONE));
+    words[MAIL_TO_JUMP]--;
+    words[MAIL_FLAGS] &= ~(uint64_t)RF;
+    words[MAIL_ENTERED] = words[RIP];
+    words[RFLAGS] = flags;
+    arm = 0;
+    before_step();
+    return 1;
 }
 
 COLD static void load_debug(void)
@@ -347,6 +370,8 @@ void came(uint64_t vector, uint64_t code)
             return;
         }
     }
+    if (vector == 1 && words[MAIL_TO_JUMP] && steps_on())
+        return;
     save_segments();
     words[MAIL_VECTOR] = vector;
     words[EXIT_ERROR_CODE] = code;
@@ -354,7 +379,7 @@ void came(uint64_t vector, uint64_t code)
         __asm__ volatile("mov %%cr2, %0" : "=r"(words[CR2]));
     if (vector == 1) {
         __asm__ volatile("mov %%dr6, %0" : "=r"(words[MAIL_DR6]));
-        __asm__ volatile("mov %0, %%dr6" : : "r"(0xffff0ff0ULL));
+        __asm__ volatile("mov %0, %%dr6" : : "r"((uint64_t)DR6_NONE));
         if (words[MAIL_DR6] & 15)
             load_debug(); /* or QEMU tells of the hit at the next step again */
         behind_step();
