@@ -153,6 +153,15 @@ class Engine(Protocol):
     def use_reflex(self, reflex: object) -> None:
         """Let a capsule of the caller's (``engine.h``) finish exits before the caller sees them; None: nothing."""
 
+    def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """What the CPU itself says that it has (EAX to EDX), once it is started.
+
+        Zeroes where it has no more than every engine's; only the leaves of stub/abi/cpufeatureset.py are asked for.
+        """
+
+    def load_xcr0(self, value: int) -> None:
+        """Set XCR0 to a value that the CPU takes; CR4.OSXSAVE is set. Only where the CPU has XSAVE."""
+
     def load_ldt(self, base: int, limit: int) -> None:
         """Set the LDT register: the table's virtual address and its last byte's offset; 0, 0 for none."""
 

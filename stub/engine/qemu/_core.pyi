@@ -22,6 +22,8 @@ COMMAND_SAVE: int
 COMMAND_RESTORE: int
 COMMAND_LDT: int
 COMMAND_DEBUG: int
+COMMAND_XCR0: int
+MAIL_XCR0: int
 
 def spawn(program: str, arguments: tuple[bytes, ...], errors: int, files: tuple[int, ...], /) -> int:
     """Start a program that dies with this process, and has the ``files`` open; its errors go to the file ``errors``."""

@@ -6,7 +6,7 @@
 #define PVSTUB_MAILBOX_H
 
 /* Pages of the window. */
-#define PAGE_EXTENDED 1 /* what FXSAVE stores */
+#define PAGE_EXTENDED 1 /* what FXSAVE stores; at the start, leaves of CPUID: registers in and out, until leaf 0 */
 #define PAGE_LAST_STACK 3 /* for what should never come: double faults, machine checks */
 #define PAGE_ROOT 4     /* and two more: the page tables that the shim starts on */
 #define PAGE_APIC 7     /* the local APIC's registers */
@@ -31,6 +31,7 @@
 #define MAIL_DR 75        /* DR0 to DR3, DR7; DR6 at the exit */
 #define MAIL_DR7 79
 #define MAIL_DR6 80
+#define MAIL_XCR0 85
 #define MAIL_LDT 81       /* a descriptor of 16 bytes */
 #define MAIL_GDT 83       /* the guest's GDT, as lgdt takes it: limit, base */
 #define MAIL_SCRATCH 86   /* the shim's own */
@@ -66,6 +67,7 @@
 #define COMMAND_LDT 3
 #define COMMAND_TOUCH 4    /* write to the page at PAGE_TOUCH what is there */
 #define COMMAND_DEBUG 5    /* load the debug registers */
+#define COMMAND_XCR0 6
 
 /* Gates of its IDT that lie in the page of the mailbox: those of exceptions (shim.ld). */
 #define NEAR_GATES 32

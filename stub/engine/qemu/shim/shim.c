@@ -83,6 +83,13 @@ COLD static void with_own_gdt(int selector, int is_ldt)
     load_gdt();
 }
 
+/* What the CPU has. Later, as a virtual machine's (monitor.c), it is not asked any more. */
+static void ask_cpuid(void)
+{
+    for (uint32_t *leaf = (uint32_t *)extended; *leaf; leaf += 4)
+        __asm__ volatile("cpuid" : "+a"(leaf[0]), "=b"(leaf[1]), "+c"(leaf[2]), "=d"(leaf[3]));
+}
+
 /* Once, at the very start. */
 COLD void start(void)
 {
@@ -119,6 +126,7 @@ COLD void start(void)
     apic[APIC_TIMER / 4] = VECTOR_TIMER;
     cr0 = 0x80010033;
     cr4 = 0; /* as nobody has set TSD yet */
+    ask_cpuid();
     words[MAIL_VECTOR] = VECTOR_READY;
 }
 
@@ -244,6 +252,21 @@ COLD static void with_extended(int save)
     __asm__ volatile("mov %0, %%cr0" : : "r"(cr0));
 }
 
+static void load_cr4(void)
+{
+    if (words[CR4] == cr4)
+        return;
+    cr4 = words[CR4];
+    __asm__ volatile("mov %0, %%cr4" : : "r"(cr4 | CR4_TSD) : "memory");
+}
+
+static void load_xcr0(void)
+{
+    const uint64_t value = words[MAIL_XCR0];
+    load_cr4();
+    __asm__ volatile("xsetbv" : : "c"(0), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
+}
+
 /* QEMU drops the code that it translated from a page when that is written to. */
 COLD static void touch(void)
 {
@@ -282,6 +305,9 @@ static void answer(void)
         case COMMAND_DEBUG:
             load_debug();
             break;
+        case COMMAND_XCR0:
+            load_xcr0();
+            break;
         default:
             return;
         }
@@ -291,10 +317,7 @@ static void answer(void)
 /* What the caller changed goes into the CPU; the general registers go on the way into the guest. */
 static void apply(void)
 {
-    if (words[CR4] != cr4) {
-        cr4 = words[CR4];
-        __asm__ volatile("mov %0, %%cr4" : : "r"(cr4 | CR4_TSD) : "memory");
-    }
+    load_cr4();
     if (words[CR0] != cr0) {
         cr0 = words[CR0];
         __asm__ volatile("mov %0, %%cr0" : : "r"(cr0) : "memory");
