@@ -145,7 +145,10 @@ class Engine(Protocol):
         """The caller wrote to this machine memory: if it holds code, the guest is to run what is there now."""
 
     def read_extended(self) -> bytes:
-        """The x87 and SSE registers, as FXSAVE stores them in 64-bit mode: 512 bytes (x86 manual, vol. 1, 10.5.1)."""
+        """The x87 and SSE registers, as FXSAVE stores them in 64-bit mode: 512 bytes (x86 manual, vol. 1, 10.5.1).
+
+        Where the CPU has AVX what XSAVE stores in its standard form, with the AVX registers: 832 bytes (13.4).
+        """
 
     def write_extended(self, area: bytes) -> None:
         """Load them from such an area."""

@@ -17,7 +17,7 @@ from stub.domain.config import ENGINES, DomainConfig
 from stub.engine.base import RBX, RIP
 from stub.machine import Machine
 from stub.units import PAGE_SIZE
-from suites.boot.small_guest import CODE, DATA_OFFSET, UD2, call, kernel
+from suites.boot.small_guest import CODE, DATA_OFFSET, UD2, call, kernel, set_xcr0
 
 NOT_CANONICAL = struct.pack("<Q", 1 << 63)
 CR4_FSGSBASE = b"\x0f\x20\xe0\x0d\x00\x00\x01\x00\x0f\x22\xe0"  # mov %cr4, %rax; or $1<<16, %eax; mov %rax, %cr4
@@ -42,13 +42,7 @@ WATCHED_MOV_SS = (
 )
 
 
-# mov $0x40620, %eax; mov %rax, %cr4: OSXSAVE, of which only a CPU with XSAVE lets the guest have its own.
-# xor %ecx, %ecx; xor %edx, %edx; mov $states, %eax; xsetbv
-def _with_xcr0(states: int) -> bytes:
-    return b"\xb8\x20\x06\x04\x00\x0f\x22\xe0\x31\xc9\x31\xd2\xb8" + struct.pack("<I", states) + b"\x0f\x01\xd1"
-
-
-AVX = _with_xcr0(7)
+AVX = set_xcr0(7)
 TASK_SWITCHED = call(Hypercall.fpu_taskswitch, 1)
 XSAVE_RDI = b"\x48\x0f\xae\x27"
 
@@ -92,7 +86,7 @@ ROWS = {
 
 # The same where the CPU has AVX.
 AVX_ROWS = {
-    "vaddps without XCR0's bit": Row(_with_xcr0(3) + b"\xc5\xfc\x58\xc0", "#UD[0000]", 20),
+    "vaddps without XCR0's bit": Row(set_xcr0(3) + b"\xc5\xfc\x58\xc0", "#UD[0000]", 20),
     "vaddps with CR0.TS": Row(AVX + TASK_SWITCHED + b"\xc5\xfc\x58\xc0", "#NM[0000]", len(AVX + TASK_SWITCHED)),
     "xsave with CR0.TS": Row(
         _rdi(DATA_OFFSET) + AVX + TASK_SWITCHED + _rdi(DATA_OFFSET) + XSAVE_RDI, "#NM[0000]", 40 + len(TASK_SWITCHED)

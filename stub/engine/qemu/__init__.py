@@ -17,10 +17,13 @@ from stub.units import PAGE_MASK, PAGE_SIZE
 if TYPE_CHECKING:
     import mmap
 
-_EXTENDED_SIZE = 512
+_FXSAVE_SIZE = 512
 _LDT_TYPE = 0x82
 _LEAF = struct.Struct("<4I")  # EAX to EDX; before the start, the leaf and sub-leaf that the shim is to ask for
-_LEAVES = ((0x1, 0), (0x7, 0), (0xD, 0), (0xD, 1), (0xD, 2), (0x8000_0001, 0))
+_XSTATES = 0xD
+_LEAVES = ((0x1, 0), (0x7, 0), (_XSTATES, 0), (_XSTATES, 1), (_XSTATES, 2), (0x8000_0001, 0))
+_AVX = 1 << 28  # of leaf 1, ECX
+_ALL_STATES = 7  # of XCR0: x87, SSE, AVX
 _TRAMPOLINE = {3: 1, 1: 5}  # instructions that lead into the guest's ring; none runs here, but they count
 
 
@@ -53,6 +56,7 @@ class QemuEngine:
         self._process: process.Process | None = None
         self._closed = False
         self._stops: list[int] = []
+        self._extended_size = _FXSAVE_SIZE
         self._watched: list[debugregisters.Slot] = []
         self.words = memoryview(self._core)
 
@@ -74,6 +78,7 @@ class QemuEngine:
         made.started()
         answers = _LEAF.iter_unpack(self._ram[at : at + _LEAF.size * len(_LEAVES)])
         self._leaves = {asked: (a, b, c, d) for asked, (a, b, c, d) in zip(_LEAVES, answers, strict=True)}
+        self._keep_all_states()
 
     def _do(self, act: Callable[[], None]) -> None:
         try:
@@ -141,17 +146,24 @@ class QemuEngine:
         """See :class:`stub.engine.base.Engine`."""
         self._command(_core.COMMAND_SAVE)
         at = self._window.page(_core.PAGE_EXTENDED)
-        return self._ram[at : at + _EXTENDED_SIZE]
+        return self._ram[at : at + self._extended_size]
 
     def write_extended(self, area: bytes) -> None:
         """See :class:`stub.engine.base.Engine`."""
         at = self._window.page(_core.PAGE_EXTENDED)
-        self._ram[at : at + _EXTENDED_SIZE] = area
+        self._ram[at : at + self._extended_size] = area
         self._command(_core.COMMAND_RESTORE)
 
     def use_reflex(self, reflex: object) -> None:
         """See :class:`stub.engine.base.Engine`."""
         self._core.use_reflex(reflex)
+
+    def _keep_all_states(self) -> None:
+        """Have the AVX registers stored, too, where there are some."""
+        if self.cpuid(0x1, 0)[2] & _AVX:
+            size, offset, _, _ = self.cpuid(_XSTATES, 2)
+            self._extended_size = offset + size
+            self._window.words(_core.MAIL_STATES, _ALL_STATES)
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """See :class:`stub.engine.base.Engine`."""

@@ -84,7 +84,7 @@ COLD static void with_own_gdt(int selector, int is_ldt)
 }
 
 /* What the CPU has. Later, as a virtual machine's (monitor.c), it is not asked any more. */
-static void ask_cpuid(void)
+COLD static void ask_cpuid(void)
 {
     for (uint32_t *leaf = (uint32_t *)extended; *leaf; leaf += 4)
         __asm__ volatile("cpuid" : "+a"(leaf[0]), "=b"(leaf[1]), "+c"(leaf[2]), "=d"(leaf[3]));
@@ -242,13 +242,30 @@ COLD static void load_debug(void)
     __asm__ volatile("mov %0, %%dr7" : : "r"(words[MAIL_DR7]));
 }
 
+static void write_xcr0(uint64_t value)
+{
+    __asm__ volatile("xsetbv" : : "c"(0), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
+}
+
 COLD static void with_extended(int save)
 {
+    const uint32_t states = (uint32_t)words[MAIL_STATES];
+    uint32_t low = 0, high;
     __asm__ volatile("clts");
-    if (save)
+    if (states) { /* the guest's XCR0 may have fewer */
+        __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        write_xcr0(states);
+    }
+    if (states && save)
+        __asm__ volatile("xsave64 %0" : "+m"(*(char (*)[4096])extended) : "a"(states), "d"(0));
+    else if (states)
+        __asm__ volatile("xrstor64 %0" : : "m"(*(char (*)[4096])extended), "a"(states), "d"(0));
+    else if (save)
         __asm__ volatile("fxsave64 %0" : "=m"(*(char (*)[512])extended));
     else
         __asm__ volatile("fxrstor64 %0" : : "m"(*(char (*)[512])extended));
+    if (states)
+        write_xcr0(low);
     __asm__ volatile("mov %0, %%cr0" : : "r"(cr0));
 }
 
@@ -260,11 +277,10 @@ static void load_cr4(void)
     __asm__ volatile("mov %0, %%cr4" : : "r"(cr4 | CR4_TSD) : "memory");
 }
 
-static void load_xcr0(void)
+COLD static void load_xcr0(void)
 {
-    const uint64_t value = words[MAIL_XCR0];
     load_cr4();
-    __asm__ volatile("xsetbv" : : "c"(0), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
+    write_xcr0(words[MAIL_XCR0]);
 }
 
 /* QEMU drops the code that it translated from a page when that is written to. */
