@@ -35,6 +35,7 @@ class GuestSpec:
     ``cmdline`` replaces the image's command line, ``extra`` is added to it. ``ramdisk`` replaces the image's; ``files``
     (path in the guest → text, bytes or a host file) are added to it, all executable. ``epoch``: the guest's time of day
     at the start, seconds since 1970. ``on_reboot``: ``destroy``, ``restart`` or another action. ``compat``: ``xen-3``.
+    ``cpuid``: features of the CPU that it does not have, as in ``host,avx=0``.
     ``audit``: after how many hypercalls the invariants of the guest's memory are looked at, again and again; the first
     that is broken ends the run. ``disks`` (as ``PATH,xvda,w``) and ``faults`` are what ``pvstub boot`` takes with
     ``--disk`` and ``--fault``.
@@ -51,6 +52,7 @@ class GuestSpec:
     epoch: int | None = None
     on_reboot: str | None = None
     compat: str | None = None
+    cpuid: str | None = None
     audit: int | None = None
     disks: Sequence[str] = ()
     faults: Sequence[str] = ()
@@ -115,6 +117,7 @@ class ImageLaunch:
             "--epoch": spec.epoch,
             "--on-reboot": spec.on_reboot,
             "--compat": spec.compat,
+            "--cpuid": spec.cpuid,
             "--audit": spec.audit,
         }
         words = [f"{option}={value}" for option, value in options.items() if value is not None]
@@ -123,6 +126,7 @@ class ImageLaunch:
 
     def start(self, run_directory: Path, limits: RunLimits) -> MachineLike:
         """Make the machine."""
+        from stub.domain.cpuidoption import parse_cpuid
         from stub.domain.diskoption import parse_disks
         from stub.machine import Limits, Machine
 
@@ -130,6 +134,7 @@ class ImageLaunch:
 
         optional = ("seed", "p2m", "epoch", "on_reboot", "compat")
         chosen: dict[str, Any] = {name: getattr(self._spec, name) for name in optional}
+        chosen["without"] = parse_cpuid(self._spec.cpuid) if self._spec.cpuid is not None else None
         config = replace(
             self._config,
             ramdisk=self.ramdisk(run_directory),

@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from .xenstore import XenStore
 
 MARKERS = (
-    "guest(image, memory=, cmdline=, extra=, ramdisk=, files=, seed=, p2m=, epoch=, on_reboot=, compat=, audit=, "
-    "disks=, faults=): the guest that the fixture `guest` boots; a closer marker changes single parameters",
+    "guest(image, memory=, cmdline=, extra=, ramdisk=, files=, seed=, p2m=, epoch=, on_reboot=, compat=, cpuid=, "
+    "audit=, disks=, faults=): the guest that the fixture `guest` boots; a closer marker changes single parameters",
     "pv_limits(virtual=, wall=, instructions=, memory=): stop each guest of the test at a virtual time or after real "
     "seconds; reserve MiB of guest memory for the whole test",
-    "pv_needs(*abilities): skip the test with an engine that lacks one of these: branches, identity, segments, watches",
+    "pv_needs(*abilities): skip the test with an engine that lacks one of these: avx, branches, identity, segments, "
+    "watches",
     "pv_splats(*names): kernel splats that a guest of the test may print (panic, oops, warning…); without names, all",
 )
 LIMITS = ("virtual", "wall", "instructions", "memory")
@@ -86,7 +87,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         parameters = getattr(item, "callspec", None)
         engine = parameters.params.get("pv_engine") if parameters is not None else None
-        engine = engine or os.environ.get(settings.ENGINE.variable, "")
+        engine = engine or os.environ.get(settings.ENGINE.variable) or "unicorn"
         missing = [ability for ability in needed if ability in lacks(engine)]
         if missing:
             pytest.skip(f"the {engine} engine has no {', '.join(missing)}")

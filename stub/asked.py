@@ -52,6 +52,7 @@ def configuration(options: argparse.Namespace, say: Callable[[str], None]) -> tu
         "memory": options.memory,
         "epoch": options.epoch,
         "compat": options.compat,
+        "without": options.cpuid,
         "engine": options.engine,
         "accel": options.accel,
         **{name: getattr(options, name) for name in SETTINGS.values()},

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from stub.abi.cpufeatureset import remaining
 from stub.devices.console import Console
 from stub.domain.builder import build
 from stub.domain.config import DomainConfig
@@ -125,7 +126,8 @@ class Machine:
 
         ram, entries = domain.ram, domain.area.engine_entries
         name, accel = self.config.engine, self.config.accel
-        engine = choice.make(name, accel, ram.map, ram.file, entries, domain.guest.read_available, is_64bit)
+        wanted = remaining(self.config.without)
+        engine = choice.make(name, accel, wanted, ram.map, ram.file, entries, domain.guest.read_available, is_64bit)
         self.xen = Hypervisor(domain, engine, self.log, self._output_came, self._disks)
         self.xen.console.output, self.xen.console.on_typed = self._output, self._typed_came
         if self.run_directory is not None:

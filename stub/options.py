@@ -44,6 +44,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--accel", choices=("tcg", "kvm"), help="what QEMU runs them with (default: tcg)")
     group.add_argument("--realtime", action="store_true", help="tie virtual time to the wall clock")
     group.add_argument("--interactive", action="store_true", help="a terminal on the guest's console; Ctrl-] leaves")
+    group.add_argument("--cpuid", type=_cpuid, metavar="host[,NAME=0]…", help="hide features of the CPU")
     group.add_argument("--compat", choices=("xen-3",), help="rules of an older Xen: page tables may be written to")
 
 
@@ -123,6 +124,13 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: give a number from 1 on")
     return number
+
+
+def _cpuid(text: str) -> tuple[str, ...]:
+    """What the guest's CPU is to be without."""
+    from stub.domain.cpuidoption import parse_cpuid
+
+    return parse_cpuid(text)
 
 
 def _address(text: str) -> str:

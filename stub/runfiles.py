@@ -66,7 +66,7 @@ def _append(file: int, data: bytes) -> None:
 def identity(domain: Domain) -> dict[str, Any]:
     """What the header of a run's log and its snapshots say of the guest."""
     config = domain.config
-    return {
+    facts = {
         "domain": domain.domid,
         "bits": domain.bits,
         "memory": config.memory,
@@ -75,7 +75,9 @@ def identity(domain: Domain) -> dict[str, Any]:
         "epoch": config.epoch,
         "cmdline": config.cmdline,
         "kernel": domain.image.sha256,
-    } | ({"compat": config.compat} if config.compat else {})
+    }
+    facts |= {"compat": config.compat} if config.compat else {}
+    return facts | ({"without": list(config.without)} if config.without else {})
 
 
 def image_facts(domain: Domain, provenance: Mapping[str, str]) -> dict[str, Any]:
@@ -109,6 +111,7 @@ def config_facts(config: DomainConfig, disks: list[dict[str, object]]) -> dict[s
         "realtime": config.realtime,
         **{name: getattr(config, name) for name in SETTINGS.values()},
         **({"compat": config.compat} if config.compat else {}),
+        **({"without": list(config.without)} if config.without else {}),
         **({"disks": disks} if config.disks else {}),
         **({"faults": list(config.faults)} if config.faults else {}),
     }

@@ -1,4 +1,4 @@
-"""Which variations of small guests need what not every engine can do (docs/engines.md, ``pv_needs``)."""
+"""Which small guests, or variations of them, need what not every engine can do (docs/engines.md, ``pv_needs``)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from harness.small_guests import Variation
 
 _NEEDS = {
     "callgates-ldt": "segments",
+    "xsave": "avx",
 }
 
 
 def need_of(variation: Variation) -> str | None:
     """The ability that a variation needs; None for one that runs on every engine."""
-    return _NEEDS.get(f"{variation.folder.name}-{variation.name}")
+    test = variation.folder.name
+    return _NEEDS.get(f"{test}-{variation.name}", _NEEDS.get(test))
 
 
 def each(variations: Iterable[Variation]) -> pytest.MarkDecorator:

@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stub.abi.cpufeatureset import FEATURES
 from stub.domain.actions import ACTIONS, SETTINGS
 from stub.domain.disk import Disk
 from stub.errors import ConfigError
@@ -35,7 +36,8 @@ class DomainConfig:
     the time of day, to the host's. ``uuid`` is what the guest is told of itself; none is all zeroes. The ``on_…`` are
     names of :data:`stub.domain.actions.ACTIONS`: what follows each kind of end. ``faults`` are I/O errors on
     purpose (stub/devices/block/faults.py). ``compat``: rules that Xen 4.17 no longer has. ``xen-3``, what GNU Mach was
-    written for: the writable_pagetables assist is on from the start, and for tables of every level. ``engine`` is what
+    written for: the writable_pagetables assist is on from the start, and for tables of every level. ``without``:
+    features that the guest's CPU does not have, though the engine's may (stub/abi/cpufeatureset.py). ``engine`` is what
     runs the guest's instructions, and ``accel`` what QEMU does it with, of that engine; they are no part of what the
     guest is.
     """
@@ -60,6 +62,7 @@ class DomainConfig:
     faults: tuple[str, ...] = ()
     event_channels: int = DEFAULT_EVENT_CHANNELS
     compat: str | None = None
+    without: tuple[str, ...] = ()
     engine: str = field(default_factory=lambda: os.environ.get(ENGINE_VARIABLE) or ENGINES[0])
     accel: str = field(default_factory=lambda: os.environ.get(ACCELERATOR_VARIABLE) or ACCELERATORS[0])
 
@@ -87,6 +90,9 @@ class DomainConfig:
             raise ConfigError(f"{self.event_channels} event channels: use {BUILDERS_PORTS} or more")
         if self.compat is not None and self.compat not in COMPATIBILITIES:
             raise ConfigError(f"compat {self.compat!r}: use one of {', '.join(COMPATIBILITIES)}, or leave it out")
+        for name in self.without:
+            if name not in FEATURES:
+                raise ConfigError(f"without {name!r}: there is no such feature; there are {', '.join(FEATURES)}")
         if not 0 <= self.epoch < 1 << 40:
             raise ConfigError(f"epoch {self.epoch}: use seconds since 1970")
 

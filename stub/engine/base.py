@@ -145,13 +145,25 @@ class Engine(Protocol):
         """The caller wrote to this machine memory: if it holds code, the guest is to run what is there now."""
 
     def read_extended(self) -> bytes:
-        """The x87 and SSE registers, as FXSAVE stores them in 64-bit mode: 512 bytes (x86 manual, vol. 1, 10.5.1)."""
+        """The x87 and SSE registers, as FXSAVE stores them in 64-bit mode: 512 bytes (x86 manual, vol. 1, 10.5.1).
+
+        Where the CPU has AVX what XSAVE stores in its standard form, with the AVX registers: 832 bytes (13.4).
+        """
 
     def write_extended(self, area: bytes) -> None:
         """Load them from such an area."""
 
     def use_reflex(self, reflex: object) -> None:
         """Let a capsule of the caller's (``engine.h``) finish exits before the caller sees them; None: nothing."""
+
+    def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """What the CPU itself says that it has (EAX to EDX), once it is started.
+
+        Zeroes where it has no more than every engine's; only the leaves of stub/abi/cpufeatureset.py are asked for.
+        """
+
+    def load_xcr0(self, value: int) -> None:
+        """Set XCR0 to a value that the CPU takes; CR4.OSXSAVE is set. Only where the CPU has XSAVE."""
 
     def load_ldt(self, base: int, limit: int) -> None:
         """Set the LDT register: the table's virtual address and its last byte's offset; 0, 0 for none."""

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from stub.engine.base import Engine
 
-_LACKS = {"qemu": frozenset({"branches", "identity", "segments", "watches"})}
+_LACKS = {"qemu": frozenset({"branches", "identity", "segments", "watches"}), "unicorn": frozenset({"avx"})}
 
 
 def lacks(name: str) -> frozenset[str]:
-    """What an engine cannot do of the contract (docs/engines.md); nothing for the default one."""
-    return _LACKS.get(name, frozenset())
+    """What an engine cannot do that another can (docs/engines.md)."""
+    return _LACKS[name]
 
 
 def hidden_frames(name: str) -> int:
@@ -27,6 +27,7 @@ def hidden_frames(name: str) -> int:
 def make(
     name: str,
     accel: str,
+    features: tuple[str, ...],
     ram: mmap.mmap,
     file: int,
     entries: int,
@@ -35,13 +36,15 @@ def make(
 ) -> Engine:
     """The engine of that name on memory ``ram``; ``accel`` is what QEMU is to run with: tcg or kvm.
 
+    ``features`` are names of what its CPU may have beyond what every engine's has (stub/abi/cpufeatureset.py).
+
     ``file`` and ``entries`` are of memory with hidden frames: the file that it is, and the machine address of the
     page-table entries that map them. ``fetch(vaddr, size)`` reads guest code, and ``is_64bit`` says of which width.
     """
     if name == "qemu":
         from stub.engine.qemu import QemuEngine
 
-        return QemuEngine(ram, file, entries, accel)
+        return QemuEngine(ram, file, entries, accel, features)
     from stub.engine.unicorn import UnicornEngine
 
     return UnicornEngine(ram, fetch, is_64bit)

@@ -17,6 +17,7 @@ from xml.sax.saxutils import quoteattr
 from stub.engine.base import NAMES
 
 CORE, SSE, SEGMENTS = "org.gnu.gdb.i386.core", "org.gnu.gdb.i386.sse", "org.gnu.gdb.i386.segments"
+AVX = "org.gnu.gdb.i386.avx"
 CONTROL, XEN = "org.pvstub.x86.control", "org.pvstub.xen"
 
 _ST = tuple(f"st{n}" for n in range(8))
@@ -101,6 +102,12 @@ def _rest(bits: int) -> Iterator[Register]:
         yield Register(name, 64, "uint64", XEN, _KEEP_OFF)
 
 
+def _upper_halves(bits: int) -> Iterator[Register]:
+    """Of the AVX registers, from which gdb makes whole ones."""
+    for n in range(16 if bits == 64 else 8):
+        yield Register(f"ymm{n}h", 128, "uint128", AVX)
+
+
 def _flags(name: str, size: int, fields: _Fields) -> str:
     inner = "".join(f'<field name="{field}" start="{bit}" end="{bit}"/>' for field, bit in fields)
     return f'<flags id="{name}" size="{size}">{inner}</flags>'
@@ -133,11 +140,15 @@ def _word_name(name: str) -> str:
 
 
 class Description:
-    """The registers of a guest of one bitness, by number, with all that the protocol needs of them."""
+    """The registers of a guest of one bitness, by number, with all that the protocol needs of them.
 
-    def __init__(self, bits: int) -> None:
+    ``avx``: its CPU has AVX registers, too.
+    """
+
+    def __init__(self, bits: int, avx: bool = False) -> None:
         self.bits = bits
-        self.registers: tuple[Register, ...] = (*_core(bits), *_rest(bits))
+        upper = _upper_halves(bits) if avx else ()
+        self.registers: tuple[Register, ...] = (*_core(bits), *_rest(bits), *upper)
         self.number_of: Mapping[str, int] = {register.name: n for n, register in enumerate(self.registers)}
         # The control registers are not read from the engine's file: what the guest sees may be something else.
         self.word_of: Mapping[int, int] = {
@@ -225,6 +236,6 @@ class Description:
 
 
 @cache
-def description(bits: int) -> Description:
-    """The one of this bitness."""
-    return Description(bits)
+def description(bits: int, avx: bool = False) -> Description:
+    """The one of this bitness, and of a CPU with AVX or without."""
+    return Description(bits, avx)

@@ -72,6 +72,8 @@ class Target(Protocol):
 
     bits: int
     """64 or 32, for good."""
+    has_avx: bool
+    """Whether its CPU has AVX registers, for good."""
     words: memoryview
     """The engine's register file (``stub.engine.base``); a new one after :meth:`restart`."""
     running: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from stub.abi.cpufeatureset import X86_XCR0_YMM, XSTATE_AREA_MIN_SIZE, XSTATE_FP_SSE
 from stub.abi.x86_defns import X86_CR0_TS
 from stub.engine.base import CR0, FS_BASE, GS_BASE, NAMES, RETIRED, RFLAGS
 from stub.gdb.model import TargetError
@@ -28,6 +29,8 @@ _EXTENDED = (
     | {f"st{n}": (32 + 16 * n, 10) for n in range(8)}
     | {f"xmm{n}": (160 + 16 * n, 16) for n in range(16)}
 )
+_UPPER = {f"ymm{n}h": n for n in range(16)}  # in an XSAVE area
+_STATES_AT, _UPPER_AT = 512, XSTATE_AREA_MIN_SIZE
 
 _POINTERS = {"fop", "fioff", "fooff"}  # of the last x87 instruction: always 0
 
@@ -80,12 +83,35 @@ def read(machine: Machine, name: str) -> int:
     if name in ("fiseg", "foseg"):
         return 0
     area = machine.xen.engine.read_extended()
+    if name in _UPPER:
+        return _read_upper(area, _UPPER[name])
     if name == "ftag":
         return _full_tags(area)
     if name not in _EXTENDED:
         raise TargetError(f"there is no register {name}")
     offset, size = _EXTENDED[name]
     return int.from_bytes(area[offset : offset + size], "little")
+
+
+def has_avx(machine: Machine) -> bool:
+    """Whether there are AVX registers: then the area is XSAVE's, with their upper halves behind its header."""
+    return len(machine.xen.engine.read_extended()) > _UPPER_AT
+
+
+def _read_upper(area: bytes, number: int) -> int:
+    """The upper half of an AVX register; of those in their first state the area says nothing."""
+    if not area[_STATES_AT] & X86_XCR0_YMM:
+        return 0
+    at = _UPPER_AT + 16 * number
+    return int.from_bytes(area[at : at + 16], "little")
+
+
+def _write_upper(area: bytearray, number: int, value: int) -> None:
+    if not area[_STATES_AT] & X86_XCR0_YMM:
+        area[_STATES_AT] |= X86_XCR0_YMM
+        area[_UPPER_AT:] = bytes(len(area) - _UPPER_AT)
+    at = _UPPER_AT + 16 * number
+    area[at : at + 16] = (value & (1 << 128) - 1).to_bytes(16, "little")
 
 
 def write(machine: Machine, name: str, value: int) -> None:
@@ -128,9 +154,13 @@ def _write_word(xen: Hypervisor, name: str, at: int, value: int) -> None:
 
 def _write_extended(xen: Hypervisor, name: str, value: int) -> None:
     area = bytearray(xen.engine.read_extended())
+    if len(area) > _STATES_AT:
+        area[_STATES_AT] |= XSTATE_FP_SSE
     if name in _POINTERS and not value:
         return
-    if name == "ftag":
+    if name in _UPPER:
+        _write_upper(area, _UPPER[name], value)
+    elif name == "ftag":
         area[4] = sum(1 << n for n in range(8) if value >> 2 * n & 3 != 3)
     elif name in _EXTENDED and name not in _POINTERS:
         offset, size = _EXTENDED[name]

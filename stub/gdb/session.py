@@ -38,7 +38,7 @@ class Session:
         self, target: Target, *, on_detach: OnDetach = "continue", packet_size: int = PACKET_SIZE, rle: bool = True
     ) -> None:
         self.target: Target = target
-        self.description: Description = description(target.bits)
+        self.description: Description = description(target.bits, target.has_avx)
         self.packet_size = packet_size
         self.on_detach: OnDetach = on_detach
         self.over = False

@@ -35,6 +35,7 @@ class MachineTarget:
     def __init__(self, machine: Machine, executable: Path | None = None, *, stop_on_crash: bool = False) -> None:
         self.machine = machine
         self.bits = machine.xen.domain.bits
+        self.has_avx = registers.has_avx(machine)
         self.running = False
         self.points = Points(machine)
         self._stop_on_crash = stop_on_crash

@@ -35,7 +35,7 @@ from stub.memory.formats import LONG
 from stub.memory.frames import ALLOCATED, GUEST
 from stub.memory.mappings import Mappings, mappings
 from stub.memory.walker import FrameArray
-from stub.trace.core import MAX_SEGMENTS, Core, I64s, Segment, write
+from stub.trace.core import FXSAVE_SIZE, MAX_SEGMENTS, XCR0_AT, Core, I64s, Segment, write
 from stub.units import PAGE_SHIFT, PAGE_SIZE, U64
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ def dump_core(xen: Hypervisor, path: Path) -> None:
     if xen.vcpu.compat:  # the page size goes where a 32-bit structure has it, and leaves half of itself behind
         version = version[:-12] + version[-8:] + version[-4:]
     core = Core(
-        contexts=[_context(xen, extended)],
+        contexts=[_context(xen, extended[:FXSAVE_SIZE])],
         registers=[[words[name] & xen.width.mask for name in (_PRSTATUS_32 if xen.vcpu.compat else _PRSTATUS)]],
-        extended=[extended],
+        extended=[_with_xcr0(extended, xen.vcpu.xcr0) if len(extended) > FXSAVE_SIZE else extended],
         shared_info=bytes(xen.ram_bytes[start : start + PAGE_SIZE]),
         mfns=mfns,
         pfns=pfns[order],
@@ -86,6 +86,11 @@ def dump_core(xen: Hypervisor, path: Path) -> None:
         signal=_SIGABRT if crashed else 0,
     )
     write(path, core)
+
+
+def _with_xcr0(area: bytes, xcr0: int) -> bytes:
+    """An XSAVE area as Linux's note has it, in which gdb looks for which registers there are."""
+    return area[:XCR0_AT] + xcr0.to_bytes(8, "little") + area[XCR0_AT + 8 :]
 
 
 def _segments(xen: Hypervisor, mfns: I64s) -> list[Segment]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from stub.abi.cpufeatureset import X86_XCR0_SSE, X86_XCR0_X87, X86_XCR0_YMM
 from stub.abi.x86_defns import (
     MSR_APIC_BASE,
     MSR_EFER,
@@ -26,6 +27,7 @@ from stub.abi.x86_defns import (
     X86_CR4_MCE,
     X86_CR4_OSFXSR,
     X86_CR4_OSXMMEXCPT,
+    X86_CR4_OSXSAVE,
     X86_CR4_PAE,
     X86_CR4_TSD,
     X86_EFLAGS_VM,
@@ -37,7 +39,7 @@ from stub.abi.x86_defns import (
 from stub.domain.builder import hypercall_page
 from stub.engine.base import CR0, CR4, CS, FS_BASE, GS_BASE, RAX, RBX, RCX, RDX, RFLAGS, RIP
 from stub.engine.base import TSC_AUX as TSC_AUX_WORD
-from stub.hypervisor import callgates, cpuid, segments, traps
+from stub.hypervisor import callgates, segments, traps
 from stub.hypervisor.debugregs import read_debug, write_debug
 from stub.hypervisor.ports import iopl_suffices
 from stub.hypervisor.stackfaults import by_way_of_stack
@@ -51,9 +53,9 @@ if TYPE_CHECKING:
 _M32 = 0xFFFFFFFF
 GUEST_CR0 = 0x8005_0033  # PE MP ET NE WP AM PG
 GUEST_CR4 = X86_CR4_PAE | X86_CR4_MCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT
-_CR4_MAY_CHANGE = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE
+_CR4_MAY_CHANGE = X86_CR4_TSD | X86_CR4_DE | X86_CR4_FSGSBASE  # and OSXSAVE where CPUID shows XSAVE
 _EFER, _EFER_LONG = 0xD01, 0x500  # SCE LME LMA NXE; LME LMA
-_XSETBV = b"\x0f\x01\xd1"  # undefined, as CR4.OSXSAVE cannot be set; the engine looks at the ring first
+_XSETBV_MODRM = 0xD1
 _FORCED_CPUID = b"\x0f\x0bxen\x0f\xa2"
 
 
@@ -213,10 +215,11 @@ def _mov_to_cr(xen: Hypervisor, modrm: int) -> bool:
     elif number == 3:
         return segments.new_base_pointer(xen, _root_of(vcpu, value)) == 0
     elif number == 4:
+        may_change = _CR4_MAY_CHANGE | (X86_CR4_OSXSAVE if vcpu.policy.xcr0_max else 0)
         changed = value ^ (GUEST_CR4 | vcpu.cr4)
-        if changed & ~_CR4_MAY_CHANGE:
-            xen.note(f"mov to cr4: bits {changed & ~_CR4_MAY_CHANGE:#x} cannot change and stay")
-        vcpu.cr4 = value & _CR4_MAY_CHANGE
+        if changed & ~may_change:
+            xen.note(f"mov to cr4: bits {changed & ~may_change:#x} cannot change and stay")
+        vcpu.set_cr4(value & may_change)
         words[CR4] = words[CR4] & ~X86_CR4_FSGSBASE | vcpu.cr4 & X86_CR4_FSGSBASE
     else:
         return False
@@ -261,9 +264,27 @@ def _rdtsc(xen: Hypervisor, _: int) -> bool:
     return True
 
 
+def _xsetbv(xen: Hypervisor, _: int) -> bool:
+    """XCR0 (handle_xsetbv). CR4.OSXSAVE was looked at."""
+    vcpu, words = xen.vcpu, xen.words
+    value = (words[RDX] & _M32) << 32 | words[RAX] & _M32
+    if words[RCX] & _M32 or value & ~vcpu.policy.xcr0_max or not _is_valid_xcr0(value):
+        return False
+    vcpu.xcr0 = value
+    xen.engine.load_xcr0(value)
+    vcpu.refresh_cpuid()
+    return True
+
+
+def _is_valid_xcr0(value: int) -> bool:
+    """valid_xcr0, of the states that there are."""
+    return bool(value & X86_XCR0_X87) and (not value & X86_XCR0_YMM or bool(value & X86_XCR0_SSE))
+
+
 # opcode → (handler, has ModRM, only in the kernel)
 ONE_BYTE = {0xFA: (_interrupt_flag, False, False), 0xFB: (_interrupt_flag, False, False)}
 TWO_BYTE = {
+    0x01: (_xsetbv, True, True),  # with that ModRM byte only
     0x06: (_clts, False, True),
     0x09: (_nothing, False, True),  # wbinvd: a domain without cache rights
     0x20: (_mov_from_cr, True, True),
@@ -315,6 +336,8 @@ def _decode(code: bytes, is_64bit: bool) -> Decoded | None:
             return None
         modrm = code[at]
         at += 1
+        if handler is _xsetbv and modrm != _XSETBV_MODRM:
+            return None
     return Decoded(handler, modrm, rex << 1 & 8, rex << 3 & 8, kernel_only, is_locked, code[:at])
 
 
@@ -323,13 +346,12 @@ def emulate(xen: Hypervisor) -> bool:
     words = xen.words
     rip = words[RIP]
     code = xen.domain.guest.read_available(rip, 15)
-    if code.startswith(_XSETBV):
-        traps.inject(xen, X86_EXC_UD)
-        return True
     found = _decode(code, segments.is_64bit_code(xen, words[CS]))
     if found is None:
         return False
-    if found.is_locked:
+    # without CR4.OSXSAVE it is undefined (x86_emulate), but the engine looks at the ring first
+    has_none = found.handler is _xsetbv and not xen.vcpu.cr4 & X86_CR4_OSXSAVE
+    if found.is_locked or has_none:
         traps.inject(xen, X86_EXC_UD)
         return True
     if found.kernel_only and not xen.vcpu.kernel_mode:
@@ -358,7 +380,8 @@ def answer_cpuid(xen: Hypervisor, forced: bool) -> None:
     """Put a leaf's answer in the registers."""
     words = xen.words
     leaf, subleaf = words[RAX] & _M32, words[RCX] & _M32
-    a, b, c, d = cpuid.answer(leaf, subleaf, xen.vcpu.compat)
+    policy, to_kernel = xen.vcpu.policy, forced and xen.vcpu.kernel_mode
+    a, b, c, d = policy.answer_to_kernel(leaf, subleaf) if to_kernel else policy.answer(leaf, subleaf)
     words[RAX], words[RBX], words[RCX], words[RDX] = a, b, c, d
     xen.log.cpuid(xen.clock.now, words[RIP], forced, leaf, subleaf, a, b, c, d)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stub.abi.arch_x86 import FLAT_RING1_DS
+from stub.abi.cpufeatureset import XSTATE_FP_SSE
+from stub.abi.x86_defns import X86_CR4_OSXSAVE
 from stub.abi.xen import VMASST_TYPE_writable_pagetables
 from stub.domain.builder import start_registers
 from stub.domain.xenarea import GDT_LIMIT, GDT_VA, TRAMPOLINE_VA
 from stub.engine.base import CR0, CR3, CR4, CS, DS, ES, FS, GS, RFLAGS, RIP, RSI, RSP, SS
-from stub.hypervisor import assists, runstate
+from stub.hypervisor import assists, cpuid, runstate
 from stub.hypervisor.clock import SECOND
 from stub.hypervisor.vcpu import VCPU_INFO_MASK
 from stub.memory.frames import L1, L2, L3, L4
@@ -20,6 +22,17 @@ if TYPE_CHECKING:
 _ENGINE_CR0 = 0x8001_0033  # PE MP ET NE WP PG
 _ENGINE_CR4 = 0x0000_0668  # DE PAE MCE OSFXSR OSXMMEXCPT
 _PERIOD = 10_000_000  # ns, of the timer that each vCPU starts with
+
+
+def _show_cpu(xen: Hypervisor) -> None:
+    """CPUID as this engine's CPU allows; with XSAVE there XCR0 is what __context_switch loads for one never set."""
+    vcpu = xen.vcpu
+    policy = cpuid.Policy(vcpu.compat, xen.engine.cpuid, xen.domain.config.without)
+    if policy.xcr0_max:
+        xen.words[CR4] |= X86_CR4_OSXSAVE
+        vcpu.xcr0 = XSTATE_FP_SSE
+        xen.engine.load_xcr0(vcpu.xcr0)
+    vcpu.show_cpu(policy)
 
 
 def start(xen: Hypervisor) -> None:
@@ -51,6 +64,7 @@ def start(xen: Hypervisor) -> None:
             words[word] = FLAT_RING1_DS
     xen.onlookers.set_reflex()
     xen.engine.start(TRAMPOLINE_VA, stack, GDT_VA, GDT_LIMIT, domain.area.empty_root << 12)
+    _show_cpu(xen)
     xen.period = _PERIOD
     xen.clock.arm("periodic", xen.period)
     xen.clock.arm("time", runstate.TIME_UPDATE)

@@ -57,7 +57,8 @@ class Vcpu(Entry):
         return super().__new__(cls, words, memory, log)
 
     def __init__(self, words: memoryview, memory: GuestMemory, log: HypercallLog, info_at: int) -> None:
-        self._set_cpuid(cpuid.rows(self.compat))
+        self.xcr0 = 0
+        self.show_cpu(cpuid.Policy(self.compat))
         self.info_at = info_at
         self._memory = memory
         self.info_registered = False
@@ -68,7 +69,6 @@ class Vcpu(Entry):
         self._syscall = Gate()
         self.io_bitmap = self.io_bitmap_ports = 0
         self.task_switched = False
-        self.cr4 = 0
         self.debug = [0, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x400]
         self.ldt_base = self.ldt_entries = 0
         self.gdt_frames: list[int] = []
@@ -79,6 +79,21 @@ class Vcpu(Entry):
         self.was_pending = False
         """Whether an event was pending, masked, when the vCPU blocked: then that one does not wake it."""
         self.polling: frozenset[int] = frozenset()
+
+    def show_cpu(self, policy: cpuid.Policy) -> None:
+        """What CPUID says from now on."""
+        self.policy = policy
+        self.set_cr4(0)
+
+    def set_cr4(self, value: int) -> None:
+        """CR4, as far as it is the guest's own; CPUID says what becomes of it."""
+        self.cr4 = value
+        self.refresh_cpuid()
+
+    def refresh_cpuid(self) -> None:
+        """Give the reflexes what CPUID says now."""
+        self.policy.follow(self.cr4, self.xcr0)
+        self._set_cpuid(self.policy.rows())
 
     @property
     def syscall(self) -> Gate:

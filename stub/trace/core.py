@@ -26,7 +26,9 @@ MAX_SEGMENTS = 60_000  # e_phnum has 16 bits, and its largest values another mea
 
 _ET_CORE, _EM_X86_64, _PT_LOAD, _PT_NOTE = 4, 62, 1, 4
 _SHT_PROGBITS, _SHT_STRTAB, _SHT_NOTE = 1, 3, 7
-_NT_PRSTATUS, _NT_FPREGSET, _NT_PRXFPREG = 1, 2, 0x46E62B7F
+FXSAVE_SIZE = 512
+XCR0_AT = 464  # in an XSAVE area, by NT_X86_XSTATE: 48 bytes there are software's (asm/user.h, xstate_fx_sw_bytes)
+_NT_PRSTATUS, _NT_FPREGSET, _NT_PRXFPREG, _NT_X86_XSTATE = 1, 2, 0x46E62B7F, 0x202
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -53,9 +55,9 @@ class Core:
     """What goes into a core file.
 
     ``contexts``: a vcpu_guest_context of each vCPU. ``registers``: of each, what gdb expects in NT_PRSTATUS (r15 … gs),
-    of a 32-bit guest the 17 of i386, and ``extended`` its FXSAVE area. ``mfns`` and ``pfns``: its pages, in the
-    file's order. ``memory``: all machine frames, 512 words a row. ``version``: the note with Xen's version. ``signal``:
-    what gdb says it died of.
+    of a 32-bit guest the 17 of i386, and ``extended`` its FXSAVE area, or XSAVE's, with XCR0 where Linux has it.
+    ``mfns`` and ``pfns``: its pages, in the file's order. ``memory``: all machine frames, 512 words a row.
+    ``version``: the note with Xen's version. ``signal``: what gdb says it died of.
     """
 
     contexts: Sequence[bytes]
@@ -97,12 +99,13 @@ def _process_notes(core: Core) -> bytes:
     parts = []
     for number, (registers, extended) in enumerate(zip(core.registers, core.extended, strict=True), 1):
         if len(registers) == _I386_REGISTERS:
-            sizes = _PRSTATUS_32.size, 4 * _I386_REGISTERS, len(extended)
+            sizes = _PRSTATUS_32.size, 4 * _I386_REGISTERS, FXSAVE_SIZE
             data = _PRSTATUS_32.pack(1, *sizes, 0, core.signal, number, *registers)
-            parts += [_note(b"FreeBSD", _NT_PRSTATUS, data), _note(b"LINUX", _NT_PRXFPREG, extended)]
-            continue
-        parts.append(_note(b"CORE", _NT_PRSTATUS, _PRSTATUS.pack(core.signal, number, *registers)))
-        parts.append(_note(b"CORE", _NT_FPREGSET, extended))
+            parts += [_note(b"FreeBSD", _NT_PRSTATUS, data), _note(b"LINUX", _NT_PRXFPREG, extended[:FXSAVE_SIZE])]
+        else:
+            parts.append(_note(b"CORE", _NT_PRSTATUS, _PRSTATUS.pack(core.signal, number, *registers)))
+            parts.append(_note(b"CORE", _NT_FPREGSET, extended[:FXSAVE_SIZE]))
+        parts += [_note(b"LINUX", _NT_X86_XSTATE, extended)] if len(extended) > FXSAVE_SIZE else []
     return b"".join(parts)
 
 

@@ -12,12 +12,15 @@ import pytest
 from harness.diff.compare import Entry, Rules, compare
 from harness.diff.sides import Side
 from harness.guests import Guest
+from stub.abi.cpufeatureset import FEATURES
 from stub.domain.config import ENGINE_VARIABLE, ENGINES
 from stub.trace.format import Kind
 from stub.trace.reader import LogReader, Packed
 from stub.trace.records import HypercallRecord
 
 _CONTEXT = 3
+COMMON = ",".join(["host", *(f"{name}=0" for name in FEATURES)])
+"""``cpuid=`` for the CPU that every engine has: where one has more its guests do other things."""
 
 
 def on_each(run: Callable[[], Guest], monkeypatch: pytest.MonkeyPatch) -> list[Guest]:

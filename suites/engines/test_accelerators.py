@@ -93,8 +93,8 @@ def test_the_environment_names_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_where_nothing_counts_instructions_time_is_the_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nanoseconds of a clock that runs on: a deadline is kept, and the guest gets to its end."""
-    model = process._ACCELERATORS[process.TCG][-1]
-    monkeypatch.setitem(process._ACCELERATORS, process.KVM, ("-accel", "tcg,thread=single", "-cpu", model))
+    monkeypatch.setitem(process._ACCELERATORS, process.KVM, ("-accel", "tcg,thread=single"))
+    monkeypatch.setitem(process._MODELS, process.KVM, process._MODELS[process.TCG])
     monkeypatch.setattr(process, "_KVM_DEVICE", os.devnull)
     image = kernel(tmp_path, COUNT_DOWN * 20 + shutdown(0))
     with Machine(DomainConfig(kernel=image, memory=MINIMAL, engine="qemu", accel="kvm")) as machine:

@@ -17,7 +17,7 @@ from stub.domain.config import ENGINES, DomainConfig
 from stub.engine.base import RBX, RIP
 from stub.machine import Machine
 from stub.units import PAGE_SIZE
-from suites.boot.small_guest import CODE, DATA_OFFSET, UD2, call, kernel
+from suites.boot.small_guest import CODE, DATA_OFFSET, UD2, call, kernel, set_xcr0
 
 NOT_CANONICAL = struct.pack("<Q", 1 << 63)
 CR4_FSGSBASE = b"\x0f\x20\xe0\x0d\x00\x00\x01\x00\x0f\x22\xe0"  # mov %cr4, %rax; or $1<<16, %eax; mov %rax, %cr4
@@ -42,12 +42,18 @@ WATCHED_MOV_SS = (
 )
 
 
+AVX = set_xcr0(7)
+TASK_SWITCHED = call(Hypercall.fpu_taskswitch, 1)
+XSAVE_RDI = b"\x48\x0f\xae\x27"
+
+
 class Row(NamedTuple):
-    """``code``, the trap that ends it on hardware, at which of its bytes."""
+    """``code``, the trap that ends it on hardware, at which of its bytes; ``without``: what the CPU does not have."""
 
     code: bytes
     trap: str
     at: int
+    without: tuple[str, ...] = ()
 
 
 ROWS = {
@@ -65,8 +71,8 @@ ROWS = {
     "int1": Row(b"\xf1", "#DB[0000]", 1),
     "a data breakpoint of mov ss": Row(WATCHED_MOV_SS + b"\x90", "#DB[0000]", len(WATCHED_MOV_SS)),
     "rdrand that is not offered": Row(b"\x48\x0f\xc7\xf0", "#UD[0000]", 0),
-    "xgetbv without CR4.OSXSAVE": Row(b"\x31\xc9\x0f\x01\xd0", "#UD[0000]", 2),
-    "vaddps without CR4.OSXSAVE": Row(b"\xc5\xf8\x58\xc0", "#UD[0000]", 0),
+    "xgetbv without XSAVE": Row(b"\x31\xc9\x0f\x01\xd0", "#UD[0000]", 2, ("xsave",)),
+    "vaddps without XSAVE": Row(b"\xc5\xf8\x58\xc0", "#UD[0000]", 0, ("xsave",)),
     "x87 division by zero, unmasked": Row(
         b"\xdb\xe3\x68\x40\x03\x00\x00\xd9\x2c\x24\xd9\xe8\xd9\xee\xde\xf9\x9b", "#MF[0000]", 16
     ),
@@ -77,15 +83,33 @@ ROWS = {
         10,
     ),
 }
+
+# The same where the CPU has AVX.
+AVX_ROWS = {
+    "vaddps without XCR0's bit": Row(set_xcr0(3) + b"\xc5\xfc\x58\xc0", "#UD[0000]", 20),
+    "vaddps with CR0.TS": Row(AVX + TASK_SWITCHED + b"\xc5\xfc\x58\xc0", "#NM[0000]", len(AVX + TASK_SWITCHED)),
+    "xsave with CR0.TS": Row(
+        _rdi(DATA_OFFSET) + AVX + TASK_SWITCHED + _rdi(DATA_OFFSET) + XSAVE_RDI, "#NM[0000]", 40 + len(TASK_SWITCHED)
+    ),
+    "xsave of a misaligned address": Row(_rdi(DATA_OFFSET + 8) + AVX + XSAVE_RDI, "#GP[0000]", 30),
+    "vmovaps of a misaligned address": Row(_rdi(DATA_OFFSET + 16) + AVX + b"\xc5\xfc\x28\x07", "#GP[0000]", 30),
+    "vmovups of a misaligned address": Row(_rdi(DATA_OFFSET + 1) + AVX + b"\xc5\xfc\x10\x07\xf4", "#GP[0000]", 34),
+    "a VEX prefix behind 66": Row(AVX + b"\x66\xc5\xfc\x58\xc0", "#UD[0000]", 20),
+    "vsqrtps with a third operand": Row(AVX + b"\xc5\xf4\x51\xc0", "#UD[0000]", 20),
+    "xsaves, which is not offered": Row(_rdi(DATA_OFFSET) + AVX + b"\x48\x0f\xc7\x2f", "#UD[0000]", 30),
+    "xsavec, which is not offered": Row(_rdi(DATA_OFFSET) + AVX + b"\x48\x0f\xc7\x27", "#UD[0000]", 30),
+    "rdpkru, which is not offered": Row(AVX + b"\x0f\x01\xee", "#UD[0000]", 20),
+}
 LACKS = {
     "unicorn": {
         "wrfsbase of what is not canonical": "TCG does not look",
         "wrgsbase of what is not canonical": "TCG does not look",
         "movaps of a misaligned address": "TCG 5.0 does not look",
-        "vaddps without CR4.OSXSAVE": "TCG 5.0 runs it as addps",
+        "vaddps without XSAVE": "TCG 5.0 runs it as addps",
         "a far call with REX.W, on AMD": "TCG does as Intel's",
     },
     "qemu": {
+        "xsave with CR0.TS": "TCG does not look",
         "a data breakpoint of mov ss": "TCG does not hold it back",
         "wrfsbase of what is not canonical": "TCG does not look",
         "wrgsbase of what is not canonical": "TCG does not look",
@@ -107,9 +131,17 @@ def expect(name: str, engine: str, right: bool) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", ROWS)
 def test_it_traps_as_on_hardware(name: str, engine: str, tmp_path: Path) -> None:
-    row = ROWS[name]
-    image = kernel(tmp_path, row.code + UD2)
-    with Machine(DomainConfig(kernel=image, memory=32, engine=engine)) as guest:
+    _check(name, ROWS[name], engine, tmp_path)
+
+
+@pytest.mark.parametrize("name", AVX_ROWS)
+def test_it_traps_as_on_hardware_with_avx(name: str, tmp_path: Path) -> None:
+    _check(name, AVX_ROWS[name], "qemu", tmp_path)
+
+
+def _check(name: str, row: Row, engine: str, folder: Path) -> None:
+    image = kernel(folder, row.code + UD2)
+    with Machine(DomainConfig(kernel=image, memory=32, engine=engine, without=row.without)) as guest:
         verdict = guest.run(deadline_ns=1_000_000)
         assert verdict is not None
         expect(name, engine, row.trap in verdict.reason and guest.xen.words[RIP] == CODE + row.at)

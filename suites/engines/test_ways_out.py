@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from stub.abi.cpufeatureset import FEATURES
 from stub.abi.xen import UVMF_INVLPG, Hypercall
 from stub.domain.config import DomainConfig
 from stub.machine import Machine
@@ -158,7 +159,7 @@ DIFFERENT = {
 def end(folder: Path, code: bytes, engine: str) -> tuple[object, int, int, dict[str, int]]:
     """How a guest that runs ``code`` ends, its count of instructions, its time, its registers."""
     image = kernel(folder, NOPS + code + shutdown(0))
-    with Machine(DomainConfig(kernel=image, memory=32, engine=engine)) as machine:
+    with Machine(DomainConfig(kernel=image, memory=32, engine=engine, without=tuple(FEATURES))) as machine:
         verdict = machine.run(deadline_ns=LIMIT_NS)
         return verdict, machine.retired, machine.now_ns, machine.registers()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from stub.trace.align import TooDifferent, align
-from suites.fidelity.allowed import unexplained
+from suites.fidelity.allowed import of_engine, unexplained
 from suites.fidelity.compare import Comparison, compare
 from suites.fidelity.events import Event
 
@@ -87,7 +87,7 @@ def test_each_change_shows(recorded: list[Event], ours: list[Event], comparison:
     for change in CHANGES:
         change(changed)
     differences = compare(recorded, changed).differences
-    new = unexplained(differences - comparison.differences)
+    new = unexplained(differences - comparison.differences, of_engine())
     for change, text in CHANGES.items():
         found = [line for line in new if re.fullmatch(rf"\d+ times: {text}", line)]
         assert found, f"{change.__name__} did not show in {new}"

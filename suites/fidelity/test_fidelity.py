@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from suites.fidelity.allowed import ALLOWED, unexplained, unused
+from suites.fidelity.allowed import ALLOWED, of_engine, unexplained, unused
 from suites.fidelity.compare import Comparison
 from suites.fidelity.events import Event
 
@@ -13,11 +13,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "fidelity.md"
 
 
 def test_every_difference_has_its_reason(comparison: Comparison) -> None:
-    assert unexplained(comparison.differences) == []
+    assert unexplained(comparison.differences, of_engine()) == []
 
 
 def test_no_reason_is_given_for_what_is_no_difference(comparison: Comparison) -> None:
-    assert unused(comparison.differences) == []
+    assert unused(comparison.differences, of_engine()) == []
 
 
 def test_the_comparison_reaches_the_end(comparison: Comparison, recorded: list[Event]) -> None:

@@ -20,6 +20,7 @@ class FakeTarget:
 
     def __init__(self, bits: int = 64, *, vcpus: int = 1, memory: int = 0x4000, executable: Path | None = None) -> None:
         self.bits = bits
+        self.has_avx = False
         self.steps_into_events = False
         self.words = memoryview(bytearray(8 * N_WORDS)).cast("Q")
         self.running = False

@@ -52,6 +52,7 @@ UNCONFIRMED = {
     r"EVTCHNOP_reset_cont": "in the header for Xen itself only",
     r"MEMOP_.*": "in Xen's own xen/hypercall.h",
     r"TI_.*": "in the header as accessor macros, TI_GET_DPL and TI_GET_IF",
+    r"X86_XCR0_.*|XSTATE_.*": "in Xen's own asm/xstate.h",
     r"X86_EXC_.*|X86_XEC_.*|PFEC_.*|MSR_.*|XEN_MSR_PAT": "the architecture's; no public header has them",
 }
 

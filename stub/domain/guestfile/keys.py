@@ -61,7 +61,6 @@ WITHOUT_EFFECT = {
     "tsc_mode": "the guest's TSC counts virtual time",
     "localtime": "the guest's clock starts at --epoch",
     "rtc_timeoffset": "the guest's clock starts at --epoch",
-    "cpuid": "the guest sees the engine's CPU",
     "cpuid_flags": "the guest sees the engine's CPU",
     "xend_udev_server": "there is no xend",
     "vmid": "xm's example files count guests with it",

@@ -19,6 +19,7 @@ from stub.domain.config import (
     MIN_MEMORY,
     DomainConfig,
 )
+from stub.domain.cpuidoption import parse_cpuid
 from stub.domain.guestfile import disks, keys, xl, xm
 from stub.domain.guestfile.place import Place, Setting, Source, Value
 from stub.errors import ConfigError
@@ -169,6 +170,7 @@ class _Reader:
             uuid=self._uuid(),
             disks=self._disks(),
             event_channels=self._event_channels(),
+            without=self._without(),
             **self._actions(),
         )
         for name, (source, setting) in self.settings.items():
@@ -281,6 +283,19 @@ class _Reader:
             raise self.error("max_event_channels", f"max_event_channels is {most}: use {BUILDERS_PORTS} or more")
         return most
 
+    def _without(self) -> tuple[str, ...]:
+        """``cpuid``: a string of libxl's form, or xend's list of leaves, which has no effect."""
+        if "cpuid" not in self.settings:
+            return ()
+        source, setting = self.settings["cpuid"]
+        if isinstance(setting.value.data, tuple):
+            self.warn(source, setting.place, 'a list of leaves has no effect; cpuid = "host,NAME=0" hides a feature')
+            return ()
+        try:
+            return parse_cpuid(self.string("cpuid"), lambda text: self.warn(source, setting.value.place, text))
+        except ConfigError as error:
+            raise self.error("cpuid", str(error)) from None
+
     def _cmdline(self) -> str:
         """``cmdline``, else ``root=ROOT`` and ``extra`` (parse_cmdline); before them what xm makes of ``ip``."""
         whole = self.string("cmdline")
@@ -359,6 +374,6 @@ def there(path: Path) -> bool:
 
 READ = frozenset(
     "name uuid type builder memory maxmem vcpus maxvcpus kernel ramdisk cmdline root extra bootloader firmware disk "  # noqa: SIM905
-    "restart on_shutdown nfs_root max_event_channels".split()
+    "restart on_shutdown nfs_root max_event_channels cpuid".split()
 ) | {*SETTINGS.values(), *_NETWORK}
 """The keys that have an effect."""

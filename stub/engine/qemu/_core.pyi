@@ -8,6 +8,7 @@ PAGE_EXTENDED: int
 PAGE_ROOT: int
 PAGE_APIC: int
 PAGE_CODE: int
+PAGE_MAIL: int
 PAGES: int
 MAIL_DR: int
 MAIL_DR7: int
@@ -22,6 +23,9 @@ COMMAND_SAVE: int
 COMMAND_RESTORE: int
 COMMAND_LDT: int
 COMMAND_DEBUG: int
+COMMAND_XCR0: int
+MAIL_XCR0: int
+MAIL_STATES: int
 
 def spawn(program: str, arguments: tuple[bytes, ...], errors: int, files: tuple[int, ...], /) -> int:
     """Start a program that dies with this process, and has the ``files`` open; its errors go to the file ``errors``."""

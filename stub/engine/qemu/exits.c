@@ -101,7 +101,7 @@ static int is_privileged(const Code *d)
             return 1;
     const int modrm = d->at + 2 < d->size ? d->code[d->at + 2] : 0, digit = modrm >> 3 & 7;
     return (d->second == 0 && (digit == 2 || digit == 3)) ||
-           (d->second == 1 && modrm != 0xf9 && modrm != 0xd0 && digit != 4 && (modrm < 0xc0 || digit >= 6));
+           (d->second == 1 && modrm != 0xf9 && modrm != 0xd0 && digit != 4 && (modrm < 0xc0 || modrm == 0xd1 || digit >= 6));
 }
 
 /* The instructions of a virtual machine's monitor, which the guest's CPU does not have (shim/monitor.c). */

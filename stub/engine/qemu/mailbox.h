@@ -6,7 +6,7 @@
 #define PVSTUB_MAILBOX_H
 
 /* Pages of the window. */
-#define PAGE_EXTENDED 1 /* what FXSAVE stores */
+#define PAGE_EXTENDED 1 /* what FXSAVE or XSAVE stores; at the start, leaves of CPUID: registers in and out, until leaf 0 */
 #define PAGE_LAST_STACK 3 /* for what should never come: double faults, machine checks */
 #define PAGE_ROOT 4     /* and two more: the page tables that the shim starts on */
 #define PAGE_APIC 7     /* the local APIC's registers */
@@ -33,6 +33,7 @@
 #define MAIL_DR6 80
 #define MAIL_LDT 81       /* a descriptor of 16 bytes */
 #define MAIL_GDT 83       /* the guest's GDT, as lgdt takes it: limit, base */
+#define MAIL_XCR0 85
 #define MAIL_SCRATCH 86   /* the shim's own */
 #define MAIL_ENGINE_SLEEPS 88 /* for which ring the engine waits for a byte from PORT_BELL */
 #define MAIL_SHIM_SLEEPS 89   /* for which turn the shim waits in a write to PORT_GATE, until what was there is read */
@@ -42,6 +43,7 @@
 #define MAIL_ALARM 92         /* a count of the guest's instructions at which the shim is to ring */
 #define MAIL_SCALE 93         /* 0: the TSC counts instructions; else it does not, and the shim makes this its tick in ns
                                * by 2^32 */
+#define MAIL_STATES 94        /* those of XSAVE that COMMAND_SAVE stores; 0: it is FXSAVE */
 
 #define MAIL_ENTERED 94       /* RIP when the guest was entered */
 #define MAIL_TO_JUMP 95       /* so many times the shim steps on by itself if the instruction was no taken jump */
@@ -64,11 +66,12 @@
 #define VECTOR_READY 2048  /* the shim has started */
 
 #define COMMAND_RUN 0
-#define COMMAND_SAVE 1     /* FXSAVE */
-#define COMMAND_RESTORE 2  /* FXRSTOR */
+#define COMMAND_SAVE 1     /* FXSAVE or XSAVE */
+#define COMMAND_RESTORE 2  /* FXRSTOR or XRSTOR */
 #define COMMAND_LDT 3
 #define COMMAND_TOUCH 4    /* write to the page at PAGE_TOUCH what is there */
 #define COMMAND_DEBUG 5    /* load the debug registers */
+#define COMMAND_XCR0 6
 
 /* Gates of its IDT that lie in the page of the mailbox: those of exceptions (shim.ld). */
 #define NEAR_GATES 32

@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Collection
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
@@ -39,6 +40,8 @@ _MODEL = (
     f"qemu64,apic-id=0,vendor=AuthenticAMD,family=6,model=6,stepping=3,tcg-cpuid=off,level=0xd,xlevel=0x8000000a,"
     f"model-id=pvstub virtual CPU,{_FEATURES}"
 )
+# What it may have besides, as the domain asks: all of it is in 7.2. Whether it is in the one that runs the CPU says.
+MORE_FEATURES = ("xsave", "xsaveopt", "xgetbv1", "avx", "fma", "f16c", "avx2", "vaes", "clwb", "3dnow", "3dnowext")
 
 
 class Program(NamedTuple):
@@ -57,9 +60,10 @@ class Program(NamedTuple):
 TCG, KVM = "tcg", "kvm"
 # With KVM the time is the host's: no instruction is counted.
 _ACCELERATORS = {
-    TCG: ("-accel", "tcg,thread=single,tb-size=128", "-icount", "shift=0", "-cpu", _MODEL),
-    KVM: ("-accel", "kvm", "-cpu", f"{_MODEL},kvm=off,-x2apic,-svm"),
+    TCG: ("-accel", "tcg,thread=single,tb-size=128", "-icount", "shift=0"),
+    KVM: ("-accel", "kvm"),
 }
+_MODELS = {TCG: _MODEL, KVM: f"{_MODEL},kvm=off,-x2apic,-svm"}
 _KVM_DEVICE = "/dev/kvm"
 _USE_TCG = "or use --accel tcg"
 
@@ -124,11 +128,11 @@ def plugin_option() -> tuple[str, ...]:
 class Process:
     """One QEMU on the memory ``file`` of ``size`` bytes, its CPU about to run at machine address ``entry``.
 
-    ``accel``: what it runs with, ``TCG`` or ``KVM``.
+    ``accel``: what it runs with, ``TCG`` or ``KVM``; ``features``: what its CPU is to have of ``MORE_FEATURES``.
     ``bell`` and ``gate`` are the ends of pipes that its shim writes to; the gate holds one write at a time.
     """
 
-    def __init__(self, file: int, size: int, entry: int, accel: str = TCG) -> None:
+    def __init__(self, file: int, size: int, entry: int, accel: str = TCG, features: Collection[str] = ()) -> None:
         self._errors = os.memfd_create("pvstub-qemu-errors")
         self._firmware = os.memfd_create("pvstub-qemu-firmware")
         os.pwrite(self._firmware, _firmware(entry), 0)
@@ -138,11 +142,12 @@ class Process:
         os.write(self._gate_in, b"\0")
         os.set_blocking(self.gate, False)
         kept = (file, self._firmware, self._bell_in, self._gate_in)
+        more = "".join(f",{'+' if name in features else '-'}{name}" for name in MORE_FEATURES)
         arguments = [
             "-machine", _MACHINE,
             "-object", f"memory-backend-file,id=ram,size={size},share=on,mem-path=/proc/self/fd/{file}",
             "-m", f"size={size // PAGE_SIZE * 4}K",
-            *_ACCELERATORS[accel], *(plugin_option() if accel == TCG else ()),
+            *_ACCELERATORS[accel], "-cpu", _MODELS[accel] + more, *(plugin_option() if accel == TCG else ()),
             "-bios", f"/proc/self/fd/{self._firmware}",
             *_pipe("bell", 1, self._bell_in, _core.PORT_BELL),
             *_pipe("gate", 2, self._gate_in, _core.PORT_GATE),

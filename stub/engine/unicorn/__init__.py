@@ -79,6 +79,14 @@ class UnicornEngine:
         """See :class:`stub.engine.base.Engine`."""
         self._core.use_reflex(reflex)
 
+    def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """See :class:`stub.engine.base.Engine`: no more than every engine has."""
+        return 0, 0, 0, 0
+
+    def load_xcr0(self, value: int) -> None:
+        """See :class:`stub.engine.base.Engine`; EngineError, as there is no XSAVE."""
+        raise EngineError("unicorn engine: there is no XCR0")
+
     def load_ldt(self, base: int, limit: int) -> None:
         """See :class:`stub.engine.base.Engine`."""
         self._core.load_ldt(base, limit)

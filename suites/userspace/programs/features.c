@@ -51,6 +51,13 @@ FEATURE(run_lzcnt, "mov $0x10, %eax; lzcnt %rax, %rax");
 FEATURE(run_sse4a, "movdqu (%rdi), %xmm0; extrq $8, $8, %xmm0; movq %xmm0, %rax");
 FEATURE(run_prefetchw, "prefetchw (%rdi); mov $1, %eax");
 FEATURE(run_avx, "vmovdqu (%rdi), %xmm0; vpaddq %ymm0, %ymm0, %ymm1; vmovq %xmm1, %rax; vzeroupper");
+FEATURE(run_avx2, "vbroadcasti128 (%rdi), %ymm0; vpaddq %ymm0, %ymm0, %ymm0; vpermq $0x4e, %ymm0, %ymm0;"
+                  "vextracti128 $1, %ymm0, %xmm0; vmovq %xmm0, %rax; vzeroupper");
+FEATURE(run_f16c, "mov $0x3c00, %eax; vmovd %eax, %xmm0; vcvtph2ps %xmm0, %xmm1; vmovd %xmm1, %eax; vzeroupper");
+FEATURE(run_vaes, "vbroadcasti128 (%rdi), %ymm0; vaesenc %ymm0, %ymm0, %ymm0; vextracti128 $1, %ymm0, %xmm0;"
+                  "vmovq %xmm0, %rax; vzeroupper");
+FEATURE(run_3dnow, "mov $0x3f800000, %eax; movd %eax, %mm0; pfadd %mm0, %mm0; movd %mm0, %eax; emms");
+FEATURE(run_3dnowext, "movq (%rdi), %mm0; pswapd %mm0, %mm0; movq %mm0, %rax; emms");
 FEATURE(run_fma, "vpxor %xmm0, %xmm0, %xmm0; vfmadd213sd %xmm0, %xmm0, %xmm0; vmovq %xmm0, %rax");
 FEATURE(run_xgetbv, "xor %ecx, %ecx; xgetbv; and $3, %eax");
 FEATURE(run_xsave, "sub $5000, %rsp; mov %rsp, %r8; and $-64, %r8; movq $0, 512(%r8); movq $0, 520(%r8); mov $3, %eax;"
@@ -93,7 +100,12 @@ static const struct feature {
     {"sse4a", run_sse4a, 0x80000001, ECX, 6, 1},
     {"prefetchw", run_prefetchw, 0x80000001, ECX, 8, 1},
     {"rdtscp", run_rdtscp, 0x80000001, EDX, 27, 1},
+    {"3dnow", run_3dnow, 0x80000001, EDX, 31, 0x40000000},
+    {"3dnowext", run_3dnowext, 0x80000001, EDX, 30, 0x0302010007060504},
     {"avx", run_avx, 1, ECX, 28, 2 * N},
+    {"avx2", run_avx2, 7, EBX, 5, 2 * N},
+    {"f16c", run_f16c, 1, ECX, 29, 0x3f800000},
+    {"vaes", run_vaes, 7, ECX, 9, 0x56356828465e6b6a},
     {"fma", run_fma, 1, ECX, 12, 0},
 };
 

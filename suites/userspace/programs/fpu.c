@@ -1,9 +1,10 @@
 /*
- * x87, SSE and MXCSR state belong to a process. Linux switches them lazily or eagerly, a PV guest through
+ * x87, SSE, MXCSR and, where CPUID offers it, AVX state belong to a process. Linux switches them lazily or eagerly, a PV guest through
  * fpu_taskswitch: whoever loses a register, a rounding mode or a sticky flag on the way is found here.
  */
 #include "check.h"
 
+#include <cpuid.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 #define YIELDS 1500
 #define SIGNALS 100
 
-/* FXSAVE's area (Intel SDM vol. 1, table 10-2). */
+/* FXSAVE's area (Intel SDM vol. 1, table 10-2), and behind it the upper halves of the AVX registers. */
 struct fpu_state {
     uint16_t control, status;
     uint8_t tags, reserved;
@@ -23,6 +24,7 @@ struct fpu_state {
     uint64_t instruction, data;
     uint32_t mxcsr, mxcsr_mask;
     uint8_t st[8][16], xmm[16][16], unused[96];
+    uint8_t upper[16][16];
 } __attribute__((aligned(16)));
 
 /* Loads `in`, makes one system call, saves to `out`. No code but the kernel's runs between. */
@@ -30,12 +32,34 @@ long fpu_system_call(const struct fpu_state *in, struct fpu_state *out, long num
 /* Loads `in`, counts `turns` down, saves to `out`. */
 void fpu_spin(const struct fpu_state *in, struct fpu_state *out, long turns);
 void fpu_load(const struct fpu_state *in);
+int fpu_avx; /* CPUID offers AVX */
+
+#define REGISTERS "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
 
 asm(".text\n"
+    ".macro load_state\n"
+    "   fxrstor64 (%rdi)\n"
+    "   cmpl $0, fpu_avx(%rip)\n"
+    "   je 8f\n"
+    "   .irp n," REGISTERS "\n"
+    "   vinsertf128 $1, 512 + 16 * \\n(%rdi), %ymm\\n, %ymm\\n\n"
+    "   .endr\n"
+    "8:\n"
+    ".endm\n"
+    ".macro save_state\n"
+    "   fxsave64 (%rbx)\n"
+    "   cmpl $0, fpu_avx(%rip)\n"
+    "   je 9f\n"
+    "   .irp n," REGISTERS "\n"
+    "   vextractf128 $1, %ymm\\n, 512 + 16 * \\n(%rbx)\n"
+    "   .endr\n"
+    "   vzeroupper\n"
+    "9:\n"
+    ".endm\n"
     "fpu_system_call:\n"
     "   push %rbx\n"
     "   mov %rsi, %rbx\n"
-    "   fxrstor64 (%rdi)\n"
+    "   load_state\n"
     "   mov %rdx, %rax\n"
     "   mov %rcx, %rdi\n"
     "   mov %r8, %rsi\n"
@@ -45,17 +69,17 @@ asm(".text\n"
     "fpu_spin:\n"
     "   push %rbx\n"
     "   mov %rsi, %rbx\n"
-    "   fxrstor64 (%rdi)\n"
+    "   load_state\n"
     "1: dec %rdx\n"
     "   jnz 1b\n"
     "fpu_finish:\n"
-    "   fxsave64 (%rbx)\n"
+    "   save_state\n"
     "   fninit\n"
     "   ldmxcsr fpu_default_mxcsr(%rip)\n"
     "   pop %rbx\n"
     "   ret\n"
     "fpu_load:\n"
-    "   fxrstor64 (%rdi)\n"
+    "   load_state\n"
     "   ret\n"
     "   .section .rodata\n"
     "fpu_default_mxcsr: .long 0x1f80\n"
@@ -80,6 +104,8 @@ static void make_state(struct fpu_state *state, uint64_t seed)
         for (int half = 0; half < 2; half++) {
             uint64_t value = random_at(seed, 30 + 2 * i + half);
             memcpy(state->xmm[i] + 8 * half, &value, 8);
+            value = random_at(seed, 70 + 2 * i + half);
+            memcpy(state->upper[i] + 8 * half, &value, 8);
         }
 }
 
@@ -95,6 +121,15 @@ static void compare(const struct fpu_state *had, const struct fpu_state *found, 
         CHECK(!memcmp(found->st[i], had->st[i], 10), "%s %d: st(%d) changed", when, round, i);
     for (int i = 0; i < 16; i++)
         CHECK(!memcmp(found->xmm[i], had->xmm[i], 16), "%s %d: xmm%d changed", when, round, i);
+    for (int i = 0; i < 16 && fpu_avx; i++)
+        CHECK(!memcmp(found->upper[i], had->upper[i], 16), "%s %d: ymm%d's upper half changed", when, round, i);
+}
+
+static void look_for_avx(void)
+{
+    unsigned a, b, c = 0, d;
+    fpu_avx = __get_cpuid(1, &a, &b, &c, &d) && c & bit_AVX && c & bit_OSXSAVE;
+    note("registers: %s", fpu_avx ? "ymm" : "xmm");
 }
 
 static void one_side(uint64_t seed, int in, int out, int begins)
@@ -122,6 +157,7 @@ static void one_side(uint64_t seed, int in, int out, int begins)
 void fpu_switch(void)
 {
     int there[2], back[2];
+    look_for_avx();
     TRY(pipe(there));
     TRY(pipe(back));
     pid_t child = TRY(fork());
@@ -154,6 +190,7 @@ void fpu_signal(void)
 {
     struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
     struct fpu_state had, found;
+    look_for_avx();
     catch_signal(SIGALRM, clobber, 0);
     TRY(setitimer(ITIMER_REAL, &often, NULL));
     for (int round = 0; signals_seen < SIGNALS; round++) {
@@ -180,6 +217,7 @@ int fresh_fpu_main(char **arguments)
 void fpu_fork(void)
 {
     struct fpu_state had, found;
+    look_for_avx();
     for (int round = 0; round < 20; round++) {
         make_state(&had, 0xf0f0 + round);
         long child = fpu_system_call(&had, &found, SYS_fork, 0, NULL, 0);

@@ -84,6 +84,13 @@ COLD static void with_own_gdt(int selector, int is_ldt)
     load_gdt();
 }
 
+/* What the CPU has. Later, as a virtual machine's (monitor.c), it is not asked any more. */
+COLD static void ask_cpuid(void)
+{
+    for (uint32_t *leaf = (uint32_t *)extended; *leaf; leaf += 4)
+        __asm__ volatile("cpuid" : "+a"(leaf[0]), "=b"(leaf[1]), "+c"(leaf[2]), "=d"(leaf[3]));
+}
+
 /* Once, at the very start. */
 COLD void start(void)
 {
@@ -120,6 +127,7 @@ COLD void start(void)
     apic[APIC_TIMER / 4] = VECTOR_TIMER;
     cr0 = 0x80010033;
     cr4 = 0; /* as nobody has set TSD yet */
+    ask_cpuid();
     words[MAIL_VECTOR] = VECTOR_READY;
 }
 
@@ -257,14 +265,45 @@ COLD static void load_debug(void)
     __asm__ volatile("mov %0, %%dr7" : : "r"(words[MAIL_DR7]));
 }
 
+static void write_xcr0(uint64_t value)
+{
+    __asm__ volatile("xsetbv" : : "c"(0), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
+}
+
 COLD static void with_extended(int save)
 {
+    const uint32_t states = (uint32_t)words[MAIL_STATES];
+    uint32_t low = 0, high;
     __asm__ volatile("clts");
-    if (save)
+    if (states) { /* the guest's XCR0 may have fewer */
+        __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        write_xcr0(states);
+    }
+    if (states && save)
+        __asm__ volatile("xsave64 %0" : "+m"(*(char (*)[4096])extended) : "a"(states), "d"(0));
+    else if (states)
+        __asm__ volatile("xrstor64 %0" : : "m"(*(char (*)[4096])extended), "a"(states), "d"(0));
+    else if (save)
         __asm__ volatile("fxsave64 %0" : "=m"(*(char (*)[512])extended));
     else
         __asm__ volatile("fxrstor64 %0" : : "m"(*(char (*)[512])extended));
+    if (states)
+        write_xcr0(low);
     __asm__ volatile("mov %0, %%cr0" : : "r"(cr0));
+}
+
+static void load_cr4(void)
+{
+    if (words[CR4] == cr4)
+        return;
+    cr4 = words[CR4];
+    __asm__ volatile("mov %0, %%cr4" : : "r"(cr4 | CR4_TSD) : "memory");
+}
+
+COLD static void load_xcr0(void)
+{
+    load_cr4();
+    write_xcr0(words[MAIL_XCR0]);
 }
 
 /* QEMU drops the code that it translated from a page when that is written to. */
@@ -305,6 +344,9 @@ static void answer(void)
         case COMMAND_DEBUG:
             load_debug();
             break;
+        case COMMAND_XCR0:
+            load_xcr0();
+            break;
         default:
             return;
         }
@@ -314,10 +356,7 @@ static void answer(void)
 /* What the caller changed goes into the CPU; the general registers go on the way into the guest. */
 static void apply(void)
 {
-    if (words[CR4] != cr4) {
-        cr4 = words[CR4];
-        __asm__ volatile("mov %0, %%cr4" : : "r"(cr4 | CR4_TSD) : "memory");
-    }
+    load_cr4();
     if (words[CR0] != cr0) {
         cr0 = words[CR0];
         __asm__ volatile("mov %0, %%cr0" : : "r"(cr0) : "memory");
