@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from stub.abi.physdev import PHYSDEVOP_set_iopl
 from stub.abi.xen import UVMF_INVLPG, Hypercall
 from stub.domain.config import DomainConfig
 from stub.machine import Machine
@@ -173,6 +174,32 @@ def test_it_leaves_the_guest_alike(name: str, tmp_path: Path) -> None:
     code = bytes.fromhex(INSTRUCTIONS[name])
     one, other = (end(tmp_path, code, engine) for engine in ("unicorn", "qemu"))
     assert one[0] is not None
+    assert one == other
+
+
+# mov $place,%edi; mov $place,%esi; mov $count,%ecx; mov $port,%edx; the instruction
+def _string_io(instruction: str, place: int, count: int, prologue: bytes = b"") -> bytes:
+    loads = struct.pack("<2sQ2sQBIBI", b"\x48\xbf", place, b"\x48\xbe", place, 0xB9, count, 0xBA, 0x80)
+    return prologue + loads + bytes.fromhex(instruction)
+
+
+@pytest.mark.parametrize("place", ["data", "two pages", "nowhere", "itself", "before itself"])
+@pytest.mark.parametrize("instruction", ["f36c", "f36d", "f366 6d", "f36e", "f36f", "fdf36c", "fdf36f", "67f36c"])
+def test_repeated_port_io(instruction: str, place: str, tmp_path: Path) -> None:
+    """Time round by time round: over the end of a page, to where nothing is mapped, over its own code."""
+    rights = struct.pack("<BBBBBBI", 0x6A, 3, 0x48, 0x89, 0xE6, 0xBF, PHYSDEVOP_set_iopl)  # push $3; mov %rsp,%rsi
+    rights += struct.pack("<BI2s", 0xB8, Hypercall.physdev_op, b"\x0f\x05")
+    own = CODE + len(NOPS) + len(_string_io("", 0, 0, rights))
+    unmap = call(Hypercall.update_va_mapping, CODE + 2 * PAGE_SIZE, 0, UVMF_INVLPG)
+    places = {
+        "data": CODE + 0x900,
+        "two pages": CODE + PAGE_SIZE - 7,
+        "nowhere": CODE + 2 * PAGE_SIZE - 7,
+        "itself": own + len(unmap),
+        "before itself": own + len(unmap) - 7,
+    }
+    code = _string_io(instruction, places[place], 30, rights + unmap) + shutdown(0)
+    one, other = (end(tmp_path, code, engine) for engine in ("unicorn", "qemu"))
     assert one == other
 
 

@@ -7,8 +7,7 @@ enum { UD = 6, NM = 7, GP = 13 };
 
 static int is_wide(uint64_t cs) { return cs == FLAT_CS; }
 
-/* Past the prefixes to the opcode; 0 if there is none. */
-static int decode(const Core *c, Code *d)
+int decode(const Core *c, Code *d)
 {
     d->code = (const uint8_t *)&c->word[MAIL_CODE];
     d->size = (int)c->word[MAIL_CODE_SIZE];
