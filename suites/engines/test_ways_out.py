@@ -74,6 +74,10 @@ INSTRUCTIONS = {
     "int 0": "cd00",
     "int 14": "cd0e",
     "int1": "f1",
+    "prefix int 6": "66cd06",
+    "prefix int1": "6448f1",
+    "prefix rdpmc": "f30f33",
+    "prefix ud2": "67480f0b",
     "ud2": "0f0b",
     "ud0": "0fff00",
     "ud1": "0fb900",
@@ -212,4 +216,20 @@ def test_a_block_faults_where_it_runs_into_what_is_not_there(before: int, tmp_pa
     jump = struct.pack("<2sQ2s", b"\x48\xb8", behind - before, b"\xff\xe0")
     one, other = (end(tmp_path, unmap + nops + jump, engine) for engine in ("unicorn", "qemu"))
     assert one[3]["rip"] == behind
+    assert one == other
+
+
+def test_a_deadline_comes_before_the_fault_of_what_was_jumped_to(tmp_path: Path) -> None:
+    """It lies between two instructions, and the second is not fetched yet."""
+    behind = CODE + PAGE_SIZE
+    jump = struct.pack("<2sQ2s", b"\x48\xb8", behind, b"\xff\xe0")  # movabs $behind,%rax; jmp *%rax
+    image = kernel(tmp_path, call(Hypercall.update_va_mapping, behind, 0, UVMF_INVLPG) + NOPS + jump)
+    seen = []
+    for engine in ("unicorn", "qemu"):
+        with Machine(DomainConfig(kernel=image, memory=32, engine=engine)) as machine:
+            stops = [(machine.run(deadline_ns=at), machine.retired, machine.registers()) for at in range(12)]
+            seen.append([(verdict is None, retired, where["rip"]) for verdict, retired, where in stops])
+    one, other = seen
+    assert (True, one[-1][1], behind) in one
+    assert not one[-1][0]
     assert one == other

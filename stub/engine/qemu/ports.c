@@ -1,8 +1,8 @@
 /*
  * in and out. The CPU may do none, so each comes as #GP; it is reported as what it is, and done here when the caller has
- * seen it. The string forms go on, time round by time round, as they would in the CPU, which is not asked again for each: an
- * `ins` that could not store
- * faults before the port is read, and at the end the count is found to be 0 once more.
+ * seen it. The string forms go on, time round by time round, as they would in the CPU, which is asked again only where
+ * something else may come of it: an `ins` that could not store faults before the port is read, and at the end the count
+ * is found to be 0 once more.
  */
 #include "core.h"
 
