@@ -171,9 +171,9 @@ def process(*words: str, program: tuple[str, ...] = PVSTUB, **given: object) -> 
     return subprocess.Popen([*program, *words], **{**pipes, **given})  # type: ignore[call-overload,no-any-return]
 
 
-def ended(made: subprocess.Popen[bytes]) -> tuple[int, str]:
-    """Its exit status and standard error."""
-    _, error = made.communicate(timeout=30)
+def ended(made: subprocess.Popen[bytes], within: float = 30) -> tuple[int, str]:
+    """Its exit status and standard error; ``within`` some seconds."""
+    _, error = made.communicate(timeout=within)
     return made.returncode, (error or b"").decode(errors="replace")
 
 
@@ -349,7 +349,7 @@ def test_sixteen_at_once(place: Path) -> None:
     """In one home, with one cache that is empty: runs of their own, and the same digests."""
     env = {**os.environ, "PVSTUB_CACHE": str(place / "fresh"), "XDG_STATE_HOME": str(place / "together")}
     made = [process("boot", "good", env=env) for _ in range(16)]
-    outcomes = [ended(one) for one in made]
+    outcomes = [ended(one, 120) for one in made]
     assert [status for status, _ in outcomes] == [0] * 16
     digests = {tuple(line for line in error.splitlines() if "sha256" in line) for _, error in outcomes}
     assert len(digests) == 1
