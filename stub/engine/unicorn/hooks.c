@@ -5,16 +5,29 @@
 enum { LONGEST_BLOCK = 0x1000 }; /* bytes */
 enum { FETCH = 0x10 };           /* of #PF's error code */
 
+/* A syscall ends its block, and may have prefixes. (A block's addresses are not those of RIP where the code segment has a
+ * base.) */
+static void note_syscall_length(Core *c, uint64_t rip, uint64_t end)
+{
+    enum { SHORTEST = 2, LONGEST = 15 };
+    c->syscall_length = end - rip - SHORTEST <= LONGEST - SHORTEST ? end - rip : SHORTEST;
+}
+
 void on_syscall(uc_engine *uc, void *data)
 {
-    (void)uc;
     Core *c = data;
+    if (c->draining) {
+        uint64_t rip;
+        lib.uc_reg_read(uc, UC_X86_REG_RIP, &rip);
+        note_syscall_length(c, rip, c->drain_end);
+    }
     if (drained(c, AT_SYSCALL))
         return;
     load_registers(c);
-    c->word[RETIRED] = counted(); /* a syscall ends its block */
+    c->word[RETIRED] = counted();
+    note_syscall_length(c, c->seen[RIP], end_of_block());
     hot.current = NULL;
-    c->seen[RIP] += 2;
+    c->seen[RIP] += c->syscall_length;
     c->word[EXIT_SOFTWARE] = 0;
     c->word[RIP] = c->seen[RIP];
     c->word[RCX] = c->seen[RIP];
