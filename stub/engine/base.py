@@ -132,6 +132,9 @@ class Engine(Protocol):
         ``WATCH_WRITE`` (``WATCH2_…``, of the second group); the caller clears the size.
         """
 
+    def check_watches(self, ranges: Collection[Watch]) -> None:
+        """UsageError for ranges that this engine cannot watch."""
+
     def keep_branches(self, count: int) -> None:
         """Keep the last ``count`` branches taken, and forget those before; 0: none. It costs speed."""
 

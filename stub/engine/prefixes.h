@@ -7,6 +7,7 @@
 typedef struct {
     int end;                 /* where the opcode is; the size if there is none */
     int operand16, narrow;   /* 66, 67 */
+    int locked;              /* f0 */
     int repeated;            /* f2 or f3; 0: neither */
     int segment;             /* the one that is named, in the encoding's order; -1: none */
 } Prefixes;
@@ -27,7 +28,9 @@ static inline Prefixes read_prefixes(const uint8_t *code, int size, int wide)
             p.segment = wide ? p.segment : byte >> 3 & 3;
         else if ((byte & 0xfe) == 0x64)
             p.segment = 4 | (byte & 1);
-        else if (byte != 0xf0 && !(wide && (byte & 0xf0) == 0x40))
+        else if (byte == 0xf0)
+            p.locked = 1;
+        else if (!(wide && (byte & 0xf0) == 0x40))
             break;
     }
     return p;

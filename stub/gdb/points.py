@@ -125,8 +125,11 @@ class Points:
     # -- setting them
 
     def insert(self, point: StopPoint) -> None:
-        """Set one of the client's; it replaces its like."""
-        self.client[point.kind, point.address, point.length] = point
+        """Set one of the client's; it replaces its like. UsageError if the engine cannot watch so much."""
+        key = point.kind, point.address, point.length
+        if point.kind in _ACCESS and key not in self.client:
+            self._check(Watch(point.address, point.address + point.length - 1, _ACCESS[point.kind]))
+        self.client[key] = point
         self.changed = True
 
     def remove(self, kind: Kind, address: int, length: int) -> None:
@@ -142,7 +145,9 @@ class Points:
         self.changed = True
 
     def add(self, extra: Extra) -> int:
-        """Set another kind; its number."""
+        """Set another kind; its number. UsageError if the engine cannot watch machine memory."""
+        if isinstance(extra, MachineWatch):
+            self._check(Watch(extra.first, extra.last, extra.access, machine=True))
         self.numbered += 1
         self.extras[self.numbered] = extra
         self.changed = True
@@ -190,9 +195,16 @@ class Points:
         code = self._addresses = {*self._code, *self._places}
         if self.until is not None:
             code.add(self.until[0])
-        watches = [Watch(p.address, p.address + p.length - 1, _ACCESS[p.kind]) for p in self._data]
-        watches += [Watch(w.first, w.last, w.access, machine=True) for _, w in self._machine]
-        self.machine.xen.stops.for_onlooker(code, watches)
+        self.machine.xen.stops.for_onlooker(code, self._watches())
+
+    def _watches(self) -> list[Watch]:
+        points = [point for point in self.client.values() if point.kind in _ACCESS]
+        watches = [Watch(p.address, p.address + p.length - 1, _ACCESS[p.kind]) for p in points]
+        machine = [extra for extra in self.extras.values() if isinstance(extra, MachineWatch)]
+        return watches + [Watch(w.first, w.last, w.access, machine=True) for w in machine]
+
+    def _check(self, watch: Watch) -> None:
+        self.machine.xen.stops.check_onlookers([*self._watches(), watch])
 
     # -- looking (stub.hypervisor.stops.Onlooker)
 

@@ -262,7 +262,10 @@ class MachineTarget:
 
     def insert(self, point: StopPoint) -> None:
         """See :class:`stub.gdb.model.Target`."""
-        self.points.insert(point)
+        try:
+            self.points.insert(point)
+        except PvstubError as error:
+            raise TargetError(str(error)) from error
 
     def remove(self, kind: Kind, address: int, length: int) -> None:
         """See :class:`stub.gdb.model.Target`."""

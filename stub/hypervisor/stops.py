@@ -55,6 +55,10 @@ class Stops:
         self._code, self._data = frozenset(code), tuple(data)
         self._tell()
 
+    def check_onlookers(self, data: Iterable[Watch]) -> None:
+        """UsageError if the engine cannot watch that for the onlooker, beside what it watches for the guest."""
+        self._engine.check_watches((*data, *self._guest_data))
+
     @property
     def guest_code(self) -> frozenset[int]:
         """The stop points that the engine keeps for the guest."""

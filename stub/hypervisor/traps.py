@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 _TRAPS = frozenset({X86_EXC_DB, X86_EXC_NMI, X86_EXC_BP, X86_EXC_OF, X86_EXC_DF})  # exceptions that are no faults
 _INT80 = 0x80
+_LONGEST = 15  # bytes of an instruction
+_PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf2\xf3"  # but for lock, with which they are undefined
+_REX = frozenset(bytes([byte]) for byte in range(0x40, 0x50))
 
 # What the domain is crashed with, by outcome; {at} is the address.
 _CRASHES = {
@@ -132,14 +135,18 @@ def software_interrupt(xen: Hypervisor, vector: int) -> None:
 def undefined(xen: Hypervisor) -> None:
     """An undefined instruction at RIP; or int1, ``int $6`` or rdpmc, which the engine takes for one."""
     words = xen.words
-    code = xen.domain.guest.read_available(words[RIP], 2)
+    whole = xen.domain.guest.read_available(words[RIP], _LONGEST)
+    code = whole.lstrip(_PREFIXES)
+    if segments.is_64bit_code(xen, words[CS]) and code[:1] in _REX:
+        code = code[1:]
+    before = len(whole) - len(code)
     if code[:1] == b"\xf1":
-        words[RIP] = (words[RIP] + 1) & U64
+        words[RIP] = (words[RIP] + before + 1) & U64
         inject(xen, X86_EXC_DB)
-    elif code == b"\xcd\x06":
-        words[RIP] = (words[RIP] + 2) & U64
+    elif code[:2] == b"\xcd\x06":
+        words[RIP] = (words[RIP] + before + 2) & U64
         software_interrupt(xen, X86_EXC_UD)
-    elif code == b"\x0f\x33":
+    elif code[:2] == b"\x0f\x33":
         inject(xen, X86_EXC_GP, 0)
     else:
         inject(xen, X86_EXC_UD)

@@ -104,7 +104,15 @@ def test_the_command_line_becomes_properties(started: Any, cmdline: str, propert
     assert found == [*properties, "prom_debug=true"]
 
 
-@pytest.mark.parametrize("changes", [{}, {"seed": 7}, {"p2m": "identity"}, {"ramdisk": bytes(70_000), "memory": 96}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"seed": 7},
+        pytest.param({"p2m": "identity"}, marks=pytest.mark.pv_needs("identity")),
+        {"ramdisk": bytes(70_000), "memory": 96},
+    ],
+)
 def test_its_tables_are_those_that_it_meant(started: Any, width: Width, changes: dict[str, Any]) -> None:
     """What it says it mapped, page by page, is what the walker finds, and nothing else."""
     guest = started(cmdline=LOUD)(**changes)

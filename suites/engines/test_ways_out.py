@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stub.abi.cpufeatureset import FEATURES
+from stub.abi.physdev import PHYSDEVOP_set_iopl
 from stub.abi.xen import UVMF_INVLPG, Hypercall
 from stub.domain.config import DomainConfig
 from stub.machine import Machine
@@ -66,6 +67,8 @@ INSTRUCTIONS = {
     "invlpg": "0f0138",
     "clts": "0f06",
     "swapgs": "0f01f8",
+    "prefix syscall": "31c0490f05b8f1f1f1f1",
+    "prefixes syscall": "31c06664490f05b8f1f1f1f1",
     "sysenter": "0f34",
     "sysexit": "0f35",
     "sysret": "0f07",
@@ -74,6 +77,16 @@ INSTRUCTIONS = {
     "int 0": "cd00",
     "int 14": "cd0e",
     "int1": "f1",
+    "prefix int 6": "66cd06",
+    "prefix int1": "6448f1",
+    "prefix rdpmc": "f30f33",
+    "lock rdpmc": "f00f33",
+    "lock wbinvd": "f00f09",
+    "lock cli": "f0fa",
+    "lock rdmsr": "f00f32",
+    "lock mov cr0": "f00f20c0",
+    "lock rdfsbase": "f0f3480faec0",
+    "prefix ud2": "67480f0b",
     "ud2": "0f0b",
     "ud0": "0fff00",
     "ud1": "0fb900",
@@ -177,6 +190,32 @@ def test_it_leaves_the_guest_alike(name: str, tmp_path: Path) -> None:
     assert one == other
 
 
+# mov $place,%edi; mov $place,%esi; mov $count,%ecx; mov $port,%edx; the instruction
+def _string_io(instruction: str, place: int, count: int, prologue: bytes = b"") -> bytes:
+    loads = struct.pack("<2sQ2sQBIBI", b"\x48\xbf", place, b"\x48\xbe", place, 0xB9, count, 0xBA, 0x80)
+    return prologue + loads + bytes.fromhex(instruction)
+
+
+@pytest.mark.parametrize("place", ["data", "two pages", "nowhere", "itself", "before itself"])
+@pytest.mark.parametrize("instruction", ["f36c", "f36d", "f366 6d", "f36e", "f36f", "fdf36c", "fdf36f", "67f36c"])
+def test_repeated_port_io(instruction: str, place: str, tmp_path: Path) -> None:
+    """Time round by time round: over the end of a page, to where nothing is mapped, over its own code."""
+    rights = struct.pack("<BBBBBBI", 0x6A, 3, 0x48, 0x89, 0xE6, 0xBF, PHYSDEVOP_set_iopl)  # push $3; mov %rsp,%rsi
+    rights += struct.pack("<BI2s", 0xB8, Hypercall.physdev_op, b"\x0f\x05")
+    own = CODE + len(NOPS) + len(_string_io("", 0, 0, rights))
+    unmap = call(Hypercall.update_va_mapping, CODE + 2 * PAGE_SIZE, 0, UVMF_INVLPG)
+    places = {
+        "data": CODE + 0x900,
+        "two pages": CODE + PAGE_SIZE - 7,
+        "nowhere": CODE + 2 * PAGE_SIZE - 7,
+        "itself": own + len(unmap),
+        "before itself": own + len(unmap) - 7,
+    }
+    code = _string_io(instruction, places[place], 30, rights + unmap) + shutdown(0)
+    one, other = (end(tmp_path, code, engine) for engine in ("unicorn", "qemu"))
+    assert one == other
+
+
 @pytest.mark.parametrize("before", [0, 3, 8])
 def test_a_block_faults_where_it_runs_into_what_is_not_there(before: int, tmp_path: Path) -> None:
     behind = CODE + PAGE_SIZE
@@ -186,4 +225,20 @@ def test_a_block_faults_where_it_runs_into_what_is_not_there(before: int, tmp_pa
     jump = struct.pack("<2sQ2s", b"\x48\xb8", behind - before, b"\xff\xe0")
     one, other = (end(tmp_path, unmap + nops + jump, engine) for engine in ("unicorn", "qemu"))
     assert one[3]["rip"] == behind
+    assert one == other
+
+
+def test_a_deadline_comes_before_the_fault_of_what_was_jumped_to(tmp_path: Path) -> None:
+    """It lies between two instructions, and the second is not fetched yet."""
+    behind = CODE + PAGE_SIZE
+    jump = struct.pack("<2sQ2s", b"\x48\xb8", behind, b"\xff\xe0")  # movabs $behind,%rax; jmp *%rax
+    image = kernel(tmp_path, call(Hypercall.update_va_mapping, behind, 0, UVMF_INVLPG) + NOPS + jump)
+    seen = []
+    for engine in ("unicorn", "qemu"):
+        with Machine(DomainConfig(kernel=image, memory=32, engine=engine)) as machine:
+            stops = [(machine.run(deadline_ns=at), machine.retired, machine.registers()) for at in range(12)]
+            seen.append([(verdict is None, retired, where["rip"]) for verdict, retired, where in stops])
+    one, other = seen
+    assert (True, one[-1][1], behind) in one
+    assert not one[-1][0]
     assert one == other

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import pytest
 from clients import Client, go, go_to
 
-from harness.debugger import Debugger
+from harness.debugger import Debugger, DebuggerError
+from harness.debugging import DebugServer
 from harness.gdb import Gdb
+from harness.guests import Guest
+from stub.domain.config import ENGINE_VARIABLE
 
 pytestmark = pytest.mark.guest(cmdline="data")
 VALUES = {
@@ -148,3 +151,18 @@ def test_stepping_over_a_watched_write(client: Client, at: Mapping[str, int]) ->
     assert (seen.kind, seen.address) == ("watch", at["word"])
     client.clear()
     assert go(client).status == 0
+
+
+def test_what_the_engine_cannot_watch_is_refused(
+    guest: Guest, at: Mapping[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is asked for; the guest goes on, and what was set before is watched."""
+    monkeypatch.setenv(ENGINE_VARIABLE, "qemu")
+    with DebugServer(guest) as server, Debugger(server.address) as debugger:
+        debugger.watch(at["eight"], 8)
+        debugger.watch(at["eight"], 8)
+        with pytest.raises(DebuggerError, match="4 aligned pieces of 8 bytes at most"):
+            debugger.watch(at["wide"], 4096)
+        assert "virtual addresses only" in debugger.monitor("xen wp -m 0x1000 len 8")
+        assert debugger.cont().address == at["eight"]
+        assert debugger.cont().exited == 0

@@ -120,7 +120,7 @@ def image(
         struct.pack_into("<HHIQ", memory, CALLBACK + 16 * i, kind, 0, 0, CODE + next_at)
     struct.pack_into("<9Q", memory, FRAME, 0, 0, 0, 0, CODE + loop_at, CS if user else CS & ~3, 0x202, STACK, SS)
     struct.pack_into("<I", memory, THREE, 3)
-    struct.pack_into("<IIQQ", memory, USER_ROOT, abi.MMUEXT_NEW_USER_BASEPTR, 0, TABLES, 0)
+    struct.pack_into("<IIQQ", memory, USER_ROOT, abi.MMUEXT_NEW_USER_BASEPTR, 0, 0, 0)
     good = struct.pack("<9Q", 0, 0, 0, 0, CODE + next_at, CS & ~3, 0x202, STACK, SS)
     memory[STACK - CODE : STACK - CODE + len(good)] = (frame or good)[: len(good)]
     for i, row in enumerate(rows):
@@ -147,7 +147,10 @@ def handlers() -> bytes:
 
 def user_mode() -> bytes:
     """The kernel's own tables for user mode, and a stack for coming back."""
-    return call(Hypercall.stack_switch, SS, STACK) + call(Hypercall.mmuext_op, CODE + USER_ROOT, 1, 0, abi.DOMID_SELF)
+    root = mov(RAX, va(P2M) + 8 * TABLES) + b"\x48\x8b\x00"  # mov (%rax), %rax
+    root += mov(RCX, CODE + USER_ROOT + 8) + b"\x48\x89\x01"  # mov %rax, (%rcx)
+    switch = call(Hypercall.mmuext_op, CODE + USER_ROOT, 1, 0, abi.DOMID_SELF)
+    return call(Hypercall.stack_switch, SS, STACK) + root + switch
 
 
 def io_rights() -> bytes:

@@ -109,7 +109,7 @@ def survives(path: Path) -> bool:
     """Loads and explains ``path``; whether it is still an image. Fails on anything but an ``ImageError``."""
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
-    start = time.monotonic()
+    start = time.process_time()
     try:
         image = load_image(path)
     except ImageError as error:
@@ -125,7 +125,7 @@ def survives(path: Path) -> bool:
     json.dumps(report)
     assert all(line.isprintable() for line in render(report).splitlines())
     assert report["bootable"] == good
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert tracemalloc.get_traced_memory()[1] - before < MEMORY
     return good
 

@@ -680,6 +680,7 @@ needs_gdb = pytest.mark.skipif(GDB is None, reason="gdb is not installed")
 
 
 @needs_gdb
+@pytest.mark.pv_needs("identity")
 def test_the_extension_in_gdb(tmp_path: Path) -> None:
     said = gdb(
         tmp_path,

@@ -111,11 +111,12 @@ class QemuEngine:
 
     def watch(self, ranges: Collection[Watch]) -> None:
         """See :class:`stub.engine.base.Engine`; UsageError for more than the debug registers can watch."""
-        watched = [piece for row in ranges for piece in debugregisters.pieces(row)]
-        if len(watched) > debugregisters.COUNT:
-            raise UsageError(f"the qemu engine can watch {debugregisters.COUNT} aligned pieces of 8 bytes at most")
-        self._watched = watched
+        self._watched = debugregisters.slots(ranges)
         self._load_debug_registers()
+
+    def check_watches(self, ranges: Collection[Watch]) -> None:
+        """See :class:`stub.engine.base.Engine`."""
+        debugregisters.slots(ranges)
 
     def _load_debug_registers(self) -> None:
         """Stop points go there as far as there is room; else they are looked for at each instruction."""

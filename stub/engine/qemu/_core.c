@@ -46,7 +46,7 @@ static int run_guest(Core *c, int steps, int guest_steps)
     w[MAIL_FLAGS] = (c->stepping ? TF : 0) | (told ? RF : 0);
     w[CODE_SWITCH] = 0;
     w[WATCH_SIZE] = w[WATCH2_SIZE] = 0;
-    if (!command(c, COMMAND_RUN))
+    if (!tell_of_stores(c) || !command(c, COMMAND_RUN))
         return -1;
     const int kind = classify(c, steps), trapped = w[MAIL_VECTOR] == DB;
     c->jumps = kind == EXIT_SYSCALL || kind == EXIT_INVALID || (kind == EXIT_EXCEPTION && !trapped);
@@ -75,7 +75,11 @@ static int next_exit(Core *c)
         return debug_exit(c, guest_steps);
     if (jumps && w[RETIRED] >= w[DEADLINE])
         return EXIT_DEADLINE;
-    return run_guest(c, steps, guest_steps);
+    const int round = completed ? next_round(c) : -1;
+    if (round < 0)
+        return run_guest(c, steps, guest_steps);
+    c->jumps = round == EXIT_EXCEPTION;
+    return round;
 }
 
 /* run(): to the next exit. */

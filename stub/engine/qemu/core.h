@@ -36,6 +36,8 @@ typedef struct {
     const Reflex *reflex;
     uint64_t entries; /* the machine address of the window's page-table entries */
     Port port;
+    int stored; /* an `ins` stored to stored_page, and QEMU has not heard of it */
+    uint64_t stored_page;
     uint64_t left_at, left_root; /* RIP and CR3 as the last exit had them; where they are others now the guest jumps */
     int jumps;                   /* it does in any case */
     int stepping, guest_steps; /* TF was set by us; the guest's own was set, too */
@@ -55,11 +57,14 @@ int debug_exit(Core *c, int guests);
 int stop_exit(Core *c);
 int has_jumped_in(const Core *c); /* whether the instruction that was stepped was a jump that was taken */
 int is_stop(const Core *c, uint64_t rip);
+int decode_exit(const Core *c, Code *d); /* the instruction whose bytes the shim fetched, to its opcode; 0 if there is none */
 
 /* ports.c */
 int port_exit(Core *c, const Code *d);
 int cpuid_exit(Core *c, const Code *d);
 int complete_port(Core *c);
+int next_round(Core *c);
+int tell_of_stores(Core *c); /* before the guest goes on; 0 if the process is no more */
 
 /* _core.c */
 int touch(Core *c, uint64_t maddr); /* what was written to this page is code, perhaps; 0 if the process is no more */

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from stub.engine.base import READS, Watch
 from stub.errors import UsageError
@@ -13,6 +13,14 @@ _LONGEST = 8
 
 Slot = tuple[int, int, int, bool]
 """Address, size, kind (DR7's R/W field), whether of the second group."""
+
+
+def slots(ranges: Collection[Watch]) -> list[Slot]:
+    """The registers that these ranges take; UsageError for more than there are, and for machine addresses."""
+    taken = [piece for row in ranges for piece in pieces(row)]
+    if len(taken) > COUNT:
+        raise UsageError(f"the qemu engine can watch {COUNT} aligned pieces of {_LONGEST} bytes at most")
+    return taken
 
 
 def pieces(watch: Watch) -> Iterator[Slot]:

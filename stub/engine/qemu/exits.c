@@ -4,7 +4,7 @@
 enum { FLAT_SS = 0xe02b, FLAT_CS32 = 0xe023 };
 enum { UD = 6, NM = 7, GP = 13 };
 
-static int decode_exit(const Core *c, Code *d)
+int decode_exit(const Core *c, Code *d)
 {
     return decode(d, (const uint8_t *)&c->word[MAIL_CODE], (int)c->word[MAIL_CODE_SIZE]);
 }
@@ -120,8 +120,10 @@ static int general_protection(Core *c)
         w[RETIRED] -= d.code[d.at + 2] == 0xd9 ? MONITOR_COUNT : 1; /* vmmcall */
         return EXIT_INVALID;
     }
-    if (is_privileged(&d) && !w[EXIT_ERROR_CODE])
-        w[RETIRED]--;
+    const int privileged = is_privileged(&d) && !w[EXIT_ERROR_CODE], rdpmc = d.opcode == 0x0f && d.second == 0x33;
+    w[RETIRED] -= (uint64_t)privileged;
+    if (d.prefixes.locked && (privileged || rdpmc))
+        return EXIT_INVALID;
     if (d.opcode == 0x0f && d.second == 0x34)
         return EXIT_SYSENTER;
     if ((w[EXIT_ERROR_CODE] & 7) == 2 && d.opcode == 0xcd && d.second >= 0) { /* int n through a gate that is closed */
@@ -156,11 +158,12 @@ static int general_protection(Core *c)
 }
 
 /* Whether QEMU finds an instruction to be undefined when it translates it, as is_privileged() has it: all but rdfsbase and
- * the like, where CR4 decides. */
+ * the like without lock, where CR4 decides. */
 static int is_undefined(Core *c)
 {
     Code d = {.wide = is_wide(c->word[CS])};
-    if (!decode_exit(c, &d) || !d.prefixes.repeated || d.opcode != 0x0f || d.second != 0xae || d.at + 2 >= d.size)
+    if (!decode_exit(c, &d) || !d.prefixes.repeated || d.prefixes.locked || d.opcode != 0x0f ||
+        d.second != 0xae || d.at + 2 >= d.size)
         return 1;
     return d.code[d.at + 2] < 0xc0 || d.code[d.at + 2] >= 0xe0;
 }

@@ -1,7 +1,8 @@
 /*
  * in and out. The CPU may do none, so each comes as #GP; it is reported as what it is, and done here when the caller has
- * seen it. The string forms go on, time round by time round, as they would in the CPU: an `ins` that could not store
- * faults before the port is read, and at the end the count is found to be 0 once more.
+ * seen it. The string forms go on, time round by time round, as they would in the CPU, which is asked again only where
+ * something else may come of it: an `ins` that could not store faults before the port is read, and at the end the count
+ * is found to be 0 once more.
  */
 #include "core.h"
 
@@ -162,6 +163,45 @@ int port_exit(Core *c, const Code *d)
     return c->port.kind;
 }
 
+/* The next time round of a repeated string form, without the CPU: it would find the same bytes where it is, and come here
+ * again. -1: it has to be asked. */
+int next_round(Core *c)
+{
+    const volatile uint64_t *w = c->word;
+    Code d = {.wide = c->port.wide};
+    if (!c->port.repeated || w[RIP] != c->port.rip || w[CR3] != c->left_root || w[FLUSH] || c->stops.n || !decode_exit(c, &d))
+        return -1;
+    for (int i = 0; i < 4; i++)
+        if (c->slots[i].size)
+            return -1;
+    const uint64_t base = segment_base(c, 1);
+    for (int i = 0; i < c->port.length; i++) {
+        const uint64_t at = walk(c, base + w[RIP] + (uint64_t)i, -1);
+        if (at == ANYBODY || ((const uint8_t *)c->ram.buf)[at] != d.code[i])
+            return -1;
+    }
+    return port_exit(c, &d);
+}
+
+/* Bytes of an `ins` are in a page, which may hold code: QEMU hears of it when the guest goes on, or of another page. */
+static int stored_to(Core *c, uint64_t maddr)
+{
+    const uint64_t page = maddr & ~0xfffULL;
+    if (c->stored && c->stored_page == page)
+        return 1;
+    const int alive = tell_of_stores(c);
+    c->stored = 1;
+    c->stored_page = page;
+    return alive;
+}
+
+int tell_of_stores(Core *c)
+{
+    const int had = c->stored;
+    c->stored = 0;
+    return !had || touch(c, c->stored_page);
+}
+
 /* The in or out that was reported is done, if RIP was left alone; -1 if the process is no more. */
 int complete_port(Core *c)
 {
@@ -174,7 +214,7 @@ int complete_port(Core *c)
             w[RAX] = p->size == 4 ? value : w[RAX] - low_bytes(w[RAX], p->size) + value;
         for (int i = 0; kind == EXIT_IN && p->string && i < p->size; i++) {
             ((uint8_t *)c->ram.buf)[p->places[i]] = (uint8_t)(value >> 8 * i);
-            if ((!i || !(p->places[i] & 0xfff)) && !touch(c, p->places[i]))
+            if (!stored_to(c, p->places[i]))
                 return -1;
         }
         move_on(c);

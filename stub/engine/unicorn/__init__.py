@@ -55,6 +55,9 @@ class UnicornEngine:
         """See :class:`stub.engine.base.Engine`."""
         self._core.watch(ranges)
 
+    def check_watches(self, ranges: Collection[Watch]) -> None:
+        """See :class:`stub.engine.base.Engine`; there are none."""
+
     def keep_branches(self, count: int) -> None:
         """See :class:`stub.engine.base.Engine`."""
         self._core.keep_branches(count)

@@ -91,7 +91,8 @@ typedef struct {
     uc_context *context, *target;
     size_t context_size;
     int alive, started, draining, step_not_taken, exit_kind, where;
-    uint64_t drain_cr3;
+    uint64_t drain_cr3, drain_end; /* the latter: behind the block that drains */
+    uint64_t syscall_length;       /* of the syscall that the guest is at */
     /* stop points, watched memory, single steps (stops.c) */
     Stops stops;
     uint64_t *stop_bounds; /* the two words inside libunicorn's hook object that say where it stops */

@@ -1,18 +1,33 @@
 /* libunicorn's hooks: each says what left the guest. */
 #include "core.h"
+#include "stub/engine/prefixes.h"
 
 enum { LONGEST_BLOCK = 0x1000 }; /* bytes */
+enum { FETCH = 0x10 };           /* of #PF's error code */
+
+/* A syscall ends its block, and may have prefixes. (A block's addresses are not those of RIP where the code segment has a
+ * base.) */
+static void note_syscall_length(Core *c, uint64_t rip, uint64_t end)
+{
+    enum { SHORTEST = 2, LONGEST = 15 };
+    c->syscall_length = end - rip - SHORTEST <= LONGEST - SHORTEST ? end - rip : SHORTEST;
+}
 
 void on_syscall(uc_engine *uc, void *data)
 {
-    (void)uc;
     Core *c = data;
+    if (c->draining) {
+        uint64_t rip;
+        lib.uc_reg_read(uc, UC_X86_REG_RIP, &rip);
+        note_syscall_length(c, rip, c->drain_end);
+    }
     if (drained(c, AT_SYSCALL))
         return;
     load_registers(c);
-    c->word[RETIRED] = counted(); /* a syscall ends its block */
+    c->word[RETIRED] = counted();
+    note_syscall_length(c, c->seen[RIP], end_of_block());
     hot.current = NULL;
-    c->seen[RIP] += 2;
+    c->seen[RIP] += c->syscall_length;
     c->word[EXIT_SOFTWARE] = 0;
     c->word[RIP] = c->seen[RIP];
     c->word[RCX] = c->seen[RIP];
@@ -42,7 +57,7 @@ int32_t context_word(Core *c, size_t offset)
  * first instruction. Then the block is stepped, so that it comes at the instruction that does run into it. */
 static int fetched_ahead(Core *c)
 {
-    enum { FETCH = 0x10, PAGE = 0x1000 };
+    enum { PAGE = 0x1000 };
     uint64_t fault, rip;
     lib.uc_reg_read(c->uc, UC_X86_REG_CR2, &fault);
     lib.uc_reg_read(c->uc, UC_X86_REG_RIP, &rip);
@@ -51,6 +66,19 @@ static int fetched_ahead(Core *c)
     step_hidden(c);
     c->steps_to = fault & ~(uint64_t)(PAGE - 1);
     pause_blocks(counted(), end_of_block());
+    return 1;
+}
+
+/* A deadline lies between a jump and what it jumps to, and so before the fault of fetching that. Told once; then the fault
+ * comes again. */
+static int deadline_before_fetch(Core *c, uint64_t sequel)
+{
+    const uint64_t rip = c->word[RIP];
+    if (c->word[EXIT_VECTOR] != 14 || !(c->word[EXIT_ERROR_CODE] & FETCH) || c->word[RETIRED] < c->word[DEADLINE] ||
+        rip == sequel || c->seen[CR2] == sequel)
+        return 0;
+    pause_blocks(c->word[RETIRED], rip);
+    leave(c, EXIT_DEADLINE, AT_LOOP);
     return 1;
 }
 
@@ -110,17 +138,24 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
         } else
             between_blocks(c->word[RETIRED]);
     } else {
+        const uint64_t sequel = end_of_block();
         settle(c, c->word[RIP], 0, 1);
+        if (deadline_before_fetch(c, sequel))
+            return;
     }
     leave(c, EXIT_EXCEPTION, AT_LOOP);
 }
 
-/* Whether an `int $6` is there, which libunicorn takes for an undefined instruction. */
+/* Whether an `int $6` is there, which libunicorn takes for an undefined instruction. (In 32-bit code what would be a REX
+ * prefix is an instruction of its own, and a defined one.) */
 static int is_int6(const Core *c, uint64_t rip)
 {
     const uint64_t at = machine_address(c, rip);
+    if (at >= (uint64_t)c->ram.len)
+        return 0;
     const uint8_t *code = (const uint8_t *)c->ram.buf + at;
-    return at + 1 < (uint64_t)c->ram.len && code[0] == 0xcd && code[1] == 6;
+    const int size = 0x1000 - (int)(at & 0xfff), length = read_prefixes(code, size, 1).end;
+    return length + 1 < size && code[length] == 0xcd && code[length + 1] == 6;
 }
 
 bool on_invalid(uc_engine *uc, void *data)

@@ -39,7 +39,7 @@ static void set_program_counter_whole(Core *c, uint64_t rip)
 }
 
 /* For a place inside the syscall instruction's helper, which adds the length (and then looks at TF at once). */
-static void set_program_counter_in_syscall(Core *c, uint64_t rip) { set_program_counter_whole(c, rip - 2); }
+static void set_program_counter_in_syscall(Core *c, uint64_t rip) { set_program_counter_whole(c, rip - c->syscall_length); }
 
 /* Leaves a block that has not begun for another program counter. */
 void leave_block(Core *c, uint64_t rip)
@@ -143,6 +143,7 @@ static void apply(Core *c)
             c->draining = 1;
             set_deadline(0); /* so that the next block is a special one */
             c->drain_cr3 = c->seen[CR3] = c->word[CR3];
+            c->drain_end = end_of_block();
             between_blocks(c->word[RETIRED]);
             c->word[FLUSH] = 0;
             load_root(c, c->empty_root);
