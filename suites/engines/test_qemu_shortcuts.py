@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stub.abi.cpufeatureset import FEATURES
 from stub.domain.config import DomainConfig
 from stub.engine.qemu import process
 from stub.machine import Machine
@@ -23,7 +24,8 @@ CHEAPER_STORE = bytes.fromhex("3e895df0")
 
 def ran(folder: Path, code: bytes, engine: str) -> Machine:
     """A guest that ran ``code`` and shut down."""
-    with Machine(DomainConfig(kernel=kernel(folder, code + shutdown(0)), memory=32, engine=engine)) as machine:
+    image = kernel(folder, code + shutdown(0))
+    with Machine(DomainConfig(kernel=image, memory=32, engine=engine, without=tuple(FEATURES))) as machine:
         verdict = machine.run()
     assert verdict is not None
     assert verdict.kind == "poweroff"
