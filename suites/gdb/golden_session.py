@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from stub.abi.cpufeatureset import FEATURES
 from stub.domain.config import DomainConfig
 from stub.gdb.session import Session
 from stub.gdb.target import MachineTarget
@@ -42,7 +43,7 @@ def code() -> bytes:
 
 def target(folder: Path) -> MachineTarget:
     """The guest, at its first instruction."""
-    config = DomainConfig(kernel=kernel(folder, code()), memory=32)
+    config = DomainConfig(kernel=kernel(folder, code()), memory=32, without=tuple(FEATURES))
     return MachineTarget(Machine(config, None, Limits(virtual_ns=10**9)))
 
 
