@@ -13,6 +13,7 @@ from stub.domain.disk import Disk
 
 _APART: Final = frozenset({"kernel", "ramdisk", "disks"})
 _CONFIG: Final = frozenset(field.name for field in fields(DomainConfig)) - _APART
+_LISTS: Final = ("faults", "without")  # of text
 _DISK: Final = frozenset(field.name for field in fields(Disk)) - {"target"}
 
 
@@ -29,7 +30,7 @@ _OPTIONAL: Final = [
     if field.default is not MISSING or field.default_factory is not MISSING
 ]
 _KINDS: Final = {field.name: _kinds(field) for field in _OPTIONAL} | {
-    "faults": (list,),
+    **dict.fromkeys(_LISTS, (list,)),
     "vdev": (str,),
     "number": (int,),
 }
@@ -60,7 +61,8 @@ class Inputs(NamedTuple):
                 "kernel": str(config.kernel.absolute()),
                 "ramdisk": str(ramdisk.absolute()) if isinstance(ramdisk, Path) else None,
             },
-            "config": {name: getattr(config, name) for name in sorted(_CONFIG)} | {"faults": list(config.faults)},
+            "config": {name: getattr(config, name) for name in sorted(_CONFIG)}
+            | {name: list(getattr(config, name)) for name in _LISTS},
             "disks": [
                 asdict(disk) | {"target": None if disk.target is None else str(disk.target.absolute())}
                 for disk in config.disks
@@ -78,7 +80,7 @@ class Inputs(NamedTuple):
         if set(given) - _CONFIG:
             raise ValueError(f"{min(set(given) - _CONFIG)} in its configuration")
         _check_kinds(given)
-        given["faults"] = tuple(_text(fault) for fault in given.get("faults", ()))
+        given |= {name: tuple(_text(one) for one in given.get(name, ())) for name in _LISTS}
         limits = said["limits"]
         return cls(
             DomainConfig(kernel=kernel, ramdisk=ramdisk, disks=tuple(disks), **given),

@@ -83,6 +83,7 @@ def test_another_boot_is_told_apart(left: Path, tmp_path: Path, capsys: pytest.C
         ({"config": {"seed": 1.5}}, "seed is float"),
         ({"config": {"name": "\ud800"}}, "surrogates not allowed"),
         ({"config": {"faults": [1]}}, "int is no text"),
+        ({"config": {"without": [1]}}, "int is no text"),
         ({"config": {"realtime": True}}, "a guest on the wall clock"),
         ({"verdict": "\ud800"}, r"its verdict '\ud800'"),
         ({"digests": {"console": "\x1b[2J", "hypercalls": "0" * 64}}, "its version or its digests"),

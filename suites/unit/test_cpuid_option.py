@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from stub.domain.config import DomainConfig
 from stub.domain.cpuidoption import parse_cpuid
 from stub.domain.guestfile.reader import read_text
 from stub.errors import ConfigError
+from stub.inputs import Inputs
 
 HERE = Path("/guests/g.cfg")
 
@@ -59,6 +61,12 @@ def test_a_files_list_of_leaves_has_no_effect() -> None:
 def test_a_files_mistake_has_its_place() -> None:
     with pytest.raises(ConfigError, match=r"^/guests/g\.cfg:2:9: cpuid '7': it begins with host"):
         read_text('kernel = "k"\ncpuid = 7', HERE)
+
+
+def test_a_run_that_is_made_again_is_without_the_same() -> None:
+    kernel = Path("/kernel")
+    written = json.dumps(Inputs(DomainConfig(kernel=kernel, without=("avx",))).as_object())
+    assert Inputs.of_object(json.loads(written), kernel, None, ()).config.without == ("avx",)
 
 
 def test_a_domain_cannot_be_without_what_is_not_known() -> None:
