@@ -43,10 +43,10 @@
 #define MAIL_ALARM 92         /* a count of the guest's instructions at which the shim is to ring */
 #define MAIL_SCALE 93         /* 0: the TSC counts instructions; else it does not, and the shim makes this its tick in ns
                                * by 2^32 */
-#define MAIL_STATES 94        /* those of XSAVE that COMMAND_SAVE stores; 0: it is FXSAVE */
 
 #define MAIL_ENTERED 94       /* RIP when the guest was entered */
 #define MAIL_TO_JUMP 95       /* so many times the shim steps on by itself if the instruction was no taken jump */
+#define MAIL_STATES 96        /* those of XSAVE that COMMAND_SAVE stores; 0: it is FXSAVE */
 
 /* Ports whose bytes go into pipes (isa-debugcon). */
 #define PORT_BELL 0x402
