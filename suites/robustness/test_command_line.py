@@ -26,6 +26,8 @@ from stub.trace.reader import LogReader
 from stub.trace.records import EndRecord
 from stub.trace.writer import HypercallLog
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 SPIN = b"\xeb\xfe"
 PVSTUB = (sys.executable, "-c", "import sys; from stub.cli import main; sys.exit(main())")
 GOOD = {0, 2, 3, 4, 5}
