@@ -73,8 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """With ``--pv-engine both`` a test that has a guest runs once on each engine."""
-    if settings.ENGINE.get(metafunc.config) == BOTH and "guest" in metafunc.fixturenames:
+    """With ``--pv-engine both`` a test that has a guest, or asks for the engine, runs once on each."""
+    if settings.ENGINE.get(metafunc.config) == BOTH and "pv_engine" in metafunc.fixturenames:
         metafunc.parametrize("pv_engine", ("unicorn", "qemu"), indirect=True)
 
 
@@ -104,7 +104,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def pv_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of the engine that runs the guests of this test."""
+    """The name of the engine that runs the guests of this test, those too that it boots without ``guest``."""
     if hasattr(request, "param"):
         monkeypatch.setenv(settings.ENGINE.variable, request.param)
     return os.environ.get(settings.ENGINE.variable) or "unicorn"

@@ -23,6 +23,8 @@ from harness.bisect.command import main
 from harness.bisect.environment import Builder
 from harness.bisect.repository import Repository
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 PVSTUB = [sys.executable, "-c", "import sys; from stub.cli import main; sys.exit(main())"]
 BOOT = ["--", "--memory=32", "--cmdline=demo"]
 REFUSAL = "update_va_mapping rc=-EBUSY"

@@ -14,6 +14,8 @@ from harness import package_versions, packages
 from harness.bisect.command import main
 from stub.errors import ImageError, UsageError
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 META = "linux-image-amd64"
 REFUSAL = "update_va_mapping rc=-EBUSY"
 COMMITS = (20, 21, 22, 23, 24, 25)

@@ -14,6 +14,8 @@ import pytest
 from harness.bisect.command import main
 from harness.small_guests import with_kit
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 VERSIONS, FIRST_BAD = 5, 3
 
 

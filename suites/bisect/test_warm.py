@@ -14,6 +14,8 @@ import pytest
 from harness import small_guests
 from harness.bisect.processes import Work, Workers
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 GUEST = small_guests.TESTS / "families" / "answers"
 
 

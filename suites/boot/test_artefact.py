@@ -19,6 +19,8 @@ from stub.machine import Limits, Machine
 from stub.trace import summary
 from suites.boot.small_guest import SPIN, kernel, shutdown
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 
 @pytest.fixture
 def left(tmp_path: Path) -> Path:

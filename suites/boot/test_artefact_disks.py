@@ -25,6 +25,8 @@ from stub.machine import Machine
 from stub.trace import summary
 from suites.boot.small_guest import kernel, shutdown
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 SOURCES = Path(__file__).resolve().parents[2]
 SIZE = 64 << 20
 TEXT = b"something" * 9000

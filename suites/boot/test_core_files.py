@@ -23,6 +23,8 @@ from stub.memory.frames import GUEST
 from stub.trace.core import XC_CORE_MAGIC
 from suites.unit.elf_builder import PSTART, Load, elf, xen_notes
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 PAGE = 4096
 
 

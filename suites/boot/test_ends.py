@@ -16,6 +16,8 @@ from stub.domain.actions import ACTIONS, MAX_QUICK_RESTARTS, SETTINGS
 from stub.domain.config import DomainConfig
 from stub.machine import Limits, Machine
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 REASONS = {"poweroff": 0, "reboot": 1, "crash": 3, "watchdog": 4, "soft-reset": 5}
 STATUS = {"poweroff": 0, "reboot": 0, "crash": 3, "watchdog": 3, "soft-reset": 0, "restart-limit": 4}
 RESTARTING = [name for name, action in ACTIONS.items() if action.restart]

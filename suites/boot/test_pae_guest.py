@@ -27,6 +27,8 @@ from stub.memory.walker import FrameArray, walk
 from stub.units import MIB, PAGE_SIZE
 from suites.unit import elf_builder as elf
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 BASE = 0xC0000000
 START = 0x100000  # of the kernel, above BASE
 CODE = BASE + START

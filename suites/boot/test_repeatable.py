@@ -12,6 +12,8 @@ import pytest
 from harness.guests import Guest
 from stub.trace import summary
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 LOGS = ("console.log", "xenstore.log", "hypercalls")
 
 

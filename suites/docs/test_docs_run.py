@@ -19,6 +19,8 @@ from suites.docs.blocks import ROOT, Block, blocks, matches, python_tests
 from suites.docs.sessions import Session
 from suites.gdb.own_guest import build
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 SESSIONS = [block for block in blocks() if block.kind in ("image", "history")]
 TESTS = python_tests()
 MACHINE_WATCH = "monitor xen wp -m"  # typed into gdb

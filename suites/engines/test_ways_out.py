@@ -110,6 +110,8 @@ INSTRUCTIONS = {
     "rdseed": "0fc7f8",
     "xgetbv": "0f01d0",
     "xsetbv": "0f01d1",
+    "prefix xsetbv": "67480f01d1",
+    "lock xsetbv": "f00f01d1",
     "wbinvd": "0f09",
     "invd": "0f08",
     "iret": "48cf",
@@ -161,11 +163,19 @@ INSTRUCTIONS = {
     "cmpsb rep": "be00100000bf00100000b905000000f3a6",
     "store into the block behind": "c605030000009090909090",
     "store into the block before": "9090c605f6ffffff90909090",
+    "c6 /2": "c61290",
+    "16-bit call": "66e80079",
+    "16-bit jmp": "66e90079",
+    "vex jg": "c5f88f00000000",
     "store into itself": "c605ffffffff9090909090",
 }
 DIFFERENT = {
     "movaps misaligned": "Unicorn checks no alignment",
     "vzeroupper": "Unicorn runs it as emms, though its CPU has no AVX",
+    "vex jg": "Unicorn runs it as jg",
+    "c6 /2": "QEMU takes it for the mov that /0 is",
+    "16-bit call": "QEMU keeps the upper bits of RIP",
+    "16-bit jmp": "QEMU keeps the upper bits of RIP",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from clients import Client, GdbClient, RawClient
 from own_guest import MEMORY, build, symbols
 
-from harness.guests import GuestSpec, ImageLaunch
+from harness.guests import Guest, GuestSpec, ImageLaunch
 from harness.machine import Launch
 
 
@@ -29,7 +29,7 @@ def at() -> Mapping[str, int]:
 
 
 @pytest.fixture(params=["raw", "gdb"])
-def client(request: pytest.FixtureRequest) -> Client:
+def client(request: pytest.FixtureRequest, guest: Guest) -> Client:
     """A debugger attached to ``guest``: our own, then a real gdb."""
     if request.param == "raw":
         return RawClient(request.getfixturevalue("debugger"))

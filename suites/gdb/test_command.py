@@ -22,6 +22,8 @@ from harness.debugger import Debugger
 from harness.gdb import Gdb
 from stub.cli import main
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 PVSTUB = (sys.executable, "-c", "import sys; from stub.cli import main; sys.exit(main())")
 PATIENCE_S = 30.0
 KILLED = 130  # as of a run that was interrupted

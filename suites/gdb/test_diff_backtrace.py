@@ -23,6 +23,8 @@ from stub.machine import Limits, Machine
 from stub.trace.reader import LogReader, read
 from stub.trace.text import line
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 Run = Callable[..., Path]
 
 

@@ -20,6 +20,8 @@ from stub.hypervisor.hypercalls import event_channel
 from stub.machine import Machine
 from suites.boot.small_guest import SPIN, kernel
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 VARIATIONS = small_guests.find("event-channels", small_guests.BOTH)
 
 

@@ -30,6 +30,8 @@ from stub.trace.records import HypercallRecord
 from stub.units import PAGE_SIZE
 from suites.boot.small_guest import SPIN, kernel
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 VARIATIONS = small_guests.find("grant-table", small_guests.BOTH)
 
 

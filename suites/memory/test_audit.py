@@ -16,6 +16,8 @@ from stub.memory import entries as e
 from stub.memory.frames import FREE, L1, L2, L4, PINNED, WRITABLE
 from suites.boot.small_guest import SPIN, call, kernel, shutdown
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 EVERY = 1000
 
 

@@ -35,6 +35,8 @@ from stub.trace.records import HypercallRecord
 from stub.units import PAGE_SIZE
 from suites.boot.small_guest import CODE, SPIN, call, kernel, shutdown
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 VERSION = call(Hypercall.xen_version, 0, 0)
 PAGE = CODE + 0x10000  # behind the kernel, mapped and unused
 MOMENTS = [Moment.parse(f"at={when}") for when in ("hypercall:2", "hypercall:5", "12ns", "end")]

@@ -19,6 +19,8 @@ from stub.machine import Machine
 from stub.memory.frames import FREE, GUEST, FrameTable
 from suites.boot.small_guest import SPIN, kernel
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 MEMORY_MIB = 32
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,15 +26,37 @@ from stub.trace.reader import LogReader
 from stub.trace.records import EndRecord
 from stub.trace.writer import HypercallLog
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 SPIN = b"\xeb\xfe"
 PVSTUB = (sys.executable, "-c", "import sys; from stub.cli import main; sys.exit(main())")
 GOOD = {0, 2, 3, 4, 5}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def places() -> dict[str, Path]:
+    """Engine → the folder of its tests, once there is one."""
+    return {}
+
+
+@pytest.fixture
+def place(
+    places: dict[str, Path],
+    pv_engine: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     """The folder that all of these run in: kernels, things that are none, and folders for the cache and the runs."""
-    folder = tmp_path_factory.mktemp("place")
+    if pv_engine not in places:
+        places[pv_engine] = _furnished(tmp_path_factory.mktemp("place"))
+    folder = places[pv_engine]
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PVSTUB_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    return folder
+
+
+def _furnished(folder: Path) -> Path:
     for name, code in (("good", POWER_OFF), ("spin", SPIN)):
         image(folder, [], prologue=code).rename(folder / name)
     whole = (folder / "good").read_bytes()
@@ -47,16 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "nowhere").symlink_to("gone")
     os.mkfifo(folder / "fifo")
     (folder / os.fsdecode(b"bad \xff\xfe name")).write_bytes(whole)
-    before, home = Path.cwd(), {name: os.environ.get(name) for name in ("PVSTUB_CACHE", "XDG_STATE_HOME")}
-    os.chdir(folder)
-    os.environ.update(PVSTUB_CACHE=str(folder / "cache"), XDG_STATE_HOME=str(folder / "state"))
-    yield folder
-    os.chdir(before)
-    for name, value in home.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
+    return folder
 
 
 def command(*words: str) -> tuple[int, str, str]:

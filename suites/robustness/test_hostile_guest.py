@@ -45,6 +45,8 @@ from stub.hypervisor import stops
 from stub.hypervisor.audit import audit
 from stub.machine import Limits, Machine
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 MEMORY = 200 << 20  # what all of the runs here together may add to the process, the guests' own 32 MiB apart
 IDENTITY = pytest.mark.pv_needs("identity")  # what it does to which frame is in its code
 BATCHES = [

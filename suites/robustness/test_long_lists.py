@@ -13,6 +13,8 @@ from stub.engine.base import RAX
 from stub.machine import Machine
 from suites.boot.small_guest import CODE, SPIN, call, kernel
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 ENTRIES = 10_000
 _MULTICALL_ENTRY = struct.Struct("<8Q")
 

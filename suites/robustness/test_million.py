@@ -26,6 +26,8 @@ from stub.hypervisor.audit import audit
 from stub.hypervisor.registry import HYPERCALLS
 from stub.hypervisor.xen import Hypervisor
 
+pytestmark = pytest.mark.usefixtures("pv_engine")
+
 ROUNDS = 8000
 WHOLE = bool(os.environ.get("PVSTUB_WHOLE_MILLION"))
 SEEDS = {64: 112, 32: 112 if WHOLE else 56}  # by the guest's bits

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from stub.domain.config import ENGINE_VARIABLE
 
 FAKE = Path(__file__).with_name("fake_machine.py")
 PLUGIN = ("-p", "harness.plugin")
@@ -289,3 +292,44 @@ def test_workers_share_memory_and_a_killed_one_leaves_its_console(suite: pytest.
         ]
     )
     assert "pvstub: init is up" in (suite.path / "out.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("engine", "tests"),
+    [
+        ("both", ["test_alone", "test_guest[unicorn]", "test_own[qemu]", "test_own[unicorn]", "test_watch[unicorn]"]),
+        ("qemu", ["test_alone", "test_own"]),
+        ("unicorn", ["test_alone", "test_guest", "test_own", "test_watch"]),
+    ],
+)
+def test_the_engines_of_a_run(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, engine: str, tests: list[str]
+) -> None:
+    """On both: a test with a guest, and one that boots by itself and asks for the engine; what one lacks is skipped."""
+    monkeypatch.setenv(ENGINE_VARIABLE, "unicorn")  # the plugin changes it, in this process
+    suite.makepyfile(
+        """
+        import os
+        import pytest
+
+        def test_alone():
+            pass
+
+        @pytest.mark.pv_needs("identity")
+        def test_guest(guest):
+            guest.wait("poweroff")
+
+        @pytest.mark.usefixtures("pv_engine")
+        def test_own(pv_engine):
+            assert os.environ["PVSTUB_ENGINE"] == pv_engine
+
+        @pytest.mark.pv_needs("watches")
+        def test_watch(pv_engine):
+            assert pv_engine == "unicorn"
+        """
+    )
+    result = run(suite, "-v", "-rs", f"--pv-engine={engine}")
+    said = result.stdout.str()
+    assert sorted(re.findall(r"::(\S+) PASSED", said)) == tests
+    assert ("the qemu engine has no watches" in said) == (engine != "unicorn")
+    result.assert_outcomes(passed=len(tests), skipped=0 if engine == "unicorn" else 2)
