@@ -37,13 +37,11 @@
 #define MAIL_SCRATCH 86   /* the shim's own */
 #define MAIL_ENGINE_SLEEPS 88 /* for which ring the engine waits for a byte from PORT_BELL */
 #define MAIL_SHIM_SLEEPS 89   /* for which turn the shim waits in a write to PORT_GATE, until what was there is read */
-
 #define MAIL_STEPPED 90       /* opcode of the instruction that is stepped */
 #define MAIL_RDTSCP_COUNTED 91 /* 1: this QEMU has counted an rdtscp that it does not run */
 #define MAIL_ALARM 92         /* a count of the guest's instructions at which the shim is to ring */
 #define MAIL_SCALE 93         /* 0: the TSC counts instructions; else it does not, and the shim makes this its tick in ns
                                * by 2^32 */
-
 #define MAIL_ENTERED 94       /* RIP when the guest was entered */
 #define MAIL_TO_JUMP 95       /* so many times the shim steps on by itself if the instruction was no taken jump */
 #define MAIL_STATES 96        /* those of XSAVE that COMMAND_SAVE stores; 0: it is FXSAVE */
