@@ -30,8 +30,8 @@ int out_of_patience(const Core *c)
 /* Whether the shim has rung; nothing else is looked at. */
 static inline int rung(const Core *c) { return c->word[MAIL_DONE] != c->word[MAIL_TURN]; }
 
-/* Every now and then: whether others leave less than two processors for the shim and the engine, as an average of what
- * was to run at times. While nobody looks only one of the two is to run. */
+/* Every now and then, when both the shim and the engine are to run: whether others leave less than two processors for
+ * them, as an average of the last looks. */
 static void look_at_load(Core *c)
 {
     char text[64];
@@ -41,7 +41,7 @@ static void look_at_load(Core *c)
     text[n > 0 ? n : 0] = 0;
     if (sscanf(text, "%*s %*s %*s %d", &running) != 1)
         return;
-    c->others += (running - (c->busy ? 1 : 2) - c->others) / LOAD_LENGTH;
+    c->others += (running - 2 - c->others) / LOAD_LENGTH;
     c->busy = c->others + 2 > (double)sysconf(_SC_NPROCESSORS_ONLN) + LOAD_NOISE;
 }
 
