@@ -80,6 +80,8 @@ INSTRUCTIONS = {
     "prefix int 6": "66cd06",
     "prefix int1": "6448f1",
     "prefix rdpmc": "f30f33",
+    "lock int 6": "f0cd06",
+    "lock int1": "f0f1",
     "lock rdpmc": "f00f33",
     "lock wbinvd": "f00f09",
     "lock cli": "f0fa",
@@ -170,6 +172,7 @@ INSTRUCTIONS = {
     "store into itself": "c605ffffffff9090909090",
 }
 DIFFERENT = {
+    "lock int 6": "TCG takes no notice of the lock; Unicorn's takes int 6 for undefined, as with the lock it is",
     "movaps misaligned": "Unicorn checks no alignment",
     "vzeroupper": "Unicorn runs it as emms, though its CPU has no AVX",
     "vex jg": "Unicorn runs it as jg",
@@ -200,8 +203,8 @@ def test_it_leaves_the_guest_alike(name: str, tmp_path: Path) -> None:
     assert one == other
 
 
-# mov $place,%edi; mov $place,%esi; mov $count,%ecx; mov $port,%edx; the instruction
 def _string_io(instruction: str, place: int, count: int, prologue: bytes = b"") -> bytes:
+    """``movabs $place, %rdi; movabs $place, %rsi; mov $count, %ecx; mov $0x80, %edx``, and the instruction."""
     loads = struct.pack("<2sQ2sQBIBI", b"\x48\xbf", place, b"\x48\xbe", place, 0xB9, count, 0xBA, 0x80)
     return prologue + loads + bytes.fromhex(instruction)
 

@@ -154,8 +154,9 @@ static int is_int6(const Core *c, uint64_t rip)
     if (at >= (uint64_t)c->ram.len)
         return 0;
     const uint8_t *code = (const uint8_t *)c->ram.buf + at;
-    const int size = 0x1000 - (int)(at & 0xfff), length = read_prefixes(code, size, 1).end;
-    return length + 1 < size && code[length] == 0xcd && code[length + 1] == 6;
+    const int size = 0x1000 - (int)(at & 0xfff);
+    const Prefixes p = read_prefixes(code, size, 1);
+    return !p.locked && p.end + 1 < size && code[p.end] == 0xcd && code[p.end + 1] == 6;
 }
 
 bool on_invalid(uc_engine *uc, void *data)
