@@ -88,6 +88,17 @@ def test_its_death_in_a_run_is_told_with_its_last_words(booted: Machine) -> None
     assert not Path(f"/proc/{qemu}").exists()
 
 
+def test_a_trap_of_its_shim_is_told(booted: Machine) -> None:
+    """Registers that no CPU takes: an XSAVE area whose header has what is reserved."""
+    booted.turn(instructions=1000)
+    engine = booted.xen.engine
+    area = engine.read_extended()
+    engine.write_extended(area)
+    with booted, pytest.raises(EngineError, match="its shim trapped, vector 13"):
+        engine.write_extended(area[:520] + b"\1" + area[521:])
+    assert not qemus(os.getpid())
+
+
 def test_a_closed_machine_leaves_no_process_and_its_registers(tmp_path: Path) -> None:
     config = DomainConfig(kernel=kernel(tmp_path, shutdown(0)), memory=MINIMAL, engine="qemu")
     with Machine(config) as machine:

@@ -84,11 +84,11 @@ class QemuEngine:
         try:
             act()
         except _core.Died as error:
-            raise EngineError(self._how_it_died()) from error
+            raise EngineError(self._how_it_died(error)) from error
 
-    def _how_it_died(self) -> str:
+    def _how_it_died(self, error: _core.Died) -> str:
         words = self._process.last_words if self._process is not None else "nothing"
-        return f"qemu engine: {process.PROGRAM} is gone; its last words: {words}"
+        return f"qemu engine: {process.PROGRAM}: {error}; its last words: {words}"
 
     @property
     def run(self) -> Callable[[], int]:
@@ -99,7 +99,7 @@ class QemuEngine:
         try:
             return self._core.run()
         except _core.Died as error:
-            raise EngineError(self._how_it_died()) from error
+            raise EngineError(self._how_it_died(error)) from error
 
     def _command(self, what: int) -> None:
         self._do(lambda: self._core.command(what))

@@ -26,7 +26,10 @@ static void end_process(Core *c)
 static PyObject *died(Core *c)
 {
     end_process(c);
-    PyErr_SetString(engine_error, "died");
+    if (c->trapped)
+        PyErr_Format(engine_error, "its shim trapped, vector %d", (int)(c->word[MAIL_VECTOR] & 0xff));
+    else
+        PyErr_SetString(engine_error, "it is gone");
     return NULL;
 }
 

@@ -31,7 +31,7 @@ def spawn(program: str, arguments: tuple[bytes, ...], errors: int, files: tuple[
     """Start a program that dies with this process, and has the ``files`` open; its errors go to the file ``errors``."""
 
 class Died(Exception):
-    """The process is no more."""
+    """The process is no more; the message says whether of itself."""
 
 @final
 class Core:

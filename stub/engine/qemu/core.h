@@ -28,6 +28,7 @@ typedef struct {
     volatile uint64_t *word;
     pid_t pid;
     int dead, busy, exits_to_load;
+    int trapped; /* the shim did, in a command other than COMMAND_RUN: MAIL_VECTOR has it */
     double others; /* that are to run, on the average */
     int load; /* /proc/loadavg */
     int before; /* instructions that count before the guest's first */
@@ -47,7 +48,7 @@ typedef struct {
 } Core;
 
 /* mail.c */
-int command(Core *c, int what); /* COMMAND_…: answers the shim and waits for its next ring; 0 if there is none */
+int command(Core *c, int what); /* COMMAND_…; 0 if the process is no more, or of no more use */
 int wait_for_ring(Core *c);
 int out_of_patience(const Core *c);
 

@@ -96,12 +96,14 @@ int wait_for_ring(Core *c)
     return 1;
 }
 
-/* Answers the shim and waits for its next ring. */
+/* Answers the shim and waits for its next ring; 0 if none comes, or the shim trapped in what it was to do. */
 int command(Core *c, int what)
 {
     char byte;
+    const uint64_t vector = c->word[MAIL_VECTOR];
     if (c->dead)
         return 0;
+    c->word[MAIL_VECTOR] = VECTOR_NONE;
     const uint64_t turn = c->word[MAIL_DONE];
     c->word[MAIL_COMMAND] = (uint64_t)what;
     c->word[MAIL_PATIENCE] = c->busy ? 0 : SHIM_LOOKS;
@@ -109,5 +111,12 @@ int command(Core *c, int what)
     if (c->word[MAIL_SHIM_SLEEPS] == turn)
         while (read(c->gate, &byte, 1) < 0 && errno == EINTR) /* it does not wait: where nothing is the gate is open */
             ;
-    return wait_for_ring(c);
+    if (!wait_for_ring(c))
+        return 0;
+    if (what == COMMAND_RUN)
+        return 1;
+    c->trapped = c->word[MAIL_VECTOR] != VECTOR_NONE;
+    if (!c->trapped)
+        c->word[MAIL_VECTOR] = vector;
+    return !c->trapped;
 }

@@ -62,6 +62,7 @@
 #define VECTOR_ENTRY 512 /* added to the vector of an exception on the way into the guest */
 #define VECTOR_BROKEN 1024 /* added to the vector of one in the shim itself */
 #define VECTOR_READY 2048  /* the shim has started */
+#define VECTOR_NONE 4096   /* nothing has come since a command was given */
 
 #define COMMAND_RUN 0
 #define COMMAND_SAVE 1     /* FXSAVE or XSAVE */
