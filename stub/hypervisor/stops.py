@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from stub.engine.base import Engine, Watch
+from stub.errors import UsageError
 
 _MOST_IDLE = 64  # addresses that are no longer wanted, before they are taken away
 
@@ -51,8 +52,10 @@ class Stops:
         self._tell()
 
     def for_onlooker(self, code: Iterable[int], data: Iterable[Watch]) -> None:
-        """What the onlooker wants to see; replaces what it wanted before."""
-        self._code, self._data = frozenset(code), tuple(data)
+        """What the onlooker wants to see; replaces the former. UsageError if the engine cannot watch that."""
+        watches = tuple(data)
+        self._engine.check_watches(watches)
+        self._code, self._data = frozenset(code), watches
         self._tell()
 
     def check_onlookers(self, data: Iterable[Watch]) -> None:
@@ -69,7 +72,17 @@ class Stops:
         if code != self._told_code:
             self._told_code = code
             self._engine.stop_at(code)
-        data = self._data + self._guest_data
+        data = self._watchable()
         if data != self._told_data:
-            self._told_data = data
             self._engine.watch(data)
+            self._told_data = data
+
+    def _watchable(self) -> tuple[Watch, ...]:
+        """What both want; while the engine has no room for both the guest's alone: it is not to notice the onlooker."""
+        both = self._data + self._guest_data
+        if self._data and self._guest_data:
+            try:
+                self._engine.check_watches(both)
+            except UsageError:
+                return self._guest_data
+        return both
