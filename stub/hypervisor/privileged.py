@@ -270,9 +270,8 @@ def _xsetbv(xen: Hypervisor, _: int) -> bool:
     value = (words[RDX] & _M32) << 32 | words[RAX] & _M32
     if words[RCX] & _M32 or value & ~vcpu.policy.xcr0_max or not _is_valid_xcr0(value):
         return False
-    vcpu.xcr0 = value
     xen.engine.load_xcr0(value)
-    vcpu.refresh_cpuid()
+    vcpu.set_xcr0(value)
     return True
 
 
@@ -350,8 +349,8 @@ def emulate(xen: Hypervisor) -> bool:
     if found is None:
         return False
     # without CR4.OSXSAVE it is undefined (x86_emulate), but the engine looks at the ring first
-    has_none = found.handler is _xsetbv and not xen.vcpu.cr4 & X86_CR4_OSXSAVE
-    if found.is_locked or has_none:
+    is_off = found.handler is _xsetbv and not xen.vcpu.cr4 & X86_CR4_OSXSAVE
+    if found.is_locked or is_off:
         traps.inject(xen, X86_EXC_UD)
         return True
     if found.kernel_only and not xen.vcpu.kernel_mode:

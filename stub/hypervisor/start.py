@@ -25,13 +25,13 @@ _PERIOD = 10_000_000  # ns, of the timer that each vCPU starts with
 
 
 def _show_cpu(xen: Hypervisor) -> None:
-    """CPUID as this engine's CPU allows; with XSAVE there XCR0 is what __context_switch loads for one never set."""
+    """CPUID as the engine's CPU allows. With XSAVE, XCR0 is that of a vCPU that never set it (__context_switch)."""
     vcpu = xen.vcpu
     policy = cpuid.Policy(vcpu.compat, xen.engine.cpuid, xen.domain.config.without)
     if policy.xcr0_max:
         xen.words[CR4] |= X86_CR4_OSXSAVE
+        xen.engine.load_xcr0(XSTATE_FP_SSE)
         vcpu.xcr0 = XSTATE_FP_SSE
-        xen.engine.load_xcr0(vcpu.xcr0)
     vcpu.show_cpu(policy)
 
 

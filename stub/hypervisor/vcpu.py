@@ -57,7 +57,7 @@ class Vcpu(Entry):
         return super().__new__(cls, words, memory, log)
 
     def __init__(self, words: memoryview, memory: GuestMemory, log: HypercallLog, info_at: int) -> None:
-        self.xcr0 = 0
+        self.cr4 = self.xcr0 = 0
         self.show_cpu(cpuid.Policy(self.compat))
         self.info_at = info_at
         self._memory = memory
@@ -83,14 +83,19 @@ class Vcpu(Entry):
     def show_cpu(self, policy: cpuid.Policy) -> None:
         """What CPUID says from now on."""
         self.policy = policy
-        self.set_cr4(0)
+        self._refresh_cpuid()
 
     def set_cr4(self, value: int) -> None:
         """CR4, as far as it is the guest's own; CPUID says what becomes of it."""
         self.cr4 = value
-        self.refresh_cpuid()
+        self._refresh_cpuid()
 
-    def refresh_cpuid(self) -> None:
+    def set_xcr0(self, value: int) -> None:
+        """The guest's XCR0, which CPUID says the same of; the engine is told by the caller."""
+        self.xcr0 = value
+        self._refresh_cpuid()
+
+    def _refresh_cpuid(self) -> None:
         """Give the reflexes what CPUID says now."""
         self.policy.follow(self.cr4, self.xcr0)
         self._set_cpuid(self.policy.rows())
