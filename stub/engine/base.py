@@ -101,7 +101,10 @@ class Watch(NamedTuple):
 
 
 class Engine(Protocol):
-    """One virtual CPU on guest memory that the caller shares with it."""
+    """One virtual CPU on guest memory that the caller shares with it.
+
+    What runs the CPU may come to its end by itself; then EngineError says how, whatever is called.
+    """
 
     name: str
     words: memoryview
@@ -129,14 +132,18 @@ class Engine(Protocol):
         """#DB after each instruction that accesses these ranges of memory; replaces the ones before.
 
         The access (the first; a write before a read) is then in ``WATCH_ADDRESS`` (virtual), ``WATCH_SIZE``,
-        ``WATCH_WRITE`` (``WATCH2_…``, of the second group); the caller clears the size.
+        ``WATCH_WRITE`` (``WATCH2_…``, of the second group); the caller clears the size. UsageError, and nothing
+        is changed, for what :meth:`check_watches` refuses.
         """
 
     def check_watches(self, ranges: Collection[Watch]) -> None:
         """UsageError for ranges that this engine cannot watch."""
 
     def keep_branches(self, count: int) -> None:
-        """Keep the last ``count`` branches taken, and forget those before; 0: none. It costs speed."""
+        """Keep the last ``count`` branches taken, and forget those before; 0: none. It costs speed.
+
+        UsageError from an engine that can keep none.
+        """
 
     def branches(self) -> list[tuple[int, int]]:
         """Those kept, the last one last: where the instruction that branched ends, and where it went.
@@ -154,15 +161,15 @@ class Engine(Protocol):
         """
 
     def write_extended(self, area: bytes) -> None:
-        """Load them from such an area."""
+        """Load them from such an area; EngineError, if the engine notices, for what no CPU takes: its caller checks."""
 
     def use_reflex(self, reflex: object) -> None:
         """Let a capsule of the caller's (``engine.h``) finish exits before the caller sees them; None: nothing."""
 
     def cpuid(self, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-        """What the CPU itself says that it has (EAX to EDX), once it is started.
+        """What its CPUID says that the CPU has beyond every engine's (EAX to EDX), once it is started; zeroes: nothing.
 
-        Zeroes where it has no more than every engine's; only the leaves of stub/abi/cpufeatureset.py are asked for.
+        Only the leaves of stub/abi/cpufeatureset.py are asked for, and the states of XSAVE (leaf 0xd).
         """
 
     def load_xcr0(self, value: int) -> None:
