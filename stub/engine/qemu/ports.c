@@ -1,34 +1,34 @@
 /*
- * in and out. The CPU may do none, so each comes as #GP; it is reported as what it is, and done here when the caller has
- * seen it. The string forms go on, time round by time round, as they would in the CPU, which is asked again only where
- * something else may come of it: an `ins` that could not store faults before the port is read, and at the end the count
- * is found to be 0 once more.
+ * in and out. The CPU may do none, so each comes as #GP; it is reported as what it is, and done here when the caller
+ * has seen it. The string forms go on, time round by time round, as they would in the CPU, which is asked again only
+ * where something else may come of it: an `ins` that could not store faults before the port is read, and at the end the
+ * count is found to be 0 once more.
  */
 #include "core.h"
 
 enum { PTE_P = 1, PTE_RW = 2, PTE_US = 4, PTE_A = 0x20, PTE_D = 0x40, PTE_PS = 0x80 };
-enum { FETCH_WRITE = 2, FETCH_USER = 4 }; /* of #PF's error code; 1: present */
-enum { DF = 0x400, GP = 13, PF = 14, BIG_CODE = 1 << 21 };
+enum { AS_WRITE = 2, AS_USER = 4 }; /* of #PF's error code; 1: present */
+enum { DF = 0x400, GP = 13, PF = 14 };
 #define FRAME_BITS 0x000ffffffffff000ULL
-#define ANYBODY ~0ULL
+#define NOWHERE ~0ULL
 
 static uint64_t low_bytes(uint64_t value, int size)
 {
     return size == 8 ? value : value & ((1ULL << 8 * size) - 1);
 }
 
-/* The machine address of a byte as the CPU finds it, with the rights in `how` (FETCH_…; -1: whatever they are); ANYBODY if
- * there is none: then the fault is in the words. */
+/* The machine address of a byte as the CPU finds it, with the rights in `how` (AS_…; -1: whatever they are); NOWHERE
+ * if there is none: then the fault is in the words. */
 static uint64_t walk(Core *c, uint64_t vaddr, int how)
 {
     volatile uint64_t *w = c->word, *ram = c->ram.buf;
     uint64_t table = w[CR3] & FRAME_BITS, rights = PTE_RW | PTE_US;
-    const uint64_t wanted = how < 0 ? 0 : (how & FETCH_WRITE ? PTE_RW : 0) | (how & FETCH_USER ? PTE_US : 0);
+    const uint64_t wanted = how < 0 ? 0 : (how & AS_WRITE ? PTE_RW : 0) | (how & AS_USER ? PTE_US : 0);
     int shift = 39, present = 0;
     w[EXIT_VECTOR] = GP;
     w[EXIT_ERROR_CODE] = 0;
     if (vaddr + (1ULL << 47) >= 1ULL << 48)
-        return ANYBODY;
+        return NOWHERE;
     for (; table < (uint64_t)c->ram.len; shift -= 9) {
         volatile uint64_t *entry = &ram[(table >> 3) + (vaddr >> shift & 511)];
         present = (*entry & PTE_P) != 0;
@@ -36,7 +36,7 @@ static uint64_t walk(Core *c, uint64_t vaddr, int how)
         if (!present || (rights & wanted) != wanted)
             break;
         const int last = shift == 12 || *entry & PTE_PS;
-        *entry |= PTE_A | (last && how >= 0 && how & FETCH_WRITE ? PTE_D : 0);
+        *entry |= PTE_A | (last && how >= 0 && how & AS_WRITE ? PTE_D : 0);
         table = *entry & FRAME_BITS;
         if (last) {
             const uint64_t mask = (1ULL << shift) - 1, at = (table & ~mask) | (vaddr & mask);
@@ -48,21 +48,21 @@ static uint64_t walk(Core *c, uint64_t vaddr, int how)
     w[EXIT_VECTOR] = PF;
     w[EXIT_ERROR_CODE] = (uint64_t)(present | (how < 0 ? 0 : how));
     w[CR2] = vaddr;
-    return ANYBODY;
+    return NOWHERE;
 }
 
 /* Whether all bytes of a piece of memory can be had, and where they are. */
 static int find_bytes(Core *c, uint64_t vaddr, int size, int write, uint64_t *places)
 {
-    const int how = (write ? FETCH_WRITE : 0) | ((c->word[CS] & 3) == 3 ? FETCH_USER : 0);
+    const int how = (write ? AS_WRITE : 0) | ((c->word[CS] & 3) == 3 ? AS_USER : 0);
     for (int i = 0; i < size; i++)
-        if ((places[i] = walk(c, c->port.wide ? vaddr + (uint64_t)i : (uint32_t)(vaddr + (uint64_t)i), how)) == ANYBODY)
+        if ((places[i] = walk(c, c->port.wide ? vaddr + (uint64_t)i : (uint32_t)(vaddr + (uint64_t)i), how)) == NOWHERE)
             return 0;
     return 1;
 }
 
-/* Where a segment begins: of FS and GS the CPU says it, of the others the descriptor, and in 64-bit code they all begin at
- * 0. */
+/* Where a segment begins: of FS and GS the CPU says it, of the others the descriptor, and in 64-bit code they all begin
+ * at 0. */
 static uint64_t segment_base(Core *c, int segment)
 {
     static const int selectors[] = {ES, CS, SS, DS};
@@ -76,7 +76,7 @@ static uint64_t segment_base(Core *c, int segment)
     if (selector & 4)
         table = (ldt >> 16 & 0xffffff) | (ldt >> 32 & 0xff000000) | c->word[MAIL_LDT + 1] << 32;
     for (int i = 0; i < 8; i++) {
-        if ((at = walk(c, table + (selector & 0xfff8) + (uint64_t)i, -1)) == ANYBODY)
+        if ((at = walk(c, table + (selector & 0xfff8) + (uint64_t)i, -1)) == NOWHERE)
             return 0;
         descriptor |= (uint64_t)((const uint8_t *)c->ram.buf)[at] << 8 * i;
     }
@@ -163,13 +163,15 @@ int port_exit(Core *c, const Code *d)
     return c->port.kind;
 }
 
-/* The next time round of a repeated string form, without the CPU: it would find the same bytes where it is, and come here
- * again. -1: it has to be asked. */
+/* The next time round of a repeated string form, without the CPU: it would find the same bytes where it is, and come
+ * here again. -1: it has to be asked. */
 int next_round(Core *c)
 {
     const volatile uint64_t *w = c->word;
     Code d = {.wide = c->port.wide};
-    if (!c->port.repeated || w[RIP] != c->port.rip || w[CR3] != c->left_root || w[FLUSH] || c->stops.n || !decode_exit(c, &d))
+    if (!c->port.repeated || w[RIP] != c->port.rip || w[CR3] != c->left_root || w[FLUSH] || c->stops.n)
+        return -1;
+    if (!decode_exit(c, &d))
         return -1;
     for (int i = 0; i < 4; i++)
         if (c->slots[i].size)
@@ -177,7 +179,7 @@ int next_round(Core *c)
     const uint64_t base = segment_base(c, 1);
     for (int i = 0; i < c->port.length; i++) {
         const uint64_t at = walk(c, base + w[RIP] + (uint64_t)i, -1);
-        if (at == ANYBODY || ((const uint8_t *)c->ram.buf)[at] != d.code[i])
+        if (at == NOWHERE || ((const uint8_t *)c->ram.buf)[at] != d.code[i])
             return -1;
     }
     return port_exit(c, &d);
