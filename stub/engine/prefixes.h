@@ -1,4 +1,4 @@
-/* An instruction's prefixes, and the repeated string instructions, in which the two CPUs differ where one of them ends. */
+/* An instruction's prefixes, and the repeated string instructions, at whose end the engines' CPUs differ. */
 #ifndef PVSTUB_ENGINE_PREFIXES_H
 #define PVSTUB_ENGINE_PREFIXES_H
 
@@ -36,16 +36,17 @@ static inline Prefixes read_prefixes(const uint8_t *code, int size, int wide)
     return p;
 }
 
-/* Whether the instruction that `code` begins with is a repeated string instruction which, behind one more time round, is
- * over: the count (`rcx`) got to 0, and it was not a comparison that ended it. Its length then, else 0. */
+/* Whether the instruction that `code` begins with is a repeated string instruction which, behind one more time round,
+ * is over: the count (`rcx`) got to 0, and it was not a comparison that ended it. Its length then, else 0. */
 static inline int length_if_ran_out(const uint8_t *code, int size, int wide, uint64_t flags, uint64_t rcx)
 {
     enum { ZF = 0x40 };
     const Prefixes p = read_prefixes(code, size, wide);
     if (p.end == size || !p.repeated)
         return 0;
-    const int opcode = code[p.end], compares = (opcode & 0xfe) == 0xa6 || (opcode & 0xfe) == 0xae;
-    if (!compares && (opcode & 0xfc) != 0x6c && (opcode & 0xfe) != 0xa4 && (opcode & 0xfe) != 0xaa && (opcode & 0xfe) != 0xac)
+    const int opcode = code[p.end], family = opcode & 0xfe;
+    const int compares = family == 0xa6 || family == 0xae;
+    if (!compares && (opcode & 0xfc) != 0x6c && family != 0xa4 && family != 0xaa && family != 0xac)
         return 0;
     if (compares && ((flags & ZF) != 0) != (p.repeated == 0xf3))
         return 0;

@@ -33,7 +33,8 @@ static PyObject *died(Core *c)
     return NULL;
 }
 
-/* A deadline is a taken jump at or behind it: the shim rings one instruction before, and from there the guest is stepped. */
+/* A deadline is a taken jump at or behind it: the shim rings one instruction before, and from there the guest is
+ * stepped, by the shim itself where nobody else looks at each instruction. */
 static int run_guest(Core *c, int steps, int guest_steps)
 {
     volatile uint64_t *w = c->word;
@@ -214,7 +215,8 @@ static PyObject *core_close(Core *c, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* Core(ram, at, entries): the mailbox is at byte `at` of the shared memory, the window's page-table entries at `entries`. */
+/* Core(ram, at, entries): the mailbox is at byte `at` of the shared memory, the window's page-table entries at
+ * `entries`. */
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     PyObject *ram;

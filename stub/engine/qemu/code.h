@@ -56,8 +56,8 @@ static inline int jump_length(const Code *d)
     return op == 0xff && digit >= 2 && digit <= 5 ? behind + modrm_length(d->code + behind) : 0;
 }
 
-/* Whether the instruction that those bytes are was a jump that was taken: `went`, from its first byte to where the CPU is
- * now. */
+/* Whether the instruction that those bytes are was a jump that was taken: `went`, from its first byte to where the CPU
+ * is now. */
 static inline int has_jumped(const uint8_t *code, int size, int wide, uint64_t went)
 {
     enum { LONGEST_CODE = 15 };

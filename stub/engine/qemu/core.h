@@ -29,8 +29,8 @@ typedef struct {
     pid_t pid;
     int dead, busy, exits_to_load;
     int trapped; /* the shim did, in a command other than COMMAND_RUN: MAIL_VECTOR has it */
-    double others; /* that are to run, on the average */
-    int load; /* /proc/loadavg */
+    double others; /* processes that are to run, on the average */
+    int load;      /* the file /proc/loadavg */
     int before; /* instructions that count before the guest's first */
     int bell, gate; /* pipes that the shim writes to */
     PyObject *reflex_owner;
@@ -53,12 +53,12 @@ int wait_for_ring(Core *c);
 int out_of_patience(const Core *c);
 
 /* exits.c */
-int classify(Core *c, int steps); /* what left the guest, as the contract has it; EXIT_DONE: nothing that anybody need know */
+int classify(Core *c, int steps); /* what left the guest, as the contract has it; EXIT_DONE: nothing to be told */
 int debug_exit(Core *c, int guests);
 int stop_exit(Core *c);
 int has_jumped_in(const Core *c); /* whether the instruction that was stepped was a jump that was taken */
 int is_stop(const Core *c, uint64_t rip);
-int decode_exit(const Core *c, Code *d); /* the instruction whose bytes the shim fetched, to its opcode; 0 if there is none */
+int decode_exit(const Core *c, Code *d); /* the instruction that the shim fetched, to its opcode; 0 if there is none */
 
 /* ports.c */
 int port_exit(Core *c, const Code *d);

@@ -25,14 +25,15 @@ int debug_exit(Core *c, int guests)
 
 static void note_watch(Core *c, int slot)
 {
-    volatile uint64_t *kept = &c->word[c->slots[slot].second ? WATCH2_ADDRESS : WATCH_ADDRESS]; /* address, size, write */
+    /* address, size, write */
+    volatile uint64_t *kept = &c->word[c->slots[slot].second ? WATCH2_ADDRESS : WATCH_ADDRESS];
     kept[0] = c->slots[slot].address;
     kept[1] = c->slots[slot].size;
     kept[2] = (uint64_t)c->slots[slot].write;
 }
 
-/* Which watched accesses the instruction made, as the debug registers tell: QEMU tells of one of those that watch the same
- * bytes. */
+/* Which watched accesses the instruction made, as the debug registers tell: QEMU tells of one of those that watch the
+ * same bytes. */
 static int note_watches(Core *c, uint64_t hits)
 {
     int seen = 0;
@@ -101,7 +102,8 @@ static int is_privileged(const Code *d)
             return 1;
     const int modrm = d->at + 2 < d->size ? d->code[d->at + 2] : 0, digit = modrm >> 3 & 7;
     return (d->second == 0 && (digit == 2 || digit == 3)) ||
-           (d->second == 1 && modrm != 0xf9 && modrm != 0xd0 && digit != 4 && (modrm < 0xc0 || modrm == 0xd1 || digit >= 6));
+           (d->second == 1 && modrm != 0xf9 && modrm != 0xd0 && digit != 4 &&
+            (modrm < 0xc0 || modrm == 0xd1 || digit >= 6));
 }
 
 /* The instructions of a virtual machine's monitor, which the guest's CPU does not have (shim/monitor.c). */
@@ -157,8 +159,8 @@ static int general_protection(Core *c)
     return EXIT_EXCEPTION;
 }
 
-/* Whether QEMU finds an instruction to be undefined when it translates it, as is_privileged() has it: all but rdfsbase and
- * the like without lock, where CR4 decides. */
+/* Whether QEMU finds an instruction to be undefined when it translates it, as is_privileged() has it: all but rdfsbase
+ * and the like without lock, where CR4 decides. */
 static int is_undefined(Core *c)
 {
     Code d = {.wide = is_wide(c->word[CS])};

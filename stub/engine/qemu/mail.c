@@ -1,6 +1,6 @@
 /*
  * Waiting. Each side runs while the other waits. Each first looks again and again, as most stretches are short; then it
- * sleeps until a byte comes, or goes, through a pipe. Where there is more to run than there are processors nobody looks.
+ * sleeps until a byte comes, or goes, through a pipe. Where other work leaves less than two processors nobody looks.
  */
 #include "core.h"
 #include <errno.h>
@@ -63,8 +63,8 @@ static int look_for_ring(Core *c)
     return 0;
 }
 
-/* Sleeps until a byte comes through the bell, or for a while; 0 if the process is no more. The shim has no memory barrier
- * between its ring and its look at whether somebody sleeps, so that once in a long while no byte comes. */
+/* Sleeps until a byte comes through the bell, or for a while; 0 if the process is no more. The shim has no memory
+ * barrier between its ring and its look at whether somebody sleeps, so that once in a long while no byte comes. */
 static int sleep_for_ring(Core *c, int *ms, int *in_vain)
 {
     char bytes[256];

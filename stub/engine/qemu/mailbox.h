@@ -6,7 +6,7 @@
 #define PVSTUB_MAILBOX_H
 
 /* Pages of the window. */
-#define PAGE_EXTENDED 1 /* what FXSAVE or XSAVE stores; at the start, leaves of CPUID: registers in and out, until leaf 0 */
+#define PAGE_EXTENDED 1 /* what FXSAVE or XSAVE stores; at the start leaves of CPUID, EAX to EDX, up to a leaf 0 */
 #define PAGE_LAST_STACK 3 /* for what should never come: double faults, machine checks */
 #define PAGE_ROOT 4     /* and two more: the page tables that the shim starts on */
 #define PAGE_APIC 7     /* the local APIC's registers */
@@ -40,8 +40,8 @@
 #define MAIL_STEPPED 90       /* opcode of the instruction that is stepped */
 #define MAIL_RDTSCP_COUNTED 91 /* 1: this QEMU has counted an rdtscp that it does not run */
 #define MAIL_ALARM 92         /* a count of the guest's instructions at which the shim is to ring */
-#define MAIL_SCALE 93         /* 0: the TSC counts instructions; else it does not, and the shim makes this its tick in ns
-                               * by 2^32 */
+#define MAIL_SCALE 93         /* 0: the TSC counts instructions; else it does not, and the shim makes this its tick in
+                               * ns by 2^32 */
 #define MAIL_ENTERED 94       /* RIP when the guest was entered */
 #define MAIL_TO_JUMP 95       /* so many times the shim steps on by itself if the instruction was no taken jump */
 #define MAIL_STATES 96        /* those of XSAVE that COMMAND_SAVE stores; 0: it is FXSAVE */
@@ -50,7 +50,7 @@
 #define PORT_BELL 0x402
 #define PORT_GATE 0x403
 
-/* Instructions of the shim between its two looks at the count: for a trap, for a syscall; and for a trap in the first. */
+/* Instructions of the shim between its two looks at the count: for a trap, for a syscall; for a trap in the first. */
 #define SHIM_COUNT 13
 #define SYSCALL_COUNT 10
 #define NESTED_COUNT 15

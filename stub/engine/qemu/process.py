@@ -33,8 +33,8 @@ _MACHINE = (
 # The CPU that CPUID shows by itself, where the hypervisor is not asked (cpuid.py): the same features, as far as a model
 # can say them.
 _FEATURES = (
-    "+ss,+ssse3,+pclmulqdq,+cx16,+sse4.1,+sse4.2,+movbe,+popcnt,+aes,+fsgsbase,+bmi1,+bmi2,+adx,+clflushopt,+lahf-lm,+abm,"
-    "+sse4a,+mmxext,+rdtscp,+svm,-vme,-pse,-pge,-mtrr,-sep,-pse36,-rdrand,-rdseed"
+    "+ss,+ssse3,+pclmulqdq,+cx16,+sse4.1,+sse4.2,+movbe,+popcnt,+aes,+fsgsbase,+bmi1,+bmi2,+adx,+clflushopt,+lahf-lm,"
+    "+abm,+sse4a,+mmxext,+rdtscp,+svm,-vme,-pse,-pge,-mtrr,-sep,-pse36,-rdrand,-rdseed"
 )
 _MODEL = (
     f"qemu64,apic-id=0,vendor=AuthenticAMD,family=6,model=6,stepping=3,tcg-cpuid=off,level=0xd,xlevel=0x8000000a,"

@@ -1,5 +1,5 @@
-/* A process that is to die with its parent dies with the thread that started it. So all are started by one thread, which
- * lives as long as this process does. */
+/* A process that is to die with its parent dies with the thread that started it. So all are started by one thread,
+ * which lives as long as this process does. */
 #include "core.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -5,8 +5,8 @@
 enum { LONGEST_BLOCK = 0x1000 }; /* bytes */
 enum { FETCH = 0x10 };           /* of #PF's error code */
 
-/* A syscall ends its block, and may have prefixes. (A block's addresses are not those of RIP where the code segment has a
- * base.) */
+/* A syscall ends its block, and may have prefixes. (A block's addresses are not those of RIP where the code segment has
+ * a base.) */
 static void note_syscall_length(Core *c, uint64_t rip, uint64_t end)
 {
     enum { SHORTEST = 2, LONGEST = 15 };
@@ -69,8 +69,8 @@ static int fetched_ahead(Core *c)
     return 1;
 }
 
-/* A deadline lies between a jump and what it jumps to, and so before the fault of fetching that. Told once; then the fault
- * comes again. */
+/* A deadline lies between a jump and what it jumps to, and so before the fault of fetching that. Told once; then the
+ * fault comes again. */
 static int deadline_before_fetch(Core *c, uint64_t sequel)
 {
     const uint64_t rip = c->word[RIP];
@@ -146,8 +146,8 @@ void on_interrupt(uc_engine *uc, uint32_t number, void *data)
     leave(c, EXIT_EXCEPTION, AT_LOOP);
 }
 
-/* Whether an `int $6` is there, which libunicorn takes for an undefined instruction. (In 32-bit code what would be a REX
- * prefix is an instruction of its own, and a defined one.) */
+/* Whether an `int $6` is there, which libunicorn takes for an undefined instruction. (In 32-bit code what would be a
+ * REX prefix is an instruction of its own, and a defined one.) */
 static int is_int6(const Core *c, uint64_t rip)
 {
     const uint64_t at = machine_address(c, rip);

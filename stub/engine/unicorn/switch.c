@@ -39,7 +39,10 @@ static void set_program_counter_whole(Core *c, uint64_t rip)
 }
 
 /* For a place inside the syscall instruction's helper, which adds the length (and then looks at TF at once). */
-static void set_program_counter_in_syscall(Core *c, uint64_t rip) { set_program_counter_whole(c, rip - c->syscall_length); }
+static void set_program_counter_in_syscall(Core *c, uint64_t rip)
+{
+    set_program_counter_whole(c, rip - c->syscall_length);
+}
 
 /* Leaves a block that has not begun for another program counter. */
 void leave_block(Core *c, uint64_t rip)

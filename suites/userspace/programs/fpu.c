@@ -1,6 +1,6 @@
 /*
- * x87, SSE, MXCSR and, where CPUID offers it, AVX state belong to a process. Linux switches them lazily or eagerly, a PV guest through
- * fpu_taskswitch: whoever loses a register, a rounding mode or a sticky flag on the way is found here.
+ * x87, SSE, MXCSR and, where CPUID offers it, AVX state belong to a process. Linux switches them lazily or eagerly, a
+ * PV guest through fpu_taskswitch: whoever loses a register, a rounding mode or a sticky flag on the way is found here.
  */
 #include "check.h"
 

@@ -1,6 +1,7 @@
 /* xsave: XCR0, XSAVE and AVX, where the CPU has them (emul-priv-op.c; xstate.c, handle_xsetbv; cpuid.c, guest_cpuid).
 
-   XCR0 is the guest's own, by xsetbv, which Xen does for it; all else the CPU does. Xen touches none of the registers. */
+   XCR0 is the guest's own, by xsetbv, which Xen does for it; all else the CPU does. Xen touches none of the
+   registers. */
 #include "kit.h"
 
 enum { OSXSAVE = 1 << 18, FIXED = 0x660 /* PAE MCE OSFXSR OSXMMEXCPT */ };
@@ -65,8 +66,8 @@ PLAIN user_leaf_1(void)
 
 PLAIN user_leaf_1_of_xen(void)
 {
-    asm("mov $1, %eax\nxor %ecx, %ecx\n.byte 0x0f, 0x0b, 0x78, 0x65, 0x6e\ncpuid\nmov %ecx, %edi\nmov $9, %eax\n" USER_CALL
-        "\nud2");
+    asm("mov $1, %eax\nxor %ecx, %ecx\n.byte 0x0f, 0x0b, 0x78, 0x65, 0x6e\ncpuid\n"
+        "mov %ecx, %edi\nmov $9, %eax\n" USER_CALL "\nud2");
 }
 
 PLAIN user_xsetbv(void)

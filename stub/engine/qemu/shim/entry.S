@@ -19,6 +19,8 @@
 #define TIME_SKEW 37
 #define TSC_AUX 44
 #define RDTSCS 46
+#define FLAT_CS 0xe033
+#define FLAT_RING1_CS 0xe019
 #define SAVED_RAX (MAIL_SCRATCH)
 #define SAVED_RDX (MAIL_SCRATCH + 1)
 
@@ -76,8 +78,8 @@ boot:
     call make_machine
     test %rax, %rax
     jz under_monitor
-/* The monitor (monitor.c): back here is a cpuid, and the machine goes on with a #GP at it. All registers but rax are the
- * guest's. */
+/* The monitor (monitor.c): back here is a cpuid, and the machine goes on with a #GP at it. All registers but rax are
+ * the guest's. */
 monitor:
     vmrun %rax
     movl $0x80000b0d, control + 0xa8(%rip)
@@ -123,6 +125,7 @@ more_stubs:
     some_stubs (256-NEAR_GATES)
     .text
 
+/* The stack has the vector, the error code, RIP, CS, RFLAGS, RSP and SS. */
     .p2align 4
 leave:
     mov %rax, WORD(SAVED_RAX)
@@ -139,15 +142,15 @@ leave:
     mov %rdx, WORD(RDX)
     cmpq $13, (%rsp)
     jne slow
-    cmpq $0xe033, 24(%rsp)
+    cmpq $FLAT_CS, 24(%rsp)
     je 1f
-    cmpq $0xe019, 24(%rsp)
+    cmpq $FLAT_RING1_CS, 24(%rsp)
     jne slow
 1:  cmpq $0, 8(%rsp)
     jne slow
     cmpq $0, WORD(MAIL_SCALE)
     jne slow
-    testb $1, 33(%rsp)
+    testb $1, 33(%rsp) /* TF */
     jnz slow
     mov 16(%rsp), %rdx
 peek:
@@ -313,7 +316,6 @@ inside:
     add $16, %rsp
     iretq
 3:  mov $VECTOR_BROKEN, %edi
-    mov 16(%rsp), %rdx
     jmp 7f
 /* A watched access by an instruction that was stepped: its #DB comes behind that of the step. DR6 keeps it. */
 6:  addq $NESTED_COUNT, nested(%rip)

@@ -1,7 +1,8 @@
-/* The way to cpuid. In ring 1 or 3 the CPU runs that by itself and tells nobody, unless it is a virtual machine's (AMD64
- * manual, volume 2, chapter 15): so that all, this shim too, runs as one, whose monitor gets nothing but cpuid (and vmmcall, which
- * QEMU would miscount). That is some instructions in entry.S, which make a #GP of it, as a privileged instruction has. The
- * registers are shared as they are; so are the page tables, interrupts and exceptions. */
+/* The way to cpuid. In ring 1 or 3 the CPU runs that by itself and tells nobody, unless it is a virtual machine's
+ * (AMD64 manual, volume 2, chapter 15): so that all, this shim too, runs as one, whose monitor gets nothing but cpuid
+ * (and vmmcall, which QEMU would miscount). That is some instructions in entry.S, which make a #GP of it, as a
+ * privileged instruction has. The registers are shared as they are; so are the page tables, interrupts and
+ * exceptions. */
 #include <stdint.h>
 #include "../mailbox.h"
 #include "msr.h"
@@ -28,8 +29,8 @@ static void put_table(unsigned at, const uint16_t *table) /* limit, base: as sgd
     put(at + 8, *(const uint64_t *)(table + 1));
 }
 
-/* The control block of a machine that goes on at `rip` with that stack, as what runs now: its machine address, or 0 where
- * the CPU has no virtual machines. */
+/* The control block of a machine that goes on at `rip` with that stack, as what runs now: its machine address, or 0
+ * where the CPU has no virtual machines. */
 __attribute__((cold)) uint64_t make_machine(uint64_t rip, uint64_t rsp)
 {
     uint32_t leaf = 0x80000001, b, c = 0, d;

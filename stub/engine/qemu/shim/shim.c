@@ -1,5 +1,5 @@
-/* The ring-0 shim: it rings when something left the guest, waits, and does what it is told. It holds no policy and keeps
- * nothing that the engine could not ask for.
+/* The ring-0 shim: it rings when something left the guest, waits, and does what it is told. It holds no policy and
+ * keeps nothing that the engine could not ask for.
  *
  * Time. QEMU counts instructions, and rdtsc reads that count. What the guest retires between `enter` and `leave` is
  * their difference less SHIM_COUNT, so that neither the shim's own instructions nor the time spent waiting count.
@@ -21,8 +21,10 @@
 #define MSR_FMASK 0xc0000084
 #define MSR_FS_BASE 0xc0000100
 #define MSR_GS_BASE 0xc0000101
-enum { TF = 0x100, RF = 0x10000, DR6_STEP = 1 << 14, DR6_NONE = 0xffff0ff0, CR4_TSD = 4, FMASK = 0x257fd5 & ~0x2, LONG_CODE = 1 << 21 };
-enum { APIC_SVR = 0xf0, APIC_EOI = 0xb0, APIC_TIMER = 0x320, APIC_COUNT = 0x380, APIC_LEFT = 0x390, APIC_DIVIDE = 0x3e0 };
+enum { TF = 0x100, RF = 0x10000, FMASK = 0x257fd5 }; /* of RFLAGS; the last is all of them, cleared by syscall */
+enum { DR6_STEP = 1 << 14, DR6_NONE = 0xffff0ff0, DR7_NONE = 0x400, CR4_TSD = 4, LONG_CODE = 1 << 21 };
+enum { APIC_EOI = 0xb0, APIC_SVR = 0xf0, APIC_TIMER = 0x320, APIC_COUNT = 0x380, APIC_LEFT = 0x390 };
+enum { APIC_DIVIDE = 0x3e0 };
 enum { APIC_MASKED = 1 << 16, MEASURED = 2000000 /* ns */ };
 enum { TIMER_EXTRA = 7 }; /* instructions of the shim behind the one that arms the timer, less one */
 enum { SLACK = 100 };     /* more than those on the way there */
@@ -35,7 +37,8 @@ extern volatile uint64_t words[];
 extern volatile uint32_t apic[];
 extern uint64_t own_gdt[8];
 extern uint64_t idt[512];
-extern char stubs[], more_stubs[], syscall_entry[], syscall32_entry[], stack_end[], last_stack_end[], extended[], touched[];
+extern char stubs[], more_stubs[], syscall_entry[], syscall32_entry[], stack_end[], last_stack_end[];
+extern char extended[], touched[];
 
 uint32_t arm;            /* what to arm the timer with on the way into the guest; 0: leave it */
 volatile uint32_t armed; /* the timer runs */
@@ -214,8 +217,8 @@ COLD static void fetch_code(void)
     words[MAIL_CODE_SIZE] = 15 - left;
 }
 
-/* Steps are not the guest's to see. What is about to run is noted, and a pushf that was stepped has TF taken out of what
- * it pushed. */
+/* Steps are not the guest's to see. What is about to run is noted, and a pushf that was stepped has TF taken out of
+ * what it pushed. */
 COLD static void before_step(void)
 {
     const uint8_t *code = (const uint8_t *)&words[MAIL_CODE];
@@ -257,7 +260,7 @@ COLD static int steps_on(void)
 
 COLD static void load_debug(void)
 {
-    __asm__ volatile("mov %0, %%dr7" : : "r"(0x400ULL));
+    __asm__ volatile("mov %0, %%dr7" : : "r"((uint64_t)DR7_NONE));
     __asm__ volatile("mov %0, %%dr0" : : "r"(words[MAIL_DR]));
     __asm__ volatile("mov %0, %%dr1" : : "r"(words[MAIL_DR + 1]));
     __asm__ volatile("mov %0, %%dr2" : : "r"(words[MAIL_DR + 2]));
