@@ -280,3 +280,17 @@ def test_a_deadline_in_code_without_a_jump(code: str, tmp_path: Path) -> None:
             seen.append([(machine.run(deadline_ns=at), machine.retired, machine.registers()) for at in range(1, 40)])
     one, other = seen
     assert one == other
+
+
+def test_a_deadline_at_a_jump_behind_a_load_of_the_stack_segment(tmp_path: Path) -> None:
+    """The load holds the timer back, and yet the guest stops at that jump."""
+    loop = bytes.fromhex("8ed0 eb01 90 9090 8ed0 8ed0 eb00 8ed0 8ed0 ebed")
+    image = kernel(tmp_path, b"\x8c\xd0" + loop)  # mov %ss,%eax
+    seen = []
+    for engine in ("unicorn", "qemu"):
+        with Machine(DomainConfig(kernel=image, memory=32, engine=engine)) as machine:
+            stops = [(machine.run(deadline_ns=at), machine.retired, machine.registers()) for at in range(100, 2000, 37)]
+            seen.append([(verdict is None, retired, where["rip"]) for verdict, retired, where in stops])
+    one, other = seen
+    assert all(went_on for went_on, _, _ in one)
+    assert one == other
