@@ -6,7 +6,7 @@
 
 typedef struct {
     int end;                 /* where the opcode is; the size if there is none */
-    int operand16, narrow;   /* 66, 67 */
+    int operand16, narrow;   /* 66, unless REX.W is there, too; 67 */
     int locked;              /* f0 */
     int repeated;            /* f2 or f3; 0: neither */
     int segment;             /* the one that is named, in the encoding's order; -1: none */
@@ -16,6 +16,7 @@ typedef struct {
 static inline Prefixes read_prefixes(const uint8_t *code, int size, int wide)
 {
     Prefixes p = {.segment = -1};
+    int rex_w = 0;
     for (; p.end < size; p.end++) {
         const int byte = code[p.end];
         if (byte == 0x66)
@@ -32,7 +33,9 @@ static inline Prefixes read_prefixes(const uint8_t *code, int size, int wide)
             p.locked = 1;
         else if (!(wide && (byte & 0xf0) == 0x40))
             break;
+        rex_w = wide && (byte & 0xf8) == 0x48; /* one that other prefixes follow is none */
     }
+    p.operand16 &= !rex_w;
     return p;
 }
 

@@ -47,7 +47,7 @@ def fake_qemu(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     process.program.cache_clear()
     if text:
         file = folder / process.PROGRAM
-        file.write_text(f"#!/bin/sh\necho '{text}'\n")
+        file.write_text(f"#!/bin/sh\necho '{text}'\n", errors="surrogateescape")
         file.chmod(0o755)
 
 
@@ -57,6 +57,8 @@ def fake_qemu(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("", "is not installed; on Debian, apt install qemu-system-x86"),
         ("QEMU emulator version 6.2.0", "says version 6.2; 7.2 or newer is needed"),
         ("hello", "says no version; 7.2 or newer is needed"),
+        ("\udcffQEMU\udcfe", "says no version; 7.2 or newer is needed"),
+        ("'; while :; do echo there is no end; done; echo '", "says no version; 7.2 or newer is needed"),
     ],
 )
 def test_without_a_qemu_that_will_do_it_says_which_one_would(

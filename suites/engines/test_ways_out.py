@@ -17,7 +17,7 @@ from stub.abi.xen import UVMF_INVLPG, Hypercall
 from stub.domain.config import DomainConfig
 from stub.machine import Machine
 from stub.units import PAGE_SIZE
-from suites.boot.small_guest import CODE, call, kernel, shutdown
+from suites.boot.small_guest import CODE, SPIN, call, kernel, shutdown
 
 LIMIT_NS = 10**7
 NOPS = b"\x90\x90"
@@ -210,7 +210,9 @@ def _string_io(instruction: str, place: int, count: int, prologue: bytes = b"") 
 
 
 @pytest.mark.parametrize("place", ["data", "two pages", "nowhere", "itself", "before itself"])
-@pytest.mark.parametrize("instruction", ["f36c", "f36d", "f366 6d", "f36e", "f36f", "fdf36c", "fdf36f", "67f36c"])
+@pytest.mark.parametrize(
+    "instruction", ["f36c", "f36d", "f366 6d", "f36648 6d", "f34866 6d", "f36e", "f36f", "fdf36c", "fdf36f", "67f36c"]
+)
 def test_repeated_port_io(instruction: str, place: str, tmp_path: Path) -> None:
     """Time round by time round: over the end of a page, to where nothing is mapped, over its own code."""
     rights = struct.pack("<BBBBBBI", 0x6A, 3, 0x48, 0x89, 0xE6, 0xBF, PHYSDEVOP_set_iopl)  # push $3; mov %rsp,%rsi
@@ -254,4 +256,44 @@ def test_a_deadline_comes_before_the_fault_of_what_was_jumped_to(tmp_path: Path)
     one, other = seen
     assert (True, one[-1][1], behind) in one
     assert not one[-1][0]
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "9c58 489c58 f39c58 2e9c58 489d",
+        "31c0 66480f8500000000",
+        "31c0 660f850000",
+        "50 669d 669c 58",
+        "31c0 7400",
+        "b903000000 e200",
+        "8cd0 8ed0 9c58",
+        "b905000000 488d7c2480 f3aa 9c58",
+        "0fa2 0f31 0f01f9 9c58",
+    ],
+)
+def test_a_deadline_in_code_without_a_jump(code: str, tmp_path: Path) -> None:
+    """From it on the QEMU engine steps, which nobody is to see, not in what was pushed and not in where it ends."""
+    stack = b"\x48\x83\xec\x40"  # sub $64,%rsp
+    image = kernel(tmp_path, stack + bytes.fromhex(code) + NOPS + SPIN)
+    seen = []
+    for engine in ("unicorn", "qemu"):
+        with Machine(DomainConfig(kernel=image, memory=32, engine=engine, without=tuple(FEATURES))) as machine:
+            seen.append([(machine.run(deadline_ns=at), machine.retired, machine.registers()) for at in range(1, 40)])
+    one, other = seen
+    assert one == other
+
+
+def test_a_deadline_at_a_jump_behind_a_load_of_the_stack_segment(tmp_path: Path) -> None:
+    """The load holds the timer back, and yet the guest stops at that jump."""
+    loop = bytes.fromhex("8ed0 eb01 90 9090 8ed0 8ed0 eb00 8ed0 8ed0 ebed")
+    image = kernel(tmp_path, b"\x8c\xd0" + loop)  # mov %ss,%eax
+    seen = []
+    for engine in ("unicorn", "qemu"):
+        with Machine(DomainConfig(kernel=image, memory=32, engine=engine)) as machine:
+            stops = [(machine.run(deadline_ns=at), machine.retired, machine.registers()) for at in range(100, 2000, 37)]
+            seen.append([(verdict is None, retired, where["rip"]) for verdict, retired, where in stops])
+    one, other = seen
+    assert all(went_on for went_on, _, _ in one)
     assert one == other

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { AHEAD = 2 };    /* instructions; a load of SS holds the timer back by one */
 enum { STEPS = 1000 }; /* of the shim's own, to a jump, before somebody looks */
 enum { DR7_RESERVED = 0x400, PAGE_ENTRY = 0x63 /* present, writable, accessed, dirty */ };
 
@@ -33,16 +34,16 @@ static PyObject *died(Core *c)
     return NULL;
 }
 
-/* A deadline is a taken jump at or behind it: the shim rings one instruction before, and from there the guest is
- * stepped, by the shim itself where nobody else looks at each instruction. */
+/* A deadline is a taken jump at or behind it: the shim rings shortly before, and from there the guest is stepped, by the
+ * shim itself where nobody else looks at each instruction. */
 static int run_guest(Core *c, int steps, int guest_steps)
 {
     volatile uint64_t *w = c->word;
     const int told = w[RIP] == c->stopped_at && w[RETIRED] == c->stopped_when;
     if (!told && is_stop(c, w[RIP]))
         return stop_exit(c);
-    const int near = w[RETIRED] + 1 >= w[DEADLINE];
-    w[MAIL_ALARM] = near ? ~0ULL : w[DEADLINE] - 1;
+    const int near = w[RETIRED] + AHEAD >= w[DEADLINE];
+    w[MAIL_ALARM] = near ? ~0ULL : w[DEADLINE] - AHEAD;
     c->stepping = steps || c->stops.n || near;
     c->guest_steps = guest_steps;
     w[MAIL_ENTERED] = w[RIP];

@@ -37,6 +37,14 @@ static inline int modrm_length(const uint8_t *code)
     return 1 + (mod != 3 && rm == 4) + (mod == 1 ? 1 : mod == 2 || (mod == 0 && base == 5) ? 4 : 0);
 }
 
+/* How long a load of SS is, behind which a CPU takes no trap; 0 for what is none. */
+static inline int stack_load_length(const Code *d)
+{
+    if (d->opcode == 0x17 && !d->wide)
+        return d->at + 1;
+    return d->opcode == 0x8e && d->second >= 0 && (d->second >> 3 & 7) == 2 ? d->at + 1 + modrm_length(d->code + d->at + 1) : 0;
+}
+
 /* How long a near or far jump, call or return is; 0 for what is none. */
 static inline int jump_length(const Code *d)
 {

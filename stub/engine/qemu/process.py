@@ -23,6 +23,7 @@ PLUGIN = "counting.so"
 _PLUGIN_BELOW = (9, 0)  # from there on QEMU refuses plugins of its interface's version 1
 _RDTSCP_EXACT = (8, 1)  # from there on QEMU does not count an rdtscp that faults (helper_rdtscp is no more)
 _LAST_WORDS = 4000  # bytes
+_LONGEST_HELP = 1 << 20  # bytes
 _FIRMWARE_SIZE = 1 << 16
 _CODE32 = 8  # SHIM_CODE32 in mailbox.h
 _MACHINE = (
@@ -100,6 +101,18 @@ def _firmware(entry: int) -> bytes:
     return bytes(image)
 
 
+def _help(path: str) -> str:
+    """What ``--help`` has it say, as far as it is not too much."""
+    words = [path, "--help"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as asked:
+        assert asked.stdout is not None
+        try:
+            text = asked.stdout.read(_LONGEST_HELP)
+        finally:
+            asked.kill()
+    return text.decode(errors="replace")
+
+
 @cache
 def program() -> Program:
     """A QEMU that is new enough; EngineError without one."""
@@ -107,7 +120,7 @@ def program() -> Program:
     if found is None:
         raise EngineError(f"qemu engine: {PROGRAM} is not installed; on Debian, apt install qemu-system-x86")
     try:
-        text = subprocess.run([found, "--help"], capture_output=True, text=True, check=False).stdout
+        text = _help(found)
     except OSError as error:
         raise EngineError(f"qemu engine: {found} cannot be run: {error.strerror}") from error
     said = re.search(r"version (\d+)\.(\d+)", text)

@@ -29,6 +29,7 @@ enum { APIC_MASKED = 1 << 16, MEASURED = 2000000 /* ns */ };
 enum { TIMER_EXTRA = 7 }; /* instructions of the shim behind the one that arms the timer, less one */
 enum { SLACK = 100 };     /* more than those on the way there */
 enum { LONGEST = 0x40000000 };
+enum { MOST_LOADS = 32 }; /* of SS in a row that are looked past */
 #define COLD __attribute__((cold, noinline)) /* not in the page of what each exit runs */
 
 typedef struct __attribute__((packed)) { uint16_t limit; uint64_t base; } Table;
@@ -206,10 +207,10 @@ static uint64_t code_base(void)
     return d >> 32 & LONG_CODE ? 0 : (d >> 16 & 0xffffff) | (d >> 32 & 0xff000000);
 }
 
-/* The bytes at RIP, as far as they can be read. */
-COLD static void fetch_code(void)
+/* The bytes of code there, as far as they can be read. */
+COLD static void fetch_code(uint64_t rip)
 {
-    const char *from = (const char *)(words[RIP] + code_base());
+    const char *from = (const char *)(rip + code_base());
     volatile char *to = (volatile char *)&words[MAIL_CODE];
     uint64_t left = 15;
     __asm__ volatile(".globl copy_code, copy_end\ncopy_code: rep movsb\ncopy_end:"
@@ -217,16 +218,20 @@ COLD static void fetch_code(void)
     words[MAIL_CODE_SIZE] = 15 - left;
 }
 
-/* Steps are not the guest's to see. What is about to run is noted, and a pushf that was stepped has TF taken out of
- * what it pushed. */
+/* Steps are not the guest's to see. What is about to run is noted, behind loads of SS, as those are stepped with the
+ * next instruction; a pushf that was stepped has TF taken out of what it pushed. */
 COLD static void before_step(void)
 {
-    const uint8_t *code = (const uint8_t *)&words[MAIL_CODE];
-    unsigned at = 0;
-    fetch_code();
-    while (at < words[MAIL_CODE_SIZE] && (code[at] == 0x66 || (code[at] & 0xf0) == 0x40))
-        at++;
-    words[MAIL_STEPPED] = at < words[MAIL_CODE_SIZE] ? code[at] : 0;
+    Code d = {.wide = is_wide(words[CS])};
+    int found = 0, length;
+    for (int loads = 0; loads < MOST_LOADS; loads++) {
+        fetch_code(words[MAIL_ENTERED]);
+        found = decode(&d, (const uint8_t *)&words[MAIL_CODE], (int)words[MAIL_CODE_SIZE]);
+        if (!found || !(length = stack_load_length(&d)))
+            break;
+        words[MAIL_ENTERED] += (uint64_t)length;
+    }
+    words[MAIL_STEPPED] = found ? (uint64_t)d.opcode : 0;
     stepped_tf = words[RFLAGS] & TF;
 }
 
@@ -427,7 +432,7 @@ void came(uint64_t vector, uint64_t code)
         behind_step();
     }
     if (vector == 13 || vector == 6 || (vector == 1 && !(words[MAIL_FLAGS] & TF))) /* before_step() did, of that */
-        fetch_code();
+        fetch_code(words[RIP]);
     answer();
     apply();
     set_alarm();
