@@ -29,3 +29,15 @@ def test_steps_are_not_seen(test: str, variation: str) -> None:
             if xen.verdict is not None:
                 break
         assert (stepped.retired, stepped.log.digest()) == wanted
+
+
+def test_a_deadline_on_a_stack_with_a_base_is_not_seen() -> None:
+    """A step to the deadline's jump takes its flag out of what was pushed, wherever the stack is."""
+    with machine("selectors", "stack_base") as undisturbed:
+        assert undisturbed.run().kind == "poweroff"
+        wanted = undisturbed.retired, undisturbed.log.digest()
+    with machine("selectors", "stack_base") as stopped:
+        at = 0
+        while stopped.run(deadline_ns=(at := at + 499)) is None:
+            assert at < 10_000_000
+        assert (stopped.retired, stopped.log.digest()) == wanted

@@ -93,3 +93,14 @@ VARIATION(ldt, "segments of an LDT, which Xen maps when they are used")
     check(TRY("mov %0, %%es", : : "r"(8 | 5)) && fault.vector == PF && fault.cr2 == TEST_AREA(4) + 8 && fault.code == 0,
           "one that is not mapped", "trap %u, code %lx, CR2 %lx", fault.vector, fault.code, fault.cr2);
 }
+
+VARIATION(stack_base, "pushf on a stack whose segment has a base, which flags it pushes")
+{
+    static const u64 descriptors[] = {0, 0x40cfb2000000ffff};
+    u32 seen = 0;
+    own_gdt_of(descriptors, sizeof descriptors / sizeof *descriptors);
+    asm volatile("mov %%ss, %%edx\nmov %1, %%ss\nsub $0x40000000, %%esp\nmov $5000, %%ecx\n"
+                 "1: pushf\npop %%eax\nor %%eax, %0\nnop\nnop\ndec %%ecx\njnz 1b\n"
+                 "add $0x40000000, %%esp\nmov %%edx, %%ss" : "+r"(seen) : "r"(8 | 1) : "eax", "ecx", "edx", "memory");
+    check_equal(seen & 0x100, 0, "TF");
+}

@@ -342,6 +342,7 @@ expected:
     .quad load_fs, null_fs
     .quad load_gs, null_gs
     .quad copy_code, copy_end
+    .quad clear_tf, clear_end
     .quad 0
 
     .section .note.GNU-stack, "", @progbits

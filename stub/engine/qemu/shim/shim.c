@@ -197,20 +197,19 @@ static void save_segments(void)
         words[FS_BASE + i] = bases[i] = read_msr(MSR_FS_BASE + i);
 }
 
-static uint64_t code_base(void)
+static uint64_t segment_base(uint64_t selector)
 {
-    const uint64_t cs = words[CS];
-    const uint64_t table = cs & 4 ? 0 : *(const uint64_t *)((uintptr_t)&words[MAIL_GDT] + 8);
+    const uint64_t table = selector & 4 ? 0 : *(const uint64_t *)((uintptr_t)&words[MAIL_GDT] + 8);
     if (!table)
         return 0;
-    const uint64_t d = *(const uint64_t *)(table + (cs & ~7ULL));
+    const uint64_t d = *(const uint64_t *)(table + (selector & ~7ULL));
     return d >> 32 & LONG_CODE ? 0 : (d >> 16 & 0xffffff) | (d >> 32 & 0xff000000);
 }
 
 /* The bytes of code there, as far as they can be read. */
 COLD static void fetch_code(uint64_t rip)
 {
-    const char *from = (const char *)(rip + code_base());
+    const char *from = (const char *)(rip + segment_base(words[CS]));
     volatile char *to = (volatile char *)&words[MAIL_CODE];
     uint64_t left = 15;
     __asm__ volatile(".globl copy_code, copy_end\ncopy_code: rep movsb\ncopy_end:"
@@ -235,10 +234,19 @@ COLD static void before_step(void)
     stepped_tf = words[RFLAGS] & TF;
 }
 
+/* 32-bit code may have it anywhere: where the place is not found nothing is done. */
+COLD static void clear_pushed_tf(void)
+{
+    uint64_t at = words[RSP] + 1;
+    if (!is_wide(words[CS]) && !(words[RSP] >> 32))
+        at = (uint32_t)(at + segment_base(words[SS]));
+    __asm__ volatile(".globl clear_tf, clear_end\nclear_tf: andb $0xfe, (%0)\nclear_end:" : : "r"(at) : "memory", "cc");
+}
+
 COLD static void behind_step(void)
 {
     if (words[MAIL_FLAGS] & TF && words[MAIL_STEPPED] == PUSHF && !stepped_tf)
-        *(volatile uint8_t *)(words[RSP] + 1) &= ~1;
+        clear_pushed_tf();
 }
 
 /* On the way to a taken jump: whether that is still to come, and nothing else is to be told. What RFLAGS has of the
