@@ -42,7 +42,8 @@ static inline int stack_load_length(const Code *d)
 {
     if (d->opcode == 0x17 && !d->wide)
         return d->at + 1;
-    return d->opcode == 0x8e && d->second >= 0 && (d->second >> 3 & 7) == 2 ? d->at + 1 + modrm_length(d->code + d->at + 1) : 0;
+    const int is_load = d->opcode == 0x8e && d->second >= 0 && (d->second >> 3 & 7) == 2;
+    return is_load ? d->at + 1 + modrm_length(d->code + d->at + 1) : 0;
 }
 
 /* How long a near or far jump, call or return is; 0 for what is none. */
