@@ -30,7 +30,7 @@ static PyObject *died(Core *c)
     if (c->trapped)
         PyErr_Format(engine_error, "its shim trapped, vector %d", (int)(c->word[MAIL_VECTOR] & 0xff));
     else
-        PyErr_SetString(engine_error, "it is gone");
+        PyErr_SetString(engine_error, c->hangs ? "it has not answered for a minute" : "it is gone");
     return NULL;
 }
 

@@ -28,6 +28,7 @@ typedef struct {
     volatile uint64_t *word;
     pid_t pid;
     int dead, busy, exits_to_load;
+    int hangs; /* QEMU did not answer for so long that it was ended */
     int trapped; /* the shim did, in a command other than COMMAND_RUN: MAIL_VECTOR has it */
     double others; /* processes that are to run, on the average */
     int load;      /* the file /proc/loadavg */

@@ -77,7 +77,8 @@ static int sleep_for_ring(Core *c, int *ms, int *in_vain)
         *ms = *ms < LONGEST_SLEEP ? 2 * *ms : *ms;
         if (waitpid(c->pid, NULL, WNOHANG) != 0)
             c->pid = 0; /* from now on another's */
-        if (!c->pid || *in_vain > HANGS)
+        c->hangs = *in_vain > HANGS;
+        if (!c->pid || c->hangs)
             return rung(c);
     }
     return 1;
