@@ -36,9 +36,9 @@ def _boot(setting: Setting, words: tuple[str, ...], name: str) -> list[str]:
     return ["boot", *words, "--run", str(setting.scratch / name)]
 
 
-def qemu(image: CatalogueImage) -> list[str]:
-    """QEMU's TCG on the same files, with no hypervisor: the kernel on the bare (virtual) PC."""
-    command = ["qemu-system-x86_64", "-accel", "tcg", "-m", str(image.memory), "-nographic", "-no-reboot"]
+def qemu(image: CatalogueImage, *words: str) -> list[str]:
+    """QEMU's TCG on the same files, with no hypervisor: the kernel on the bare (virtual) PC; told ``words`` besides."""
+    command = ["qemu-system-x86_64", *words, "-accel", "tcg", "-m", str(image.memory), "-nographic", "-no-reboot"]
     command += ["-kernel", str(image.kernel)]
     if image.ramdisk is not None:
         command += ["-initrd", str(image.ramdisk)]

@@ -29,4 +29,5 @@ def fuzz(fuzzer: Path, corpus: Path, folder: Path, *, longest: int) -> None:
         check=False,
     )
     inputs = "".join(f"\n{path.name}: {path.read_bytes()!r}" for path in folder.iterdir() if path.is_file())
-    assert done.returncode == 0, done.stderr.decode(errors="replace")[-5000:] + inputs
+    said = f"it ended with {done.returncode}: {done.stderr.decode(errors='replace')[-5000:]}"
+    assert done.returncode == 0, said + inputs
