@@ -83,11 +83,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what the engine cannot do."""
     needed = [ability for marker in item.iter_markers("pv_needs") for ability in marker.args]
     if needed:
+        from stub.domain.config import default_engine
         from stub.engine.choice import lacks
 
         parameters = getattr(item, "callspec", None)
         engine = parameters.params.get("pv_engine") if parameters is not None else None
-        engine = engine or os.environ.get(settings.ENGINE.variable) or "unicorn"
+        engine = engine or default_engine()
         missing = [ability for ability in needed if ability in lacks(engine)]
         if missing:
             pytest.skip(f"the {engine} engine has no {', '.join(missing)}")
@@ -105,9 +106,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture
 def pv_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of the engine that runs the guests of this test, those too that it boots without ``guest``."""
+    from stub.domain.config import default_engine
+
     if hasattr(request, "param"):
         monkeypatch.setenv(settings.ENGINE.variable, request.param)
-    return os.environ.get(settings.ENGINE.variable) or "unicorn"
+    return default_engine()
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def _append(file: int, data: bytes) -> None:
 def identity(domain: Domain) -> dict[str, Any]:
     """What the header of a run's log and its snapshots say of the guest."""
     config = domain.config
-    facts = {
+    return {
         "domain": domain.domid,
         "bits": domain.bits,
         "memory": config.memory,
@@ -75,9 +75,14 @@ def identity(domain: Domain) -> dict[str, Any]:
         "epoch": config.epoch,
         "cmdline": config.cmdline,
         "kernel": domain.image.sha256,
+        **_exceptions(config),
     }
-    facts |= {"compat": config.compat} if config.compat else {}
-    return facts | ({"without": list(config.without)} if config.without else {})
+
+
+def _exceptions(config: DomainConfig) -> dict[str, Any]:
+    """What the guest's Xen and CPU have otherwise than most; nothing for those of most guests."""
+    said = {"compat": config.compat, "without": list(config.without)}
+    return {name: value for name, value in said.items() if value}
 
 
 def image_facts(domain: Domain, provenance: Mapping[str, str]) -> dict[str, Any]:
@@ -110,8 +115,7 @@ def config_facts(config: DomainConfig, disks: list[dict[str, object]]) -> dict[s
         "epoch": config.epoch,
         "realtime": config.realtime,
         **{name: getattr(config, name) for name in SETTINGS.values()},
-        **({"compat": config.compat} if config.compat else {}),
-        **({"without": list(config.without)} if config.without else {}),
+        **_exceptions(config),
         **({"disks": disks} if config.disks else {}),
         **({"faults": list(config.faults)} if config.faults else {}),
     }

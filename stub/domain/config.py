@@ -28,6 +28,11 @@ ACCELERATOR_VARIABLE = "PVSTUB_ACCEL"
 DEFAULT_EPOCH = 1_700_000_000  # seconds since 1970
 
 
+def default_engine() -> str:
+    """The engine of guests that ask for none."""
+    return os.environ.get(ENGINE_VARIABLE) or ENGINES[0]
+
+
 @dataclass(frozen=True)
 class DomainConfig:
     """A domain's configuration. ``memory`` is in MiB; ``epoch`` the time of day at boot, seconds since 1970.
@@ -63,7 +68,7 @@ class DomainConfig:
     event_channels: int = DEFAULT_EVENT_CHANNELS
     compat: str | None = None
     without: tuple[str, ...] = ()
-    engine: str = field(default_factory=lambda: os.environ.get(ENGINE_VARIABLE) or ENGINES[0])
+    engine: str = field(default_factory=default_engine)
     accel: str = field(default_factory=lambda: os.environ.get(ACCELERATOR_VARIABLE) or ACCELERATORS[0])
 
     def __post_init__(self) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from stub.domain.config import ENGINE_VARIABLE, ENGINES
+from stub.domain.config import default_engine
 from stub.engine.choice import lacks
 
 
@@ -133,7 +132,7 @@ SHORT: Mapping[str, tuple[Row, ...]] = {
 
 def of_engine() -> tuple[Row, ...]:
     """Those of ``ALLOWED`` that hold for the engine that runs."""
-    missing = lacks(os.environ.get(ENGINE_VARIABLE) or ENGINES[0])
+    missing = lacks(default_engine())
     return tuple(row for row in ALLOWED if not row.lack or row.lack in missing)
 
 

@@ -89,14 +89,3 @@ def test_the_kinds_of_exit_are_the_same() -> None:
     assert {name: number for number, name in enumerate(names) if number != asked} == {
         e.name: e.value for e in base.Exit
     }
-
-
-def test_no_two_words_of_the_mailbox_are_one() -> None:
-    """Of mailbox.h: the words that have names, as long as each is, lie behind the register file one after the other."""
-    found = {name: at for name, at in numbers("engine/qemu/mailbox.h").items() if name.startswith("MAIL_")}
-    lengths = {"MAIL_CODE": 2, "MAIL_DR": 4, "MAIL_LDT": 2, "MAIL_GDT": 2, "MAIL_SCRATCH": 2}
-    words = [at + n for name, at in found.items() for n in range(lengths.get(name, 1))]
-    assert len(found) > len(lengths)
-    assert sorted(words) == list(range(min(words), min(words) + len(words)))
-    assert min(words) >= base.N_WORDS
-    assert max(words) < 128

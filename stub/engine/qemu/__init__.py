@@ -6,7 +6,7 @@ import contextlib
 import struct
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from stub.engine.base import CR3, CS, N_WORDS, Watch
 from stub.engine.qemu import _core, debugregisters, process
@@ -17,6 +17,7 @@ from stub.units import PAGE_MASK, PAGE_SIZE
 if TYPE_CHECKING:
     import mmap
 
+_T = TypeVar("_T")
 _FXSAVE_SIZE = 512
 _LDT_TYPE = 0x82
 _LEAF = struct.Struct("<4I")  # EAX to EDX; before the start, the leaf and sub-leaf that the shim is to ask for
@@ -80,9 +81,9 @@ class QemuEngine:
         self._leaves = {asked: (a, b, c, d) for asked, (a, b, c, d) in zip(_LEAVES, answers, strict=True)}
         self._keep_all_states()
 
-    def _do(self, act: Callable[[], None]) -> None:
+    def _do(self, act: Callable[[], _T]) -> _T:
         try:
-            act()
+            return act()
         except _core.Died as error:
             raise EngineError(self._how_it_died(error)) from error
 
@@ -93,13 +94,7 @@ class QemuEngine:
     @property
     def run(self) -> Callable[[], int]:
         """See :class:`stub.engine.base.Engine`."""
-        return self._run
-
-    def _run(self) -> int:
-        try:
-            return self._core.run()
-        except _core.Died as error:
-            raise EngineError(self._how_it_died(error)) from error
+        return partial(self._do, self._core.run)
 
     def _command(self, what: int) -> None:
         self._do(lambda: self._core.command(what))

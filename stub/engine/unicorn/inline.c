@@ -46,7 +46,7 @@ EXPORT void tcg_gen_op2_x86_64(void *context, int operation, uintptr_t a, uintpt
 }
 
 EXPORT void tcg_gen_op3_x86_64(void *context, int operation, uintptr_t a, uintptr_t b,
-                                                               uintptr_t c)
+                                uintptr_t c)
 {
     if (!learning) {
         own.op3(context, operation, a, b, c);

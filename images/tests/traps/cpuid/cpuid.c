@@ -1,27 +1,9 @@
 /* cpuid: one answer, whichever way it is asked, and nothing in it that the guest cannot use (arch/x86/cpuid.c,
    pv/emul-inv-op.c). */
+#include "cpuid.h"
 #include "kit.h"
 
 enum { OSXSAVE = 1 << 27 };
-
-struct leaf {
-    u32 a, b, c, d;
-};
-
-static struct leaf ask(u32 leaf, u32 subleaf)
-{
-    struct leaf got;
-    asm volatile("cpuid" : "=a"(got.a), "=b"(got.b), "=c"(got.c), "=d"(got.d) : "0"(leaf), "2"(subleaf));
-    return got;
-}
-
-static struct leaf ask_xen(u32 leaf, u32 subleaf)
-{
-    struct leaf got;
-    asm volatile(".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e\ncpuid"
-                 : "=a"(got.a), "=b"(got.b), "=c"(got.c), "=d"(got.d) : "0"(leaf), "2"(subleaf));
-    return got;
-}
 
 VARIATION(both_ways, "natively and by the prefix")
 {

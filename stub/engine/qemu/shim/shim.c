@@ -255,7 +255,6 @@ COLD static int steps_on(void)
 {
     uint64_t dr6;
     __asm__ volatile("mov %%dr6, %0" : "=r"(dr6));
-    behind_step();
     const uint64_t went = words[RIP] - words[MAIL_ENTERED], own = words[MAIL_STEPPED];
     const uint64_t flags = words[RFLAGS] & ~(uint64_t)(own == POPF || own == IRET ? RF : RF | TF);
     if (!(dr6 & DR6_STEP) || dr6 & 15 || flags & TF ||
@@ -425,8 +424,11 @@ void came(uint64_t vector, uint64_t code)
             return;
         }
     }
-    if (vector == 1 && words[MAIL_TO_JUMP] && steps_on())
-        return;
+    if (vector == 1) {
+        behind_step();
+        if (words[MAIL_TO_JUMP] && steps_on())
+            return;
+    }
     save_segments();
     words[MAIL_VECTOR] = vector;
     words[EXIT_ERROR_CODE] = code;
@@ -437,7 +439,6 @@ void came(uint64_t vector, uint64_t code)
         __asm__ volatile("mov %0, %%dr6" : : "r"((uint64_t)DR6_NONE));
         if (words[MAIL_DR6] & 15)
             load_debug(); /* or QEMU tells of the hit at the next step again */
-        behind_step();
     }
     if (vector == 13 || vector == 6 || (vector == 1 && !(words[MAIL_FLAGS] & TF))) /* before_step() did, of that */
         fetch_code(words[RIP]);
